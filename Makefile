@@ -1,0 +1,78 @@
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/pip -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: .venv/dev.stamp ## make .venv with everything that the other targets need (PYTHON=python3.12 chooses another Python)
+	@:
+
+.PHONY: demo
+demo: .venv/demo.stamp ## show the bridge at work on servers of its own (ARGS=--exit ends it by itself)
+	@$(BIN)/python -m bridge_service demo $(ARGS)
+
+.PHONY: up
+up: .venv/demo.stamp ## run the Procfile's processes against DATABASE_URL and REDIS_URL (from the environment or .env)
+	@PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; \
+	honcho run sh -c 'test -n "$${DATABASE_URL:-$$POSTGRES_CONNECTION_STRING}" && test -n "$$REDIS_URL"' || \
+		{ echo "make up: set DATABASE_URL and REDIS_URL (see .env.example), or try: make demo" >&2; exit 1; }; \
+	exec honcho start $(ARGS)
+
+.PHONY: migrate
+migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABASE_URL
+	@$(BIN)/python -m bridge_service migrate $(ARGS)
+
+.PHONY: test
+test: .venv/dev.stamp ## run the unit, integration and acceptance tests (ARGS="-k journal" runs some)
+	@$(BIN)/python -m pytest tests/unit tests/integration tests/acceptance $(ARGS)
+
+.PHONY: chaos
+chaos: .venv/dev.stamp ## kill servers, processes and connections, and check that no promise breaks
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+.PHONY: check
+check: lint types imports ## lint, types and imports
+
+.PHONY: lint
+lint: .venv/dev.stamp ## look for mistakes and untidy code
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "make lint: run make format" >&2; exit 1; }
+
+.PHONY: format
+format: .venv/dev.stamp ## lay out the code as lint wants it
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: types
+types: .venv/dev.stamp ## check the types
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: .venv/dev.stamp ## check that imports point one way
+	@$(BIN)/lint-imports
+
+.PHONY: clean
+clean: ## delete .venv and all caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the requirements it was made from, or it is made again.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: try make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: requirements.txt requirements-demo.txt | .venv/bin/python
+	@echo "Installing into .venv, once ..." >&2
+	@$(PIP) install -r requirements-demo.txt
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt .venv/demo.stamp
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@

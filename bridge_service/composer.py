@@ -1,0 +1,147 @@
+"""What a worker does with one turn: claim, compose, finish, deliver. Plain calls; the guards are in PostgreSQL.
+
+Errors that rise from here mean that PostgreSQL is away: Dramatiq's Retries tries again soon, and if that fails the
+turn's due time brings it back. A responder's errors never rise; they are written to the turn.
+"""
+
+import random
+from typing import Final
+from uuid import uuid4
+
+from bridge_service.errors import ResponderUnavailable
+from bridge_service.events import (
+    Emit,
+    Event,
+    ReplyDelivered,
+    ResponderAway,
+    TurnCancelled,
+    TurnClaimed,
+    TurnDead,
+    TurnFailed,
+    TurnSuperseded,
+    TurnTyping,
+)
+from bridge_service.leases import Leases
+from bridge_service.pacing import Pace, pause_before_delivery
+from bridge_service.responders import Responder, clean_reply
+from bridge_service.store import Outcome, Store
+from bridge_service.turns import Kind, Task
+
+AWAY_RETRY_SECONDS: Final = 5.0
+AWAY_RETRY_MAX_SECONDS: Final = 60.0
+
+
+class Composer:
+    """Carries turns through their steps."""
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        responder: Responder,
+        pace: Pace,
+        emit: Emit,
+        *,
+        max_merges: int,
+        grouping_delay: float,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._responder = responder
+        self._pace = pace
+        self._emit = emit
+        self._max_merges = max_merges
+        self._grouping_delay = grouping_delay
+        self._random = random.Random()  # noqa: S311 - a human pace is no secret
+
+    def compose(self, turn_id: int) -> None:
+        """Claim a turn, write its reply and hand it on; then its conversation's next turn, if that waits already."""
+        following: int | None = turn_id
+        while following is not None:
+            following = self._compose_one(following)
+
+    def deliver(self, turn_id: int) -> None:
+        """Deliver a turn's draft, then go on with the conversation's next turn, if that waits already."""
+        following = self._tell(turn_id, self._deliver(turn_id))
+        if following is not None:
+            self.compose(following)
+
+    def _compose_one(self, turn_id: int) -> int | None:
+        token = uuid4()
+        outcome = self._store.claim(turn_id, token)
+        task = outcome.task
+        if task is None:
+            return self._tell(turn_id, outcome)
+        self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
+        with self._leases.held(turn_id, token):
+            try:
+                draft = clean_reply(self._responder(task))
+            except ResponderUnavailable as error:
+                retry = min(error.retry_after or AWAY_RETRY_SECONDS, AWAY_RETRY_MAX_SECONDS)
+                self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
+                self._emit(ResponderAway(turn_id, task.match_id, type(error).__name__, retry))
+                return None
+            except Exception as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
+                return self._failed(turn_id, task, error, self._store.fail(
+                    turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True))  # fmt: skip
+            pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
+            outcome = self._store.finish(
+                turn_id,
+                token,
+                draft,
+                pause=pause,
+                max_merges=self._max_merges,
+                grouping_delay=self._grouping_delay,
+            )
+        if outcome.name == "typing" and pause <= 0:
+            outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
+        elif outcome.name == "typing":
+            self._emit(TurnTyping(turn_id, task.match_id, pause))
+        return self._tell(turn_id, outcome)
+
+    def _deliver(self, turn_id: int) -> Outcome:
+        return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
+
+    def _failed(self, turn_id: int, task: Task, error: Exception, outcome: Outcome) -> int | None:
+        if outcome.name == "failed":
+            self._emit(TurnFailed(turn_id, task.match_id, type(error).__name__, outcome.details["attempts"]))
+        elif outcome.name == "dead":
+            self._emit(TurnDead(turn_id, task.match_id, type(error).__name__))
+        return outcome.next_turn
+
+    def _tell(self, turn_id: int, outcome: Outcome) -> int | None:
+        event = _event(turn_id, outcome)
+        if event is not None:
+            self._emit(event)
+        return outcome.next_turn
+
+
+def _event(turn_id: int, outcome: Outcome) -> Event | None:
+    """What there is to tell of a step; nothing of one that found nothing to do."""
+    details = outcome.details
+    match outcome.name:
+        case "answered" if not details.get("again"):
+            return ReplyDelivered(
+                turn_id,
+                details["match_id"],
+                details["message_id"],
+                Kind(details["kind"]),
+                details["characters"],
+                details["covered"] or 0,
+                details["late"],
+            )
+        case "superseded":
+            return TurnSuperseded(turn_id, details["match_id"], details["merges"])
+        case "cancelled":
+            return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
+        case "failed":
+            return TurnFailed(turn_id, details["match_id"], "delivery", details["attempts"])
+        case "dead":
+            return TurnDead(turn_id, details["match_id"], "delivery")
+        case _:
+            return None
+
+
+def _describe(error: Exception) -> str:
+    """What the turn's row keeps of an error, for the operator."""
+    return f"{type(error).__name__}: {error}"[:500]

@@ -1,0 +1,200 @@
+"""PostgreSQL, one call at a time: every step of the machine is one SQL function in one autocommit transaction.
+
+Connections are psycopg2's asynchronous ones, driven from ordinary threads: that mode is always autocommit, and every
+wait ends at a deadline of ours, so a network that swallows packets cannot hold a thread.
+"""
+
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.extensions
+
+from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+
+Row = tuple[Any, ...]
+
+CONNECT_SECONDS: Final = 5.0
+CALL_SECONDS: Final = 6.0
+"""A call that has not answered by then is taken for lost: nothing the bridge asks for takes a tenth of it."""
+
+_SESSION_OPTIONS: Final = "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
+
+_BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
+_SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
+# Shutdown, crash, read-only standby, cancelled statement; and the classes connection, resources, system.
+_UNAVAILABLE: Final = {"57P01", "57P02", "57P03", "25006", "57014"}
+_UNAVAILABLE_CLASSES: Final = {"08", "53", "58", "XX"}
+
+
+class Connection:
+    """One connection to PostgreSQL whose every wait has a deadline."""
+
+    def __init__(self, url: str, *, application: str, seconds: float = CONNECT_SECONDS) -> None:
+        """Connect.
+
+        Parameters:
+          url: what libpq takes.
+          application: shown in pg_stat_activity.
+          seconds: how long connecting may take.
+
+        Raises:
+          DatabaseUnavailable: it could not be reached, or did not answer in time.
+        """
+        try:
+            self._open(url, application, seconds, _SESSION_OPTIONS)
+        except DatabaseUnavailable as error:
+            # A pooler may refuse session options; the functions check for themselves what they need.
+            if "unsupported startup parameter" not in str(error):
+                raise
+            self._open(url, application, seconds, "")
+
+    def _open(self, url: str, application: str, seconds: float, options: str) -> None:
+        try:
+            self.raw = psycopg2.connect(
+                url,
+                async_=1,
+                fallback_application_name=application,
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+                options=options or None,
+            )
+            self.wait(seconds)
+        except psycopg2.Error as error:
+            raise translate(error) from None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the running operation is done.
+
+        Raises:
+          DatabaseUnavailable: it was not done in time; the connection is closed.
+          psycopg2.Error: it failed.
+        """
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        while (state := self.raw.poll()) != psycopg2.extensions.POLL_OK:
+            mask = select.POLLOUT if state == psycopg2.extensions.POLL_WRITE else select.POLLIN
+            poller.register(self.raw.fileno(), mask)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                self.close()
+                message = f"no answer from PostgreSQL within {seconds:g} s"
+                raise DatabaseUnavailable(message)
+            poller.unregister(self.raw.fileno())
+
+    def execute(self, statement: str, parameters: Sequence[object] = (), *, seconds: float = CALL_SECONDS) -> list[Row]:
+        """Run one statement in a transaction of its own and return its rows.
+
+        Raises:
+          DatabaseUnavailable, DatabaseBusy, SchemaMissing, DatabaseRefused: see `translate`.
+        """
+        try:
+            cursor = self.raw.cursor()
+            cursor.execute(statement, parameters or None)
+            self.wait(seconds)
+            rows = cursor.fetchall() if cursor.description else []
+            cursor.close()
+        except psycopg2.Error as error:
+            raise translate(error) from None
+        return rows
+
+    def receive(self) -> None:
+        """Take in notifications that have arrived, without waiting; they stand in `raw.notifies`.
+
+        Raises:
+          DatabaseUnavailable: the connection is gone.
+        """
+        try:
+            self.raw.poll()
+        except psycopg2.Error as error:
+            raise translate(error) from None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone, as far as this side knows."""
+        return bool(self.raw.closed)
+
+    def fileno(self) -> int:
+        """Return the socket, to be waited for together with others."""
+        return int(self.raw.fileno())
+
+    def close(self) -> None:
+        """Close; twice is harmless."""
+        self.raw.close()
+
+
+def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | DatabaseRefused:
+    """Turn an error of psycopg2 into one that says what to do about it, in one line and without any row's values."""
+    state = error.pgcode
+    text = (error.diag.message_primary or str(error) or type(error).__name__).strip().splitlines()[0]
+    if state is None:
+        return DatabaseUnavailable(text)
+    text = f"{text} (SQLSTATE {state})"
+    if state in _BUSY:
+        return DatabaseBusy(text)
+    if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
+        return DatabaseUnavailable(text)
+    if state in _SCHEMA_MISSING and "bridge." in text:
+        return SchemaMissing(text)
+    if state == "3F000" or (state == "42501" and "schema bridge" in text):
+        return SchemaMissing(text)
+    return DatabaseRefused(text)
+
+
+class Database:
+    """A pool that opens a connection when a thread needs one and keeps it for the next; safe from any thread."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        """Remember how to connect; nothing is opened before the first call."""
+        self._connect = connect
+        self._idle: deque[Connection] = deque()
+        self._closed = threading.Event()
+
+    def call(self, statement: str, *parameters: object) -> list[Row]:
+        """Call a function of schema `bridge` in one transaction.
+
+        A connection that broke under the call leaves in doubt whether it took effect. Every function gives the same
+        answer, or finds nothing to do, when it is called again; so it is, once, on a new connection (D3).
+
+        Raises:
+          DatabaseUnavailable: no connection, or it broke twice; run the step again later.
+          DatabaseBusy: a lock was not to be had; run the step again soon.
+          SchemaMissing, DatabaseRefused: running it again will not help.
+        """
+        try:
+            return self._call(statement, parameters)
+        except DatabaseBusy:
+            raise
+        except DatabaseUnavailable:
+            self._drop_idle()  # what broke one connection broke its neighbours
+            return self._call(statement, parameters)
+
+    def _call(self, statement: str, parameters: Sequence[object]) -> list[Row]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            return connection.execute(statement, parameters)
+        finally:
+            if connection.closed or self._closed.is_set():
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+    def close(self) -> None:
+        """Close every idle connection, and each other one as soon as its call returns."""
+        self._closed.set()
+        self._drop_idle()

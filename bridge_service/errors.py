@@ -1,0 +1,76 @@
+"""What can go wrong, split by what the caller does about it.
+
+    Exception
+    └── BridgeError
+        ├── ConfigurationError     end the process with EX_CONFIG
+        ├── DatabaseUnavailable    run the step again
+        │   └── DatabaseBusy       run it again soon: somebody holds the rows
+        ├── SchemaMissing          run `python -m bridge_service migrate`
+        ├── DatabaseRefused        running it again will not help
+        ├── RedisUnavailable       wait; the turn stays in PostgreSQL
+        ├── ResponderUnavailable   ask again later; no attempt is counted
+        └── BadMessage             drop it
+
+These texts reach the log: none may hold a secret or the text of a message.
+"""
+
+from typing import Final
+
+EX_CONFIG: Final = 78
+"""Exit code of a process whose configuration is wrong, as in sysexits.h."""
+
+
+class BridgeError(Exception):
+    """Base class of every error that this service raises on purpose."""
+
+
+class ConfigurationError(BridgeError):
+    """Raised when environment variables are missing or wrong.
+
+    Parameters:
+      faults: one line each, naming the variable and what to do, never its value.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        """Return the faults, one a line."""
+        return "\n".join(self.faults)
+
+
+class DatabaseUnavailable(BridgeError):
+    """Raised when the connection to PostgreSQL failed or timed out: run the step again."""
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Raised when a lock was not to be had in time; the connection is fine, and nothing was changed."""
+
+
+class SchemaMissing(BridgeError):
+    """Raised when schema `bridge` is not there or too old: run `python -m bridge_service migrate`."""
+
+
+class DatabaseRefused(BridgeError):
+    """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing."""
+
+
+class RedisUnavailable(BridgeError):
+    """Raised when Redis did not take a command: the connection failed, timed out or was refused."""
+
+
+class ResponderUnavailable(BridgeError):
+    """Raised when what answers for a bot is away for a while (network, 429, 5xx): never counts as an attempt.
+
+    Parameters:
+      retry_after: seconds to wait before asking again, where the other side said so.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BadMessage(BridgeError):
+    """Raised when a broker message or a notification is not understood."""

@@ -1,0 +1,78 @@
+"""The turns this process composes just now, and the thread that renews their leases."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from bridge_service.errors import BridgeError
+from bridge_service.events import Emit, PostgresLost
+from bridge_service.store import LEASE_SECONDS, Store
+
+RESPONDER_SECONDS: Final = 300.0
+"""A responder that has not returned by then is taken for hung: its lease runs out, another worker takes the turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    token: UUID
+    since: float
+
+
+class Leases:
+    """Renews, every third of a lease and all in one call, what `held` holds (T6)."""
+
+    def __init__(self, store: Store, emit: Emit) -> None:
+        self._store = store
+        self._emit = emit
+        self._held: dict[int, _Lease] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    @contextmanager
+    def held(self, turn_id: int, token: UUID) -> Iterator[None]:
+        """Keep a claimed turn's lease alive for as long as the block runs."""
+        with self._lock:
+            self._held[turn_id] = _Lease(token, time.monotonic())
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(turn_id, None)
+
+    def hung(self) -> int:
+        """How many responders have been at it for longer than any should."""
+        latest = time.monotonic() - RESPONDER_SECONDS
+        with self._lock:
+            return sum(lease.since <= latest for lease in self._held.values())
+
+    def release(self) -> None:
+        """Give every held turn back at once; whatever their responders still return is refused."""
+        with self._lock:
+            leases = {turn: lease.token for turn, lease in self._held.items()}
+        if leases:
+            self._store.release(leases)
+
+    def stop(self) -> None:
+        """Stop renewing; twice is harmless."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LEASE_SECONDS / 3):
+            latest = time.monotonic() - RESPONDER_SECONDS
+            with self._lock:
+                leases = {turn: lease.token for turn, lease in self._held.items() if lease.since > latest}
+            if leases:
+                try:
+                    self._store.renew(leases)
+                except BridgeError as error:
+                    # The lease outlives two missed renewals; after that the fence protects the turn.
+                    self._emit(PostgresLost(str(error)))

@@ -1,0 +1,213 @@
+"""What the operator asks and decides, as Python calls: beside `store`, which is the machine, the books.
+
+Every method is one call of one function in sql/functions, in one transaction. All of them raise what
+`Connection.execute` raises. Nothing here returns the text of a message. Turns and stories are the JSON objects that the
+functions `turn_story` and `why` build, with ids and times in UTC as text.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import tenacity
+
+from bridge_service.database import Connection
+from bridge_service.errors import DatabaseBusy
+
+LONG_CALL_SECONDS: Final = 35.0
+"""For what looks at every message; PostgreSQL itself ends a statement of the bridge's after 30 s."""
+
+REPLAY_BATCH: Final = 10_000
+FAULTS_SHOWN: Final = 20
+_PAGE: Final = 1000
+
+_patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(DatabaseBusy),
+    wait=tenacity.wait_random(0.1, 0.5),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How many turns stand where; conversations that nobody has grouped yet count as `open`.
+
+    Attributes:
+      overdue: due and not taken yet, whatever the state.
+      oldest_unanswered_seconds: since the capture of the oldest message that waits for its reply; 0 if none waits.
+    """
+
+    open: int
+    queued: int
+    composing: int
+    typing: int
+    overdue: int
+    dead: int
+    oldest_unanswered_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A message that is unaccounted for or doubled, and why it counts as that."""
+
+    message_id: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Each message from a person to a bot in one of the columns; see sql/functions/verify.sql.
+
+    Attributes:
+      doubled: answered twice; counted beside the columns.
+      faults: the first `FAULTS_SHOWN` of those that are unaccounted for or doubled.
+    """
+
+    messages: int
+    answered: int
+    open: int
+    cancelled: int
+    dead: int
+    unaccounted: int
+    doubled: int
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a dead turn.
+
+    Attributes:
+      outcome: `retried`, `dropped`, `cancelled` (an opener whose match has a message by now) or `nothing`.
+      state: of the turn, if it was not dead; None if there is no such turn.
+      turn_id: the turn in which a retried one goes on.
+    """
+
+    outcome: str
+    state: str | None
+    turn_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did.
+
+    Attributes:
+      too_old: the earliest time that may be replayed, if what was asked for began before it; nothing was done then.
+      found: messages that no event knew.
+      captured: of these, those that have an event now; 0 in a dry run.
+      given_back: events that had been set aside; in a dry run those that would be given back.
+    """
+
+    too_old: datetime | None = None
+    found: int = 0
+    captured: int = 0
+    given_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What was laid into a database.
+
+    Attributes:
+      migration: number of the newest migration.
+      digests: of the files that the functions were laid from, by function.
+      changed: the functions that are no longer as they were laid.
+    """
+
+    migration: int
+    digests: dict[str, str]
+    changed: tuple[str, ...]
+
+
+class Ledger:
+    """The books of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Use this connection."""
+        self._connection = connection
+
+    def status(self, grouping_delay: float) -> Status:
+        """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
+        return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
+
+    def verify(self, retention_days: float) -> Accounts:
+        """Account for every message."""
+        answer = self._ask("SELECT bridge.verify(%s, %s)", retention_days, FAULTS_SHOWN, seconds=LONG_CALL_SECONDS)
+        return Accounts(**{**answer, "faults": tuple(Fault(**fault) for fault in answer["faults"])})
+
+    def why(self, message_id: str) -> dict[str, Any] | None:
+        """Tell the story of a message; None if no event knows it."""
+        return self._ask("SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
+
+    def dead(self) -> Iterator[dict[str, Any]]:
+        """Go through the dead turns, by id."""
+        after = 0
+        while True:
+            rows = self._connection.execute("SELECT bridge.dead_turns(%s, %s)", (after, _PAGE))
+            yield from (turn for [turn] in rows)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]["turn_id"]
+
+    def turn(self, turn_id: int) -> dict[str, Any] | None:
+        """Tell of one turn, dead or not; None if there is none."""
+        return self._ask("SELECT bridge.dead_turn(%s)", turn_id)
+
+    @_patiently
+    def retry(self, turn_id: int) -> Decision:
+        """Let a dead turn try again."""
+        return _decision(self._ask("SELECT bridge.retry_dead(%s)", turn_id))
+
+    @_patiently
+    def drop(self, turn_id: int) -> Decision:
+        """Give a dead turn up."""
+        return _decision(self._ask("SELECT bridge.drop_dead(%s)", turn_id))
+
+    @_patiently
+    def replay(
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        match_id: str | None,
+        *,
+        retention_days: float,
+        dry_run: bool,
+    ) -> Replayed:
+        """Capture one batch of what no event knows, or only count all of it.
+
+        Parameters:
+          since, until: aware, by the app's times; None: as far back as is allowed, until now.
+          match_id: one conversation only.
+        """
+        answer = self._ask(
+            "SELECT bridge.replay(%s::timestamptz, %s::timestamptz, %s::uuid, %s, %s, %s)",
+            since,
+            until,
+            match_id,
+            retention_days,
+            REPLAY_BATCH,
+            dry_run,
+            seconds=LONG_CALL_SECONDS,
+        )
+        if answer["outcome"] == "too_old":
+            return Replayed(too_old=datetime.fromisoformat(answer["earliest"]))
+        return Replayed(None, answer["found"], answer["captured"], answer["given_back"])
+
+    def installed(self) -> Installed:
+        """Tell what was laid into this database."""
+        answer = self._ask("SELECT bridge.installed()")
+        return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]))
+
+    def _ask(self, statement: str, *parameters: object, seconds: float | None = None) -> Any:
+        if seconds is None:
+            [[answer]] = self._connection.execute(statement, parameters)
+        else:
+            [[answer]] = self._connection.execute(statement, parameters, seconds=seconds)
+        return answer
+
+
+def _decision(answer: dict[str, Any]) -> Decision:
+    return Decision(answer["outcome"], answer.get("state"), answer.get("turn_id"))

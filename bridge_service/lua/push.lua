@@ -1,0 +1,16 @@
+-- push(keys=[queue, bodies, bell], args=[id, body, id, body, ...]) -> how many were put into the queue
+--
+-- An id that still waits in the queue is not put there again: pushing twice is free, so a push in doubt is simply
+-- repeated, and turns pushed again while workers are behind do not multiply. A body whose id is gone from the queue (half
+-- of the data was lost) is queued again. Fetching removes both.
+local pushed = 0
+for i = 1, #ARGV, 2 do
+    if redis.call("hsetnx", KEYS[2], ARGV[i], ARGV[i + 1]) == 1 or not redis.call("lpos", KEYS[1], ARGV[i]) then
+        redis.call("rpush", KEYS[1], ARGV[i])
+        pushed = pushed + 1
+    end
+end
+-- One ring wakes one waiting process, which fetches many: a few are enough, however many messages there are.
+redis.call("lpush", KEYS[3], "1")
+redis.call("ltrim", KEYS[3], 0, 15)
+return pushed

@@ -1,0 +1,75 @@
+"""What a bot says: the protocol of a responder, how one is found by its name, and what is accepted of it.
+
+A responder is any callable that takes a `Task` and returns the reply's text. It is called in a worker's thread and
+may block; the turn's lease is renewed meanwhile. It may be asked for the same turn again, after a failure or when a
+newer message has overtaken its draft, and has to keep no state for that. It raises `ResponderUnavailable` when it
+cannot answer now through no fault of the turn (network, rate limit): the turn waits and nothing is counted. Any other
+exception is a failed attempt.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+from bridge_service.errors import ConfigurationError
+from bridge_service.turns import Task
+
+Responder: TypeAlias = Callable[[Task], str]
+
+REPLY_LIMIT = 20_000_000
+"""Characters of a reply that are kept: far above any real message, and small enough for a turn's row."""
+
+_BUILT_IN = {
+    "scripted": "bridge_service.responders.scripted:reply",
+    "echo": "bridge_service.responders.echo:reply",
+}
+
+
+def load_responder(name: str) -> Responder:
+    """Find a responder; its module is imported only now, so that one nobody chose costs nothing.
+
+    Parameters:
+      name: `scripted`, `echo`, or `package.module:callable` for one of your own.
+
+    Raises:
+      ConfigurationError: there is no such responder, its module does not import, or it is not a plain callable.
+    """
+    path, colon, attribute = _BUILT_IN.get(name, name).partition(":")
+    if not colon:
+        raise _fault(f"no such responder: use {', '.join(_BUILT_IN)} or package.module:callable")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{path}.".startswith(f"{error.name}."):
+            raise _fault(f"its module needs {error.name}, which is not installed") from None
+        raise _fault("its module was not found: look at the spelling and at PYTHONPATH") from None
+    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
+        # Its words may quote whatever the module was configured with, so only the type is told.
+        raise _fault(f"its module raises {type(error).__name__}: import it by hand to see why") from None
+    responder = getattr(module, attribute, None)
+    if not callable(responder) or inspect.iscoroutinefunction(responder):
+        raise _fault("its module has no plain function of that name, which takes a task and returns a text")
+    return cast("Responder", responder)
+
+
+def clean_reply(text: object) -> str:
+    """What a responder returned, as a text that PostgreSQL can hold.
+
+    NUL characters are removed, lone surrogates become U+FFFD and what exceeds `REPLY_LIMIT` is cut off. The rest, outer
+    whitespace included, stays as it is.
+
+    Raises:
+      ValueError: it is not a text or there is nothing to read in it. The error does not quote it.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"the responder returned {type(text).__name__}, not a text")  # noqa: TRY004 - as a blank one
+    kept = text.replace("\0", "")[:REPLY_LIMIT]
+    sendable = kept.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if not sendable.strip():
+        raise ValueError("the responder returned a blank text")
+    return sendable
+
+
+def _fault(text: str) -> ConfigurationError:
+    return ConfigurationError(f"RESPONDER: {text}")

@@ -1,0 +1,80 @@
+-- queued ──▶ composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
+-- failed. Whatever else is asked for finds nothing to do (T5).
+--
+-- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the
+--   same answer (T6)
+-- p_lease: seconds until the turn is taken away again, unless renewed
+-- p_lines: how many earlier messages to return as history
+--
+-- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | cancelled, ...}.
+CREATE OR REPLACE FUNCTION bridge.claim(p_turn bigint, p_token uuid, p_lease double precision, p_lines integer) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+DECLARE
+    t          bridge.turns%ROWTYPE;
+    c          record;
+    v_ids      bigint[];
+    v_messages uuid[];
+    v_lines    jsonb;
+    v_covered  jsonb;
+BEGIN
+    PERFORM bridge.assert_read_committed();
+    -- The turn first; what it covers is read in later statements, or an event that joined while we waited for this lock
+    -- would be neither in the draft nor in a newer turn (T3).
+    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN jsonb_build_object('outcome', 'nothing', 'state', 'unknown');
+    END IF;
+
+    IF t.state = 'composing' AND t.token = p_token THEN
+        v_ids := t.covers;
+    ELSIF t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL) THEN
+        IF t.state = 'queued' AND EXISTS (
+            SELECT FROM bridge.turns a WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing')) THEN
+            RETURN jsonb_build_object('outcome', 'busy');  -- whatever ends that one wakes this one (T7)
+        END IF;
+        IF t.kind = 'reply' THEN
+            PERFORM bridge.take_along(t.id, t.match_id);
+        END IF;
+        SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_ids
+        FROM bridge.events e WHERE e.turn_id = t.id;
+    ELSE
+        RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
+    END IF;
+
+    SELECT * INTO c FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
+    IF NOT FOUND THEN
+        RETURN bridge.cancel_turn(t.id, 'gone');
+    END IF;
+
+    SELECT coalesce(array_agg(e.message_id ORDER BY e.id), '{}') INTO v_messages
+    FROM bridge.events e WHERE e.id = ANY (v_ids) AND e.kind = 'message';
+    -- Times leave as text: the app may hold any (C3). The covered ones stand in the order of their capture.
+    SELECT coalesce(jsonb_agg(line ORDER BY position) FILTER (WHERE covered), '[]'),
+           coalesce(jsonb_agg(line ORDER BY number) FILTER (WHERE NOT covered), '[]')
+    INTO v_covered, v_lines
+    FROM (
+        SELECT h.covered, row_number() OVER () AS number, array_position(v_messages, h.message_id) AS position,
+               jsonb_build_object('message_id', h.message_id, 'from_bot', h.sender_id = t.bot_id,
+                                  'content', coalesce(h.content, ''), 'sent_at', h.created_at::text) AS line
+        FROM bridge.history(t.match_id, v_messages, p_lines) h) lines;
+
+    IF t.kind = 'reply' AND v_covered = '[]' THEN
+        RETURN bridge.cancel_turn(t.id, 'gone');
+    ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN
+        RETURN bridge.cancel_turn(t.id, 'message');
+    END IF;
+
+    BEGIN
+        UPDATE bridge.turns
+        SET state = 'composing', token = p_token, covers = v_ids, pushes = 0, claimed_at = bridge.now(),
+            due_at = bridge.now() + make_interval(secs => p_lease)
+        WHERE id = t.id;
+    EXCEPTION WHEN unique_violation THEN
+        RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
+    END;
+    RETURN jsonb_build_object(
+        'outcome', 'claimed', 'kind', t.kind, 'match_id', t.match_id, 'bot_id', t.bot_id,
+        'bot_name', c.bot_name, 'person_name', c.person_name, 'attempts', t.attempts, 'merges', t.merges,
+        'messages', v_covered, 'history', v_lines);
+END
+$$;

@@ -1,0 +1,104 @@
+-- typing ──▶ answered: the reply's INSERT and the turn's end are one transaction, so no crash separates them and no
+-- repetition doubles them. An in-doubt commit is settled by calling again: it waits for the row's lock and then tells
+-- what happened (D3).
+--
+-- p_max_merges: how often a chain of replies may be superseded by a newer message before one is delivered all the same
+-- p_delay: seconds from a newer message's capture to its group's push
+-- p_max_attempts: a turn whose insertion raised so many times is dead
+--
+-- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}.
+CREATE OR REPLACE FUNCTION bridge.deliver_turn(
+    p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
+RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+DECLARE
+    t           bridge.turns%ROWTYPE;
+    v_kind      text;
+    v_match     uuid;
+    v_waiting   bigint;
+    v_messages  uuid[];
+    v_events    bigint[];
+    v_reply     uuid;
+    v_error     text;
+    v_state     text;
+BEGIN
+    PERFORM bridge.assert_read_committed();
+    SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
+    IF v_kind = 'initiation' THEN
+        -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Once we hold it, each message has
+        -- either committed, and the look below finds it, or will wait until this opener is in the table. The row is
+        -- locked and never changed, or a REPEATABLE READ app would fail with 40001.
+        BEGIN
+            PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
+        EXCEPTION WHEN lock_not_available THEN
+            UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = p_turn AND state = 'typing';
+            RETURN jsonb_build_object('outcome', 'later');
+        END;
+    END IF;
+
+    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() THEN
+        RETURN jsonb_build_object(
+            'outcome', CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END, 'state', t.state, 'again', true,
+            'kind', t.kind, 'match_id', t.match_id, 'message_id', t.reply_message_id,
+            'next_turn', CASE WHEN t.state = 'answered' THEN bridge.next_turn(t.match_id) END);
+    END IF;
+
+    -- The last look. Each of these is a new statement with a new snapshot.
+    PERFORM FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
+    IF NOT FOUND THEN
+        RETURN bridge.cancel_turn(t.id, 'gone');
+    END IF;
+    IF t.kind = 'initiation' THEN
+        PERFORM FROM bridge.history(t.match_id, '{}', 1);
+        IF FOUND THEN
+            RETURN bridge.cancel_turn(t.id, 'message');
+        END IF;
+    ELSE
+        SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
+        INTO v_events, v_messages
+        FROM bridge.events e WHERE e.turn_id = t.id;
+        IF v_events <> t.covers THEN
+            -- The draft answers something else than the turn holds: it is thrown away and composed anew (T3).
+            UPDATE bridge.turns
+            SET state = 'composing', token = NULL, draft = NULL, due_at = bridge.now(), pushes = 0
+            WHERE id = t.id;
+            RETURN jsonb_build_object('outcome', 'nothing', 'state', 'composing');
+        END IF;
+        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);
+        IF v_waiting IS NOT NULL THEN
+            RETURN bridge.supersede(t.id, v_waiting);
+        END IF;
+        PERFORM FROM bridge.history(t.match_id, v_messages, 0) WHERE covered;
+        IF NOT FOUND THEN
+            RETURN bridge.cancel_turn(t.id, 'gone');
+        END IF;
+    END IF;
+
+    BEGIN
+        -- Answered before the insert: the reply's own triggers look at the turn (D4).
+        PERFORM bridge.end_turn(t.id, 'answered');
+        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.now());
+        IF v_reply IS NULL THEN
+            RAISE EXCEPTION USING ERRCODE = 'BR001';
+        ELSIF v_reply <> t.reply_message_id THEN
+            UPDATE bridge.turns SET reply_message_id = v_reply WHERE id = t.id;
+        END IF;
+    EXCEPTION
+        WHEN SQLSTATE 'BR001' THEN
+            RETURN bridge.cancel_turn(t.id, 'refused');
+        WHEN foreign_key_violation THEN
+            RETURN bridge.cancel_turn(t.id, 'gone');
+        WHEN lock_not_available OR deadlock_detected THEN
+            UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = t.id;
+            RETURN jsonb_build_object('outcome', 'later');
+        WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE;
+            RETURN bridge.count_failure(t.id, v_state || ' ' || v_error, 2 ^ t.attempts, p_max_attempts);
+    END;
+    RETURN jsonb_build_object(
+        'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply,
+        'characters', length(t.draft), 'covered', cardinality(v_messages),
+        'late', extract(epoch FROM bridge.now() - t.deliver_at)::double precision, 'next_turn', bridge.next_turn(t.match_id));
+END
+$$;

@@ -1,0 +1,35 @@
+-- composing ──▶ typing: stores the draft of the worker that holds the token, and when it may be delivered. With nothing
+-- to wait for, a reply is delivered in the same call.
+--
+-- p_pause: seconds of thinking and typing still to come
+-- Asked again with the same token after an answer that got lost, it returns where the turn stands by now (D3).
+-- Returns {outcome: typing | fenced} or what deliver_turn returns.
+CREATE OR REPLACE FUNCTION bridge.finish(
+    p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer, p_delay double precision,
+    p_max_attempts integer)
+RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+DECLARE
+    t         bridge.turns%ROWTYPE;
+    v_deliver timestamptz;
+BEGIN
+    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    IF NOT FOUND OR t.token IS DISTINCT FROM p_token THEN
+        RETURN jsonb_build_object('outcome', 'fenced');
+    ELSIF t.state = 'composing' THEN
+        v_deliver := bridge.now() + make_interval(secs => p_pause);
+        UPDATE bridge.turns
+        SET state = 'typing', draft = p_draft, deliver_at = v_deliver, due_at = v_deliver, pushes = 0,
+            reply_message_id = gen_random_uuid()
+        WHERE id = t.id;
+    ELSIF t.state NOT IN ('typing', 'answered') THEN
+        RETURN jsonb_build_object('outcome', 'fenced');
+    END IF;
+    -- An opener's delivery takes its match's event before the turn (F1): never from here, where the turn is locked.
+    IF t.state = 'answered' OR (p_pause <= 0 AND t.kind = 'reply') THEN
+        RETURN bridge.deliver_turn(p_turn, p_max_merges, p_delay, p_max_attempts);
+    END IF;
+    PERFORM bridge.ring_due(t.id, v_deliver);
+    RETURN jsonb_build_object('outcome', 'typing', 'match_id', t.match_id, 'kind', t.kind);
+END
+$$;

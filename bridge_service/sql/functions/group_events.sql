@@ -1,0 +1,119 @@
+-- ungrouped events ──▶ open turns. Groups whole conversations, as a set; called as often as anybody likes, by any number
+-- of schedulers at the same time.
+--
+-- p_after: look only at events above this id (a bound for speed, never truth; the sweep passes 0) (C4)
+-- p_delay: seconds from a group's first capture to its push
+-- p_first_*: the opener's delay in seconds and its probability
+-- p_only: one conversation only, to find the one that spoils a batch (T2)
+--
+-- Returns one row an event, in order of capture: `place` is the event's place in its turn.
+--
+-- A conversation is taken whole or not at all: if another scheduler holds one of its events, all are left to the next
+-- look. Taking the later one alone would let it be answered first.
+CREATE OR REPLACE FUNCTION bridge.group_events(
+    p_after bigint, p_delay double precision,
+    p_first_min double precision, p_first_max double precision, p_first_probability double precision,
+    p_only uuid DEFAULT NULL)
+RETURNS TABLE (
+    event_id bigint, kind text, match_id uuid, bot_id uuid, turn_id bigint, place bigint,
+    opened_at timestamptz, due_at timestamptz, state text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+#variable_conflict use_column
+DECLARE
+    v_seen    bigint[];
+    v_taken   bigint[];
+    v_matches uuid[];
+BEGIN
+    -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
+    -- (C4), and mostly there is nothing to find.
+    SELECT array_agg(DISTINCT u.match_id) INTO v_matches
+    FROM (SELECT e.match_id FROM bridge.events e
+          WHERE e.turn_id IS NULL AND e.error IS NULL AND e.id > p_after AND (p_only IS NULL OR e.match_id = p_only)
+          ORDER BY e.id LIMIT 5000) u;
+    IF v_matches IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(e.id) INTO v_seen
+    FROM bridge.events e
+    WHERE e.turn_id IS NULL AND e.error IS NULL AND e.match_id = ANY (v_matches);
+    IF v_seen IS NULL THEN
+        RETURN;
+    END IF;
+
+    -- NO KEY UPDATE: a match's event held by a message's F1 lock is not skipped.
+    SELECT array_agg(l.id) INTO v_taken
+    FROM (SELECT e.id FROM bridge.events e
+          WHERE e.id = ANY (v_seen) AND e.turn_id IS NULL AND e.error IS NULL
+          ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED) l;
+    IF cardinality(v_taken) IS DISTINCT FROM cardinality(v_seen) THEN
+        SELECT array_agg(e.id) INTO v_taken
+        FROM bridge.events e
+        WHERE e.id = ANY (v_taken)
+          AND NOT EXISTS (
+              SELECT FROM bridge.events held
+              WHERE held.match_id = e.match_id AND held.turn_id IS NULL AND held.error IS NULL
+                AND held.id = ANY (v_seen) AND held.id <> ALL (v_taken));
+    END IF;
+    IF v_taken IS NULL THEN
+        RETURN;
+    END IF;
+
+    SELECT array_agg(DISTINCT e.match_id) INTO v_matches
+    FROM bridge.events e WHERE e.id = ANY (v_taken) AND e.kind = 'message';
+
+    -- Openers first: the lock order is an opener before a reply.
+    INSERT INTO bridge.turns (kind, match_id, bot_id, state, reason, opened_at, due_at, ended_at)
+    SELECT 'initiation', e.match_id, e.bot_id,
+           CASE WHEN d.drawn THEN 'open' ELSE 'cancelled' END,
+           CASE WHEN NOT d.drawn THEN 'not_drawn' END,
+           e.captured_at,
+           CASE WHEN d.drawn THEN e.captured_at + make_interval(
+               secs => p_first_min + (p_first_max - p_first_min) * bridge.draw(e.match_id, 'delay')) END,
+           CASE WHEN NOT d.drawn THEN bridge.now() END
+    FROM bridge.events e
+    CROSS JOIN LATERAL (SELECT bridge.draw(e.match_id, 'probability') < p_first_probability AS drawn) d
+    WHERE e.id = ANY (v_taken) AND e.kind = 'match'
+    ORDER BY e.match_id
+    ON CONFLICT (match_id) WHERE kind = 'initiation' DO NOTHING;
+
+    UPDATE bridge.events e SET turn_id = t.id
+    FROM bridge.turns t
+    WHERE e.id = ANY (v_taken) AND e.kind = 'match' AND e.turn_id IS NULL
+      AND t.kind = 'initiation' AND t.match_id = e.match_id;
+
+    -- I4: any message cancels the opener of its match.
+    PERFORM bridge.end_turn(i.id, 'cancelled', 'message')
+    FROM (SELECT t.id FROM bridge.turns t
+          WHERE t.kind = 'initiation' AND t.match_id = ANY (v_matches)
+            AND t.state IN ('open', 'queued', 'composing', 'typing')
+          ORDER BY t.match_id FOR NO KEY UPDATE) i;
+
+    -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
+    -- new one; and it keeps the turn locked until the events stand in it (T2).
+    INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at)
+    SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'open',
+           min(e.captured_at), min(e.captured_at) + make_interval(secs => p_delay)
+    FROM bridge.events e
+    WHERE e.id = ANY (v_taken) AND e.kind = 'message'
+    GROUP BY e.match_id ORDER BY e.match_id
+    ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
+    DO UPDATE SET opened_at = waiting.opened_at;
+
+    UPDATE bridge.events e SET turn_id = t.id
+    FROM bridge.turns t
+    WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL
+      AND t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued');
+
+    RETURN QUERY
+    SELECT e.id, e.kind, e.match_id, e.bot_id, e.turn_id,
+           e.before + row_number() OVER (PARTITION BY e.turn_id ORDER BY e.id),
+           t.opened_at, t.due_at, t.state
+    FROM (SELECT g.*, g.id = ANY (v_taken) AS taken,
+                 count(*) FILTER (WHERE g.id <> ALL (v_taken)) OVER (PARTITION BY g.turn_id) AS before
+          FROM bridge.events g
+          WHERE g.turn_id IN (SELECT n.turn_id FROM bridge.events n WHERE n.id = ANY (v_taken))) e
+    JOIN bridge.turns t ON t.id = e.turn_id
+    WHERE e.taken
+    ORDER BY e.id;
+END
+$$;

@@ -1,0 +1,71 @@
+-- What is due now, as a set: open ──▶ queued, a lease that ran out is taken away, and every pushed step that nobody took
+-- is pushed again. The caller then enqueues each row to Dramatiq; if it dies before, `due_at` brings the turn back.
+--
+-- p_window: at most so many turns are `queued` at once, the rest stay `open` (T9)
+-- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
+-- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers)
+--
+-- Rows that somebody holds are skipped: they are being worked on. `first` marks the push that the journal tells of.
+CREATE OR REPLACE FUNCTION bridge.push_due(
+    p_window integer, p_limit integer, p_again double precision, p_again_max double precision, p_lost_after integer)
+RETURNS TABLE (
+    turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
+    due_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+#variable_conflict use_column
+DECLARE
+    v_now  timestamptz := bridge.now();
+    v_room integer;
+BEGIN
+    PERFORM bridge.end_turn(lost.id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing')
+    FROM (SELECT t.id FROM bridge.turns t
+          WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
+          FOR NO KEY UPDATE SKIP LOCKED) lost;
+
+    -- It stays `composing`: going back to `queued` would collide with the conversation's waiting turn (T6).
+    RETURN QUERY
+    WITH due AS (
+        SELECT t.id FROM bridge.turns t
+        WHERE t.state IN ('composing', 'typing') AND t.due_at <= v_now
+        ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE bridge.turns t
+    SET token = CASE WHEN t.state = 'typing' THEN t.token END,
+        takeovers = t.takeovers + (t.state = 'composing' AND t.token IS NOT NULL)::integer,
+        pushes = CASE WHEN t.state = 'composing' AND t.token IS NOT NULL THEN 1 ELSE t.pushes + 1 END,
+        due_at = v_now + make_interval(secs => least(
+            p_again * 2 ^ CASE WHEN t.state = 'composing' AND t.token IS NOT NULL THEN 0 ELSE least(t.pushes, 20) END,
+            p_again_max))
+    FROM due, bridge.turns old
+    WHERE t.id = due.id AND old.id = due.id
+    RETURNING t.id, CASE t.state WHEN 'typing' THEN 'deliver' ELSE 'compose' END, t.kind, t.match_id, 0::bigint, false,
+              old.token IS NOT NULL AND t.state = 'composing', old.due_at;
+
+    RETURN QUERY
+    WITH due AS (
+        SELECT t.id, t.due_at FROM bridge.turns t
+        WHERE t.state = 'queued' AND t.due_at <= v_now
+        ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE bridge.turns t
+    SET pushes = t.pushes + 1,
+        due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(t.pushes, 20), p_again_max))
+    FROM due WHERE t.id = due.id
+    RETURNING t.id, 'compose', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
+
+    SELECT p_window - count(*) INTO v_room
+    FROM (SELECT FROM bridge.turns t WHERE t.state = 'queued' LIMIT p_window) q;
+    RETURN QUERY
+    WITH due AS (
+        SELECT t.id, t.due_at FROM bridge.turns t
+        WHERE t.state = 'open' AND t.due_at <= v_now
+        ORDER BY t.due_at LIMIT least(p_limit, v_room) FOR NO KEY UPDATE SKIP LOCKED),
+    pushed AS (
+        UPDATE bridge.turns t
+        SET state = 'queued', queued_at = coalesce(t.queued_at, v_now), pushes = 1,
+            due_at = v_now + make_interval(secs => p_again)
+        FROM due WHERE t.id = due.id
+        RETURNING t.id, t.kind, t.match_id, due.due_at)
+    SELECT p.id, 'compose', p.kind, p.match_id,
+           (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id AND e.kind = 'message'), true, false, p.due_at
+    FROM pushed p ORDER BY p.due_at;
+END
+$$;

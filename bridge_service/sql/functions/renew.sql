@@ -1,0 +1,20 @@
+-- Renews the leases of these turns for a worker that still composes them. Returns the turns that are no longer its own:
+-- their drafts will be refused (T6).
+CREATE OR REPLACE FUNCTION bridge.renew(p_turns bigint[], p_tokens uuid[], p_lease double precision) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+DECLARE
+    v_kept bigint[];
+BEGIN
+    WITH mine AS (
+        SELECT t.id FROM bridge.turns t
+        JOIN unnest(p_turns, p_tokens) AS l (turn, token) ON l.turn = t.id AND l.token = t.token
+        WHERE t.state = 'composing'
+        ORDER BY t.id FOR NO KEY UPDATE OF t),
+    kept AS (
+        UPDATE bridge.turns t SET due_at = bridge.now() + make_interval(secs => p_lease)
+        FROM mine WHERE t.id = mine.id
+        RETURNING t.id)
+    SELECT coalesce(array_agg(id), '{}') INTO v_kept FROM kept;
+    RETURN ARRAY(SELECT turn FROM unnest(p_turns) AS turn WHERE turn <> ALL (v_kept));
+END
+$$;

@@ -1,0 +1,16 @@
+-- BEFORE INSERT on messages. While the match's opener is unfinished, the message holds the match's event row FOR KEY
+-- SHARE until it commits; delivering the opener needs that row FOR UPDATE and then looks for messages (F1). Before the
+-- insert, so that a message that has to wait for an opener is not in the table yet. No opener, or a finished one: no lock;
+-- a dead one is not finished, for the operator may let it try again.
+CREATE OR REPLACE FUNCTION bridge.before_message() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = 0 AS $$
+BEGIN
+    PERFORM FROM bridge.events e
+    WHERE e.kind = 'match' AND e.match_id = NEW.match_id
+      AND (e.turn_id IS NULL OR EXISTS (
+          SELECT FROM bridge.turns t
+          WHERE t.id = e.turn_id AND t.state IN ('open', 'queued', 'composing', 'typing', 'dead')))
+    FOR KEY SHARE OF e;
+    RETURN NEW;
+END
+$$;

@@ -1,0 +1,22 @@
+-- The story of one message: its event, the turn that holds it now, and the earlier ones it passed through, oldest first:
+-- a superseded or retried turn remembers in `covers` what it once was to answer. Never the content.
+-- Returns NULL for a message that no event knows.
+CREATE OR REPLACE FUNCTION bridge.why(p_message uuid) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+DECLARE
+    e         bridge.events%ROWTYPE;
+    v_earlier jsonb;
+BEGIN
+    SELECT * INTO e FROM bridge.events WHERE kind = 'message' AND message_id = p_message;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    SELECT coalesce(jsonb_agg(bridge.turn_story(t.id) ORDER BY t.id), '[]') INTO v_earlier
+    FROM bridge.turns t
+    WHERE t.match_id = e.match_id AND e.id = ANY (t.covers) AND t.id IS DISTINCT FROM e.turn_id;
+    RETURN jsonb_build_object(
+        'message_id', e.message_id, 'event_id', e.id, 'match_id', e.match_id, 'bot_id', e.bot_id, 'sender_id', e.sender_id,
+        'created_at', e.created_at::text,  -- as text: it may be any time (C3)
+        'captured_at', e.captured_at, 'error', e.error, 'turn', bridge.turn_story(e.turn_id), 'earlier', v_earlier);
+END
+$$;

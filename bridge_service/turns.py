@@ -1,0 +1,89 @@
+"""The words of the domain: what a bot owes a conversation, and what a responder is told about it.
+
+An *event* is one captured fact, a person's message to a bot or a new match. A *turn* is what a bot owes for it: a
+reply to a group of events, or an initiation, the first word after a match. Pure: nothing here reads or writes.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a turn is for: a `reply` to a group of messages, or an `initiation`, the first word after a match."""
+
+    REPLY = "reply"
+    INITIATION = "initiation"
+
+
+class State(StrEnum):
+    """Where a turn stands. While it is not finished, its `due_at` says when its next step is pushed.
+
+    ==========  =======  ======================================================  ===================================
+    state       place    due_at says                                             when due
+    ==========  =======  ======================================================  ===================================
+    open        waiting  when the group closes, or the initiation is planned     becomes queued and is pushed
+    queued      waiting  when to believe that the push was lost                  pushed again, the interval doubles
+    composing   active   when to believe that the worker died (its lease)        loses its token and is pushed again
+    typing      active   `deliver_at`, then when to push again                   the delivery is pushed
+    answered    -        nothing: the reply is in the conversation               finished
+    cancelled   -        nothing: overtaken or pointless, with a reason          finished
+    dead        -        nothing: given up, with the error                       an operator decides
+    ==========  =======  ======================================================  ===================================
+
+    A conversation has at most one waiting and one active reply turn.
+    """
+
+    OPEN = "open"
+    QUEUED = "queued"
+    COMPOSING = "composing"
+    TYPING = "typing"
+    ANSWERED = "answered"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message of a conversation.
+
+    Attributes:
+      message_id: the app's id of the message; None if the app's history does not tell it.
+      from_bot: whether the bot wrote it; otherwise the person did.
+      content: the text; a message without one (NULL in the app's table) is ''.
+      sent_at: the app's time of the message, aware; None if it is unknown or no date that Python can hold.
+    """
+
+    message_id: str | None
+    from_bot: bool
+    content: str
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a responder is told about the turn it is to write.
+
+    Attributes:
+      turn_id: the turn; the same turn may be asked for again after a failure.
+      kind: whether a group of messages is to be answered, or the first word to be written.
+      match_id: the conversation.
+      bot_id: who is to speak.
+      bot_name: the bot's first name; '' if the app knows none.
+      person_name: the other side's first name; '' if the app knows none.
+      messages: the group to answer, in the order of its commits; empty for an initiation.
+      history: what was said before the group, oldest first, at most 50 lines.
+      attempts: how often this turn has failed so far.
+      merges: how many overtaken replies this turn has inherited messages from.
+    """
+
+    turn_id: int
+    kind: Kind
+    match_id: str
+    bot_id: str
+    bot_name: str
+    person_name: str
+    messages: tuple[Line, ...]
+    history: tuple[Line, ...]
+    attempts: int
+    merges: int

@@ -1,0 +1,204 @@
+"""The worker process that `dramatiq bridge_service` runs: everything wired together, once.
+
+Nothing here connects before a process boots, and a wrong environment is reported only then: importing the package is
+always safe.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing import current_process
+from types import FrameType
+from typing import Any, Final
+
+from dramatiq import Broker, MessageProxy, Middleware, Worker
+from dramatiq.errors import Retry
+from dramatiq.middleware import Retries
+
+from bridge_service import logs
+from bridge_service.actors import declare_actors
+from bridge_service.broker import WaitingBroker
+from bridge_service.composer import Composer
+from bridge_service.database import Connection, Database
+from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
+from bridge_service.events import Draining, PostgresLost, ProcessStarted, Stopped, fan_out
+from bridge_service.journal import Journal
+from bridge_service.leases import Leases
+from bridge_service.middleware import Reconnect
+from bridge_service.pacing import Pace
+from bridge_service.responders import load_responder
+from bridge_service.settings import Settings, secrets, summary
+from bridge_service.startup import wait_for_postgres
+from bridge_service.store import Store
+from bridge_service.watchdog import Watchdog
+
+DRAIN_SECONDS: Final = 6.0
+"""How long begun turns may take after SIGTERM; with Dramatiq's own second or two a process ends within 8 s."""
+
+TICK_SECONDS: Final = 1.0
+
+
+def assemble(environ: Mapping[str, str]) -> WaitingBroker:
+    """Make the broker with its actors and middleware from the environment.
+
+    A wrong environment gives a broker whose worker ends with exit code 78 as it boots, naming the variables.
+    """
+    journal = Journal(logging.getLogger("bridge"))
+    emit = fan_out(journal)
+    try:
+        settings = Settings.from_environ(environ)
+        responder = load_responder(settings.responder)
+    except ConfigurationError as error:
+        return WaitingBroker("redis://127.0.0.1", emit=emit, middleware=[RefuseToStart(error)])
+
+    database = Database(lambda: Connection(settings.database_url, application="bridge worker"))
+    store = Store(database)
+    leases = Leases(store, emit)
+    composer = Composer(
+        store,
+        leases,
+        responder,
+        Pace(settings.thinking_delay_min, settings.thinking_delay_max, settings.typing_speed_cps),
+        emit,
+        max_merges=settings.max_merges,
+        grouping_delay=settings.grouping_delay,
+    )
+    broker = WaitingBroker(
+        settings.broker_url,
+        emit=emit,
+        middleware=[
+            Reconnect(emit),
+            Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
+            WorkerProcess(settings, database, leases, journal),
+        ],
+    )
+    declare_actors(broker, composer)
+    return broker
+
+
+class RefuseToStart(Middleware):
+    """Ends a worker process whose configuration is wrong, with exit code 78 and a line for each fault."""
+
+    def __init__(self, error: ConfigurationError) -> None:
+        self._error = error
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """End."""
+        del broker
+        if current_process().name == "Process-1":  # its brothers would repeat it
+            for fault in self._error.faults:
+                sys.stderr.write(f"❌ Erreur fatale: {fault}\n")
+            sys.stderr.flush()
+        sys.exit(EX_CONFIG)
+
+
+class WorkerProcess(Middleware):
+    """What belongs to the process and not to a turn: logs, signals, leases, and draining within its time."""
+
+    def __init__(self, settings: Settings, database: Database, leases: Leases, journal: Journal) -> None:
+        self._settings = settings
+        self._database = database
+        self._leases = leases
+        self._journal = journal
+        self._emit = fan_out(journal)
+        self._watchdog = Watchdog(self._emit)
+        self._stopping = threading.Event()
+        self._drained = threading.Event()
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Set up the process; it is alone yet, Dramatiq starts its threads afterwards."""
+        del broker
+        self._lines = logs.configure(
+            self._settings.log_level, self._settings.log_format, secrets(self._settings), sys.stdout
+        )
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            _handle_once(number)
+        self._emit(ProcessStarted(summary(self._settings), "worker"))
+        self._leases.start()
+        threading.Thread(target=self._announce, name="announce", daemon=True).start()
+
+    def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Watch the consumer's loop, and that not every thread hangs in a responder."""
+        if isinstance(broker, WaitingBroker):
+            broker.beat = self._watchdog.watch("consumer")
+        self._threads = worker.worker_threads
+        self._responders_beat = self._watchdog.watch("responders")
+        self._watchdog.start()
+        threading.Thread(target=self._tick, name="tick", daemon=True).start()
+
+    def after_process_message(
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Tell of a PostgreSQL that is away; the message is tried again by Retries, and its turn by its due time."""
+        del broker, message, result
+        cause = exception.__cause__ if isinstance(exception, Retry) else None
+        if cause is not None and not isinstance(cause, DatabaseBusy):
+            self._emit(PostgresLost(str(cause)))
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Stop fetching; what was begun may finish, but not for ever."""
+        del worker
+        self._stopping.set()
+        self._watchdog.stop()
+        self._emit(Draining(DRAIN_SECONDS))
+        threading.Thread(target=self._end_in_time, name="drain", daemon=True).start()
+        if isinstance(broker, WaitingBroker):
+            broker.stop_waiting()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Every turn is finished or given back."""
+        del broker, worker
+        self._drained.set()
+        self._finish()
+
+    def _end_in_time(self) -> None:
+        if not self._drained.wait(DRAIN_SECONDS):
+            self._finish()
+            sys.stdout.flush()
+            # A responder that still runs cannot be stopped; its turn was given back, and its draft would be refused.
+            os._exit(0)
+
+    def _finish(self) -> None:
+        with contextlib.suppress(BridgeError):  # the leases run out by themselves
+            self._leases.release()
+        self._leases.stop()
+        self._emit(Stopped())
+        self._journal.flush(everything=True)
+        self._database.close()
+
+    def _announce(self) -> None:
+        wait_for_postgres(self._database, self._emit, self._stopping)
+
+    def _tick(self) -> None:
+        while not self._stopping.wait(TICK_SECONDS):
+            self._journal.flush()
+            self._lines.report_held_back()
+            if self._leases.hung() < self._threads:
+                self._responders_beat()
+
+
+def _handle_once(number: signal.Signals) -> None:
+    """Let a signal's handler run once: platforms send SIGTERM to parent and children, and Dramatiq passes it on.
+
+    Its own handler takes the second for an order to die at once, in the middle of a turn.
+    """
+    handler: Any = signal.getsignal(number)
+    called = False
+
+    def once(signum: int, frame: FrameType | None) -> None:
+        nonlocal called
+        if not called:
+            called = True
+            handler(signum, frame)
+
+    if callable(handler):
+        signal.signal(number, once)

@@ -1,0 +1,1 @@
+"""The scheduler process, `python -m schedulers`: listens, groups, plans and pushes."""

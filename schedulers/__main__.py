@@ -1,0 +1,174 @@
+"""`python -m schedulers`: wires the scheduler, starts it, waits for a signal, stops it."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from bridge_service import logs
+from bridge_service.broker import WaitingBroker, connect
+from bridge_service.database import Connection, Database
+from bridge_service.errors import EX_CONFIG, ConfigurationError
+from bridge_service.events import Draining, Emit, FatalError, ProcessStarted, Stopped, fan_out
+from bridge_service.journal import Journal
+from bridge_service.middleware import Reconnect
+from bridge_service.settings import Settings, secrets, summary
+from bridge_service.startup import wait_for_postgres, wait_for_redis
+from bridge_service.store import Grouped, GroupingRules, Store
+from bridge_service.watchdog import Watchdog
+from schedulers.listener import Listener
+from schedulers.planner import Planner
+from schedulers.push import Pusher
+from schedulers.window import ContextWindow
+
+DRAIN_SECONDS: Final = 6.0
+FLUSH_SECONDS: Final = 1.0
+EXIT_OK: Final = 0
+EXIT_CRASH: Final = 1
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> int:
+    """Run the scheduler until a signal; the exit code: 0 drained, 1 crashed, 78 wrong configuration."""
+    try:
+        settings = Settings.from_environ(os.environ)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            sys.stderr.write(f"❌ Erreur fatale: {fault}\n")
+        return EX_CONFIG
+    # Before any thread starts, so that all of them inherit it and only the waiting one hears a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    lines = logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
+    journal = Journal(logging.getLogger("bridge"))
+    emit = fan_out(journal)
+    emit(ProcessStarted(summary(settings), "scheduler"))
+    process = Process(emit)
+    process.spawn("signals", _wait_for_signal(process))
+    process.spawn("flush", _flush(journal, lines, process.stopping))
+    try:
+        run(settings, emit, process)
+    finally:
+        emit(Stopped())
+        journal.flush(everything=True)
+    return EXIT_CRASH if process.crashed else EXIT_OK
+
+
+class Process:
+    """The process's threads: when one of them fails unexpectedly all stop, and the platform starts another process."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.stopping = threading.Event()
+        self.crashed = False
+        self._emit = emit
+
+    def spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        """Run a thread whose failure ends the process: a deaf or idle one would be worse."""
+
+        def guarded() -> None:
+            try:
+                target()
+            except Exception as error:
+                logging.getLogger("bridge").debug("thread %s failed", name, exc_info=True)
+                self.crashed = True
+                self._emit(FatalError(f"{type(error).__name__} in {name}: {error}"))
+            finally:
+                if self.crashed:
+                    self.stopping.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
+
+
+def run(settings: Settings, emit: Emit, process: Process) -> None:
+    """Wire the parts, run them until told to stop, and stop them in reverse."""
+    stopping = process.stopping
+    database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
+    store = Store(database)
+    reconnect = Reconnect(emit)
+    broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect])
+    if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
+        return
+
+    window = ContextWindow(connect(settings.redis_url))
+    watchdog = Watchdog(emit)
+    pusher = Pusher(
+        store,
+        broker,
+        reconnect,
+        window=window,
+        emit=emit,
+        stopping=stopping,
+        attempts=settings.redis_max_attempts,
+    )
+
+    def on_grouped(events: list[Grouped]) -> None:
+        planner.wake()
+        window.show(events, datetime.now(UTC))
+
+    planner = Planner(
+        store,
+        pusher,
+        look=lambda: listener.look(),  # noqa: PLW0108 - the listener is made further down
+        emit=emit,
+        stopping=stopping,
+        beat=watchdog.watch("planner"),
+        retention_days=settings.retention_days,
+    )
+    listener = Listener(
+        store,
+        lambda: Connection(settings.database_url, application="bridge listener"),
+        GroupingRules(
+            settings.grouping_delay,
+            settings.initiation_delay_min,
+            settings.initiation_delay_max,
+            settings.initiation_probability,
+        ),
+        on_grouped=on_grouped,
+        on_due=planner.wake,
+        emit=emit,
+        stopping=stopping,
+        beat=watchdog.watch("listener"),
+        retention_days=settings.retention_days,
+    )
+    window.start()
+    planner.start()
+    watchdog.start()
+    threads = [process.spawn("listener", listener.run), process.spawn("planner", planner.run)]
+
+    stopping.wait()
+    emit(Draining(DRAIN_SECONDS))
+    watchdog.stop()
+    listener.stop()
+    planner.stop()
+    for thread in threads:
+        thread.join(DRAIN_SECONDS / 2)
+    window.stop(1.0)
+    broker.close()
+    database.close()
+
+
+def _wait_for_signal(process: Process) -> Callable[[], None]:
+    def wait() -> None:
+        signal.sigwait(_SIGNALS)
+        process.stopping.set()
+
+    return wait
+
+
+def _flush(journal: Journal, lines: logs.LineHandler, stopping: threading.Event) -> Callable[[], None]:
+    def flush() -> None:
+        while not stopping.wait(FLUSH_SECONDS):
+            journal.flush()
+            lines.report_held_back()
+
+    return flush
+
+
+if __name__ == "__main__":
+    sys.exit(main())

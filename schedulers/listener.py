@@ -1,0 +1,265 @@
+"""The LISTEN thread: a bell rings, it looks, and what is ungrouped becomes turns. Nothing else.
+
+A bell is only a hint: lost, late, doubled or forged ones change nothing. What is true is in bridge.events, where every
+look finds it, and besides the bells there are looks at the start, after every reconnection, shortly after every batch,
+and a sweep every few seconds.
+"""
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+from uuid import uuid4
+
+from bridge_service.database import Connection
+from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
+from bridge_service.events import (
+    Emit,
+    EventSetAside,
+    ListenActive,
+    ListenSilent,
+    ListenStarting,
+    MatchDetected,
+    MessageGrouped,
+    NotificationReceived,
+    NotificationRejected,
+    PostgresLost,
+    SchemaAbsent,
+)
+from bridge_service.store import Grouped, GroupingRules, Store
+from schedulers.notifications import MATCH_CHANNEL, MESSAGE_CHANNEL, Notification, parse
+
+DUE_CHANNEL: Final = "bridge_due"
+"""The bridge's own channel: a turn became due earlier than the planner knows."""
+
+LOOKS_AFTER_BATCH: Final = (0.02, 0.1, 0.5)
+"""A bell that was not rung because somebody was about to look may belong to a commit just after that look (C4)."""
+
+LOOK_SECONDS: Final = 0.02
+"""Looks are this far apart under load; the first one comes at once."""
+
+POLL_SECONDS: Final = 0.5
+"""How often to look where LISTEN delivers nothing."""
+
+HEARTBEAT_SECONDS: Final = 4.0
+HEARTBEAT_TIMEOUT_SECONDS: Final = 4.0
+"""Together: a connection that swallows everything is found within 10 s."""
+
+PROOF_SECONDS: Final = 2.0
+RECONNECT_SECONDS: Final = 1.0
+
+BOUND_SECONDS: Final = 10.0
+"""Looks between sweeps ignore events below the highest id seen this long ago (C4)."""
+
+BAD_BATCH: Final = 500
+
+
+class Listener:
+    """Turns bells and looks into turns."""
+
+    def __init__(
+        self,
+        store: Store,
+        connect: Callable[[], Connection],
+        rules: GroupingRules,
+        *,
+        on_grouped: Callable[[list[Grouped]], None],
+        on_due: Callable[[], None],
+        emit: Emit,
+        stopping: threading.Event,
+        beat: Callable[[], None],
+        retention_days: float,
+    ) -> None:
+        """Wire a listener.
+
+        Parameters:
+          connect: opens a connection to LISTEN on.
+          on_grouped: told of each batch that was grouped.
+          on_due: told that something may be due by now.
+          beat: called each time the loop turns, for the watchdog.
+          retention_days: bounds the age of what a foreign trigger's notification may bring in.
+        """
+        self._store = store
+        self._connect = connect
+        self._rules = rules
+        self._on_grouped = on_grouped
+        self._on_due = on_due
+        self._emit = emit
+        self._stopping = stopping
+        self._beat = beat
+        self._retention_days = retention_days
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._sweep = True
+        self._looks: list[float] = []
+        self._looked_at = 0.0
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def look(self) -> None:
+        """Ask for a look at all that is ungrouped; from any thread."""
+        self._sweep = True
+        self._wake()
+
+    def stop(self) -> None:
+        """End the wait under way, once `stopping` is set."""
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+            os.write(self._wake_writer, b"1")
+
+    def run(self) -> None:
+        """Listen and group until told to stop, reconnecting as often as it takes."""
+        while not self._stopping.is_set():
+            self._beat()
+            try:
+                self._listen()
+            except SchemaMissing:
+                self._emit(SchemaAbsent())
+                self._stopping.wait(RECONNECT_SECONDS)
+            except BridgeError as error:
+                self._emit(PostgresLost(str(error)))
+                self._stopping.wait(RECONNECT_SECONDS)
+
+    def _listen(self) -> None:
+        connection = self._connect()
+        try:
+            self._emit(ListenStarting())
+            for channel in (MESSAGE_CHANNEL, MATCH_CHANNEL, DUE_CHANNEL):
+                connection.execute(f"LISTEN {channel}")
+            delivers = self._prove(connection)
+            capturing = self._store.triggers_installed()
+            # Only now can nothing slip by: look at everything, then wait.
+            self.look()
+            self._on_due()
+            heard_at = time.monotonic()
+            while not self._stopping.is_set():
+                self._beat()
+                if time.monotonic() - heard_at >= HEARTBEAT_SECONDS:
+                    connection.execute("SELECT 1", seconds=HEARTBEAT_TIMEOUT_SECONDS)
+                    capturing = self._store.triggers_installed()
+                    heard_at = time.monotonic()
+                self._hear(connection, capturing=capturing)
+                self._look_if_wanted()
+                self._wait(connection, heard_at + HEARTBEAT_SECONDS, delivers=delivers)
+        finally:
+            connection.close()
+
+    def _prove(self, connection: Connection) -> bool:
+        """Send a notification to oneself: a pooler in transaction mode accepts LISTEN and delivers nothing."""
+        proof = f"proof {uuid4()}"
+        connection.execute("SELECT pg_notify(%s, %s)", (DUE_CHANNEL, proof))
+        deadline = time.monotonic() + PROOF_SECONDS
+        while time.monotonic() < deadline:
+            connection.execute("SELECT 1")
+            if any(notify.payload == proof for notify in connection.raw.notifies):
+                self._emit(ListenActive())
+                return True
+            self._stopping.wait(0.05)
+        self._emit(ListenSilent(f"no notification came back within {PROOF_SECONDS:g} s: a pooler in transaction mode?"))
+        return False
+
+    def _wait(self, connection: Connection, until: float, *, delivers: bool) -> None:
+        wanted = [until, *self._looks]
+        if not delivers:
+            wanted.append(self._looked_at + POLL_SECONDS)
+        seconds = max(0.0, min(wanted) - time.monotonic())
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN)
+        poller.register(self._wake_reader, select.POLLIN)
+        ready = poller.poll(seconds * 1000)
+        if any(descriptor == self._wake_reader for descriptor, _ in ready):
+            os.read(self._wake_reader, 4096)
+        if not delivers and time.monotonic() >= self._looked_at + POLL_SECONDS:
+            self._looks.append(time.monotonic())
+
+    def _hear(self, connection: Connection, *, capturing: bool) -> None:
+        """Take in what was notified since the last time."""
+        connection.receive()
+        bells = list(connection.raw.notifies)
+        connection.raw.notifies.clear()
+        for bell in bells:
+            if bell.channel == DUE_CHANNEL:
+                self._on_due()
+                continue
+            self._looks.append(time.monotonic())
+            try:
+                notification = parse(bell.channel, bell.payload)
+            except BadMessage as error:
+                self._emit(NotificationRejected(bell.channel, str(error)))
+                continue
+            self._emit(NotificationReceived(bell.pid, bell.channel, notification.payload, notification.match_id))
+            if not capturing:
+                self._capture(notification)
+
+    def _capture(self, notification: Notification) -> None:
+        """Capture what somebody else's trigger tells of, where ours are not installed."""
+        try:
+            captured = self._store.capture_notified(
+                notification.match_id, notification.message_id, self._retention_days
+            )
+        except DatabaseRefused as error:
+            self._emit(NotificationRejected(notification.channel, str(error)))
+            return
+        if captured is None:
+            self._emit(NotificationRejected(notification.channel, "it names nothing that is to be answered"))
+
+    def _look_if_wanted(self) -> None:
+        now = time.monotonic()
+        due = [moment for moment in self._looks if moment <= now]
+        if not due and not self._sweep:
+            return
+        if now - self._looked_at < LOOK_SECONDS and not self._sweep:
+            self._looks = [max(moment, self._looked_at + LOOK_SECONDS) for moment in self._looks]
+            return
+        everything, self._sweep = self._sweep, False
+        self._looks = [moment for moment in self._looks if moment > now]
+        self._looked_at = now
+        try:
+            self._group(after=0 if everything else self._bound(now))
+        except DatabaseBusy:
+            self._looks.append(now + LOOK_SECONDS)
+
+    def _group(self, *, after: int) -> None:
+        try:
+            grouped = self._store.group(self._rules, after=after)
+        except DatabaseRefused:
+            grouped = self._group_one_by_one()
+        if not grouped:
+            return
+        now = time.monotonic()
+        self._looks = [now + delay for delay in LOOKS_AFTER_BATCH]
+        self._seen.append((now, max(event.event_id for event in grouped)))
+        self._on_grouped(grouped)
+        for event in grouped:
+            if event.kind == "match":
+                self._emit(MatchDetected(event.match_id, event.bot_id))
+            else:
+                self._emit(
+                    MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, self._rules.delay)
+                )
+
+    def _group_one_by_one(self) -> list[Grouped]:
+        """Find the conversation that spoils the batch, set it aside, and let the others go on (T2)."""
+        grouped: list[Grouped] = []
+        for match_id in self._store.ungrouped_matches(BAD_BATCH):
+            try:
+                grouped += self._store.group(self._rules, only=match_id)
+            except DatabaseRefused as error:
+                self._store.set_aside(match_id, str(error))
+                self._emit(EventSetAside(0, match_id, str(error)))
+            self._beat()
+        return grouped
+
+    def _bound(self, now: float) -> int:
+        """The highest event id seen ten seconds ago."""
+        bound = 0
+        while self._seen and self._seen[0][0] <= now - BOUND_SECONDS:
+            bound = self._seen.popleft()[1]
+        if bound:
+            self._seen.appendleft((now - BOUND_SECONDS, bound))
+        return bound

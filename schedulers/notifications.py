@@ -1,0 +1,54 @@
+"""Reading notifications: any role of the database may send any, so nothing is believed but ids of the right form."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from bridge_service.errors import BadMessage
+
+MESSAGE_CHANNEL: Final = "bot_events"
+MATCH_CHANNEL: Final = "new_match"
+
+_REQUIRED: Final = {
+    MESSAGE_CHANNEL: ("match_id", "bot_id", "sender_id", "message_id"),
+    MATCH_CHANNEL: ("id", "user1_id", "user2_id"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A notification that is understood. `message_id` is None for a new match."""
+
+    channel: str
+    match_id: str
+    message_id: str | None
+    payload: Mapping[str, Any]
+
+
+def parse(channel: str, payload: str) -> Notification:
+    """Read a payload of `bot_events` or `new_match`.
+
+    Raises:
+      BadMessage: it is not of the contract's shape; the text says in what, and quotes nothing.
+    """
+    try:
+        data = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise BadMessage("the payload is not JSON") from None
+    if not isinstance(data, dict):
+        raise BadMessage("the payload is not a JSON object")
+    for name in _REQUIRED[channel]:
+        if not _is_uuid(data.get(name)):
+            raise BadMessage(f"`{name}` is not a uuid")
+    if channel == MESSAGE_CHANNEL:
+        return Notification(channel, data["match_id"], data["message_id"], data)
+    return Notification(channel, data["id"], None, data)
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value) == 36 and bool(UUID(value))  # noqa: PLR2004 - the usual form only
+    except ValueError:
+        return False

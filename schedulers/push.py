@@ -1,0 +1,152 @@
+"""From due turns to Dramatiq messages: one pass takes what is due in PostgreSQL and enqueues it."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from dramatiq.errors import ConnectionClosed
+
+from bridge_service.broker import WaitingBroker, message_for
+from bridge_service.events import (
+    Emit,
+    GroupClosed,
+    InitiationDue,
+    PushesRepeated,
+    RedisReconnecting,
+    RetryIn,
+    TurnPushed,
+    TurnsRecovered,
+)
+from bridge_service.middleware import CircuitOpen, Reconnect
+from bridge_service.store import Push, Store
+from bridge_service.turns import Kind
+
+BATCH: Final = 500
+RETRY_MAX_SECONDS: Final = 4.0
+PROBE_SECONDS: Final = 1.0
+
+
+class Window(Protocol):
+    """What shows the open groups to people; see window.ContextWindow."""
+
+    def close(self, match_ids: Sequence[str]) -> None:
+        """Forget groups that were pushed."""
+
+
+class Pusher:
+    """Pushes due turns, and makes the attempts when Redis does not take them."""
+
+    def __init__(
+        self,
+        store: Store,
+        broker: WaitingBroker,
+        reconnect: Reconnect,
+        *,
+        window: Window,
+        emit: Emit,
+        stopping: threading.Event,
+        attempts: int,
+    ) -> None:
+        """Wire a pusher.
+
+        Parameters:
+          attempts: pushes before Redis is given up for now.
+          stopping: ends every wait.
+        """
+        self._store = store
+        self._broker = broker
+        self._reconnect = reconnect
+        self._window = window
+        self._emit = emit
+        self._stopping = stopping
+        self._attempts = attempts
+        self._probed_at = 0.0
+
+    def push_due(self, beat: Callable[[], None] = lambda: None) -> int:
+        """Push what is due, until nothing is or Redis is away.
+
+        Returns:
+          How many turns were taken from PostgreSQL. If the process dies before they are in Redis, or Redis loses them,
+          their due times bring them back.
+
+        Raises:
+          DatabaseUnavailable, SchemaMissing, DatabaseRefused: nothing was pushed, or not all.
+        """
+        count = 0
+        while not self._stopping.is_set() and self._redis_is_there():
+            beat()
+            pushes = self._store.push_due(BATCH)
+            if pushes:
+                self._push(pushes)
+            count += len(pushes)
+            if len(pushes) < BATCH:
+                break
+        return count
+
+    def _push(self, pushes: Sequence[Push]) -> None:
+        first = [push for push in pushes if push.first]
+        for push in first:
+            if push.kind is Kind.REPLY:
+                self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
+            else:
+                self._emit(InitiationDue(push.turn_id, push.match_id))
+        if not self._enqueue(pushes):
+            return
+        for push in first:
+            self._emit(TurnPushed(push.turn_id, push.match_id, push.kind))
+        self._window.close([push.match_id for push in first if push.kind is Kind.REPLY])
+        recovered = sum(push.recovered for push in pushes)
+        repeated = sum(push.step == "compose" and not push.first for push in pushes) - recovered
+        if recovered:
+            self._emit(TurnsRecovered(recovered, "lease"))
+        if repeated:
+            self._emit(PushesRepeated(repeated))
+
+    def _enqueue(self, pushes: Sequence[Push]) -> bool:
+        """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit."""
+        messages = [message_for(push.step, push.turn_id) for push in pushes]
+        for attempt in range(1, self._attempts + 2):
+            try:
+                if attempt > 1:
+                    self._emit(RedisReconnecting())
+                    self._broker.probe()
+                    self._reconnect.recovered()
+                self._broker.enqueue_many(messages)
+            except CircuitOpen:
+                return False
+            except ConnectionClosed as error:
+                if attempt > self._attempts:
+                    self._broker.drop_connections()
+                    break
+                self._reconnect.failed(self._broker, error, attempt=attempt, attempts=self._attempts)
+            else:
+                return True
+            seconds = min(2.0 ** (attempt - 1), RETRY_MAX_SECONDS)
+            self._emit(RetryIn(seconds))
+            if self._stopping.wait(seconds):
+                return False
+        self._reconnect.give_up(attempts=self._attempts)
+        return False
+
+    def _redis_is_there(self) -> bool:
+        """Close the circuit again once Redis takes a write; then everything that may be lost is due at once."""
+        if not self._reconnect.is_open:
+            return True
+        if time.monotonic() - self._probed_at < PROBE_SECONDS:
+            return False
+        try:
+            self._broker.probe()
+        except ConnectionClosed:
+            self._broker.drop_connections()
+            return False
+        finally:
+            self._probed_at = time.monotonic()
+        self._store.reset_pushes()
+        self._reconnect.recovered()
+        return True
+
+    @property
+    def waits_for_redis(self) -> bool:
+        """Whether the circuit is open: call `push_due` every second, it probes."""
+        return self._reconnect.is_open

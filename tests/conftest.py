@@ -1,0 +1,82 @@
+"""The servers and databases that tests share."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from bridge_service import demo
+from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.migrate import migrate
+from tests.support.databases import copy_of, make_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEMO_FOLDER = Path(demo.__file__).parent
+
+# No test here pulls a plug, so nothing need reach the disk.
+QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """Give a short-lived folder for the data of servers."""
+    # Not pytest's own: those are kept, and these hold tens of megabytes.
+    with tempfile.TemporaryDirectory(prefix="bridge-tests-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers_folder: Path) -> Iterator[PostgresServer]:
+    """Give a running PostgreSQL; a test that stops or kills a server starts one of its own."""
+    with PostgresServer(servers_folder / "postgres", QUICK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(servers_folder: Path) -> Iterator[RedisServer]:
+    """Give a running Redis; a test that stops or kills a server starts one of its own."""
+    with RedisServer(servers_folder / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """Give a client, which returns str, of an empty Redis."""
+    with closing(redis.Redis.from_url(redis_server.url(), decode_responses=True)) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def app_template(postgres: PostgresServer) -> str:
+    """Give the name of a template with the app's tables and people."""
+    make_template(postgres, "app_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql")
+    return "app_template"
+
+
+@pytest.fixture
+def app_database(postgres: PostgresServer, app_template: str) -> Iterator[str]:
+    """Give the URL of a fresh database of the app, without the bridge."""
+    with copy_of(postgres, app_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def bridge_template(postgres: PostgresServer) -> str:
+    """Give the name of a template with the app's tables, its people and the bridge."""
+    migrate(make_template(postgres, "bridge_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql"))
+    return "bridge_template"
+
+
+@pytest.fixture
+def bridge_database(postgres: PostgresServer, bridge_template: str) -> Iterator[str]:
+    """Give the URL of a fresh database of the app with the bridge installed."""
+    with copy_of(postgres, bridge_template) as url:
+        yield url

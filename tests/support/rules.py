@@ -1,0 +1,451 @@
+"""Tests of the rules of concurrency, each of which is seen to fail with its rule taken out.
+
+    @without(("claim", "AND t.token IS NULL", ""))
+    def test_T5_...(bridge: Bridge) -> None:
+
+makes two tests: `[intact]` runs the body on a database with the bridge as it is, `[without]` runs it on one where
+`claim` was laid with that text replaced, and passes only if the body fails there.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg2
+import psycopg2.errorcodes
+import psycopg2.extras
+import pytest
+
+from bridge_service.database import Connection, Database
+from bridge_service.errors import BridgeError
+from bridge_service.migrate import SQL_FOLDER
+from bridge_service.store import Grouped, GroupingRules, Outcome, Push, Store
+from tests.support import clock
+from tests.support.waiting import eventually, wait_for_lock_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
+    from psycopg2.sql import Composable
+
+CAMILLE: Final = "b0000000-0000-4000-8000-000000000001"
+PAUL: Final = "b0000000-0000-4000-8000-000000000002"
+LEA: Final = "a0000000-0000-4000-8000-000000000001"
+HUGO: Final = "a0000000-0000-4000-8000-000000000002"
+INES: Final = "a0000000-0000-4000-8000-000000000003"
+
+GROUPING_DELAY: Final = 15.0
+MAX_MERGES: Final = 3
+INITIATION_DELAY: Final = 60.0
+
+Taken = tuple[str, ...]
+"""What to take out: (function, old text, new text) or ("sql", statement)."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+# A test that fails because the changed function does not even run would prove nothing.
+_NONSENSE: Final = (
+    psycopg2.errors.SyntaxError,
+    psycopg2.errors.UndefinedColumn,
+    psycopg2.errors.UndefinedFunction,
+    psycopg2.errors.UndefinedTable,
+    psycopg2.errors.AmbiguousColumn,
+    psycopg2.errors.AmbiguousFunction,
+    psycopg2.errors.DatatypeMismatch,
+)
+_NONSENSE_STATES: Final = re.compile(r"SQLSTATE (42601|42703|42883|42P01|42702|42725|42804)")
+
+
+def without(*taken: Taken) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test twice: with the rule, and without it, where it must fail.
+
+    Parameters:
+      taken: either ("function", "old text", "new text"), where white space counts as one space and the old text has to
+        be found; or ("sql", "statement"), run in the database afterwards. What is not in a function of
+        sql/functions (an index, a trigger) goes the second way.
+    """
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(test)
+        def run(bridge: Bridge, **fixtures: object) -> None:
+            if not bridge.taken:
+                test(bridge, **fixtures)
+                return
+            try:
+                test(bridge, **fixtures)
+            except _NONSENSE:
+                raise
+            except (AssertionError, psycopg2.Error, BridgeError, ValueError, pytest.fail.Exception) as error:
+                unpacking = "values to unpack" in str(error)  # [turn] = bridge.turns(match) asserts that there is one
+                if _NONSENSE_STATES.search(str(error)) or (isinstance(error, ValueError) and not unpacking):
+                    raise
+                logger.info("without the rule: %s", str(error).partition("\n")[0])
+                return
+            pytest.fail("the test passes without the rule, so it does not test it")
+
+        mark = pytest.mark.parametrize("bridge", [(), taken], ids=["intact", "without"], indirect=True)
+        marked: Callable[..., None] = mark(run)
+        return marked
+
+    return decorate
+
+
+class Claim(NamedTuple):
+    """A turn in a worker's hands."""
+
+    turn: int
+    token: UUID
+    outcome: Outcome
+
+
+class Running(Generic[T]):
+    """A call in a thread of its own, on a connection whose backend is known."""
+
+    def __init__(self, call: Callable[[], T], pid: int, watch: AppConnection) -> None:
+        """Start it; `watch` is a connection to look from."""
+        self.pid = pid
+        self._watch = watch
+        self._future: Future[T] = Future()
+        self._thread = Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[[], T]) -> None:
+        try:
+            self._future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `result` raises it
+            self._future.set_exception(error)
+
+    @property
+    def done(self) -> bool:
+        """Whether the call has returned or raised."""
+        return self._future.done()
+
+    def settle(self) -> bool:
+        """Return once the call waits for a lock or has ended; whether it waits."""
+
+        def check() -> None:
+            if not self.done:
+                wait_for_lock_wait(self._watch, self.pid, timeout=0)
+
+        eventually(check)
+        return not self.done
+
+    def until_waiting(self) -> None:
+        """Return once the call waits for a lock; fail at once if it ends instead."""
+        assert self.settle(), f"it did not wait, but gave {self._future.exception() or self._future.result()!r}"
+
+    def result_at_once(self) -> T:
+        """As `result`; fail as soon as the call waits for a lock."""
+        assert not self.settle(), "it waits for a lock"
+        return self.result()
+
+    def result(self, timeout: float = 10.0) -> T:
+        """Return what the call returned, or raise what it raised; fail if it has not ended after `timeout` seconds."""
+        try:
+            return self._future.result(timeout)
+        except TimeoutError:
+            pytest.fail(f"the call did not end within {timeout:g} s")
+
+
+class Bell:
+    """What is notified on the bridge's channels."""
+
+    def __init__(self, connection: AppConnection, ringer: AppConnection) -> None:
+        """Listen on a connection of its own; `ringer` is any other in autocommit mode."""
+        self._connection = connection
+        self._ringer = ringer
+        with connection.cursor() as cursor:
+            cursor.execute("LISTEN bot_events; LISTEN new_match; LISTEN bridge_due; LISTEN bridge_test")
+
+    def heard(self) -> list[tuple[str, str]]:
+        """Return (channel, payload) of every notification committed since the last call, in order."""
+        end = str(uuid4())
+        with self._ringer.cursor() as cursor:
+            cursor.execute("SELECT pg_notify('bridge_test', %s)", (end,))
+
+        def check() -> bool:
+            self._connection.poll()
+            return any(notification.payload == end for notification in self._connection.notifies)
+
+        eventually(check)
+        heard = [(n.channel, n.payload) for n in self._connection.notifies if n.channel != "bridge_test"]
+        self._connection.notifies.clear()
+        return heard
+
+
+class Bridge:
+    """A database with the app's tables, the bridge and a clock to move, and hands to play every part with.
+
+    Step by step: `match` and `write` are the app's; `group` and `push` the scheduler's; `claim`, `finish` and `deliver`
+    the worker's. `pushed`, `claimed` and `typing` bring a conversation to that point.
+
+    The functions' lock timeout of 300 ms is 10 s here, so that a slow machine does not decide a race: `impatient`
+    brings the real one back.
+    """
+
+    def __init__(self, url: str, taken: tuple[Taken, ...] = ()) -> None:
+        """Take the rules out, if any. `close` closes whatever was opened."""
+        self.url = url
+        self.taken = taken
+        self._open = ExitStack()
+        _lay_without(url, taken)
+        self.admin = self.app()
+        self.store = self._store()
+        # A deadlock is found at once, and reported as one.
+        self.rows(
+            self.value("SELECT format('ALTER DATABASE %I SET deadlock_timeout = %L', current_database(), '100ms')")
+        )
+        self._set_lock_timeout("10s")
+
+    def close(self) -> None:
+        """Close every connection that was opened through this object."""
+        # psycopg2 waits for a running call before it closes its connection, and that call may wait for another of ours.
+        self.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        self._open.close()
+
+    # Connections
+
+    def app(self, *, user: str | None = None) -> AppConnection:
+        """Return a new connection in autocommit mode."""
+        connection = self.session(user=user)
+        connection.autocommit = True
+        return connection
+
+    def session(self, *, user: str | None = None, isolation: str | None = None) -> AppConnection:
+        """Return a new connection that is in a transaction from its first statement to `commit()` or `rollback()`.
+
+        Parameters:
+          user: the role to connect as; the owner of everything, if None.
+          isolation: such as "REPEATABLE READ".
+        """
+        connection: AppConnection = psycopg2.connect(self.url, user=user)
+        self._open.enter_context(closing(connection))
+        if isolation:
+            connection.set_session(isolation_level=isolation)
+        return connection
+
+    def _store(self) -> Store:
+        def connect() -> Connection:
+            connection = Connection(self.url, application="test")
+            self._open.enter_context(closing(connection))
+            return connection
+
+        return Store(Database(connect))
+
+    def run(self, call: Callable[[Store], T]) -> Running[T]:
+        """Run a step in a thread: `bridge.run(lambda store: store.claim(turn, token))`."""
+        connection = Connection(self.url, application="test in background")
+        self._open.callback(connection.close)
+
+        def once() -> Connection:
+            assert not connection.closed, "the connection was lost"
+            return connection
+
+        store = Store(Database(once))
+        return Running(lambda: call(store), connection.raw.get_backend_pid(), self.admin)
+
+    def execute(self, connection: AppConnection, statement: str, *parameters: object) -> Running[None]:
+        """Run a statement in a thread, on a connection that is the thread's until the call is done."""
+
+        def call() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters or None)
+
+        return Running(call, connection.get_backend_pid(), self.admin)
+
+    def listen(self) -> Bell:
+        """Hear what is notified from now on."""
+        return Bell(self.app(), self.admin)
+
+    # Looking
+
+    def rows(
+        self, statement: str | Composable, *parameters: object, connection: AppConnection | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement, in autocommit mode unless a connection is named, and return its rows, if it has any."""
+        with (connection or self.admin).cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *parameters: object, connection: AppConnection | None = None) -> Any:  # noqa: ANN401
+        """Run a statement that gives one row and return its first column."""
+        rows = self.rows(statement, *parameters, connection=connection)
+        assert len(rows) == 1, f"{len(rows)} rows: {statement}"
+        return rows[0][0]
+
+    def turn(self, turn: int) -> Any:  # noqa: ANN401 - a namedtuple of the columns of bridge.turns
+        """Return a turn: `.state`, `.due_at`, `.merges` and the other columns."""
+        return self._records("SELECT * FROM bridge.turns WHERE id = %s", turn)[0]
+
+    def turns(self, match: str, kind: str = "reply") -> list[Any]:
+        """Return the turns of a match, oldest first."""
+        return self._records("SELECT * FROM bridge.turns WHERE match_id = %s AND kind = %s ORDER BY id", match, kind)
+
+    def opener(self, match: str) -> Any:  # noqa: ANN401
+        """Return the initiation of a match."""
+        [turn] = self.turns(match, "initiation")
+        return turn
+
+    def covered(self, turn: int) -> list[str]:
+        """Return the ids of the messages whose events stand in a turn, in the order of their capture."""
+        rows = self.rows("SELECT message_id FROM bridge.events WHERE turn_id = %s ORDER BY id", turn)
+        return [message for (message,) in rows]
+
+    def captured(self, message: str) -> int:
+        """Return how many events there are for a message."""
+        return int(self.value("SELECT count(*) FROM bridge.events WHERE message_id = %s", message))
+
+    def messages(self, match: str) -> list[tuple[str, str]]:
+        """Return (sender, content) of every message of a match, oldest first."""
+        return self.rows("SELECT sender_id, content FROM messages WHERE match_id = %s ORDER BY created_at", match)
+
+    def _records(self, statement: str, *parameters: object) -> list[Any]:
+        cursor: Any = self.admin.cursor(cursor_factory=psycopg2.extras.NamedTupleCursor)
+        with cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall())
+
+    # The app
+
+    def match(self, user: str = LEA, bot: str = CAMILLE, *, opener: bool = False) -> str:
+        """Make a match and return its id: one from before the installation, or a new one that gets an opener."""
+        match = str(uuid4())
+        self.rows("SELECT set_config('session_replication_role', %s, false)", "origin" if opener else "replica")
+        self.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", match, user, bot)
+        self.rows("RESET session_replication_role")
+        return match
+
+    def write(
+        self, match: str, text: str = "salut", *, sender: str = LEA, connection: AppConnection | None = None
+    ) -> str:
+        """Insert a message, in autocommit mode unless a connection is named, and return its id."""
+        message = str(uuid4())
+        self.rows(WRITE, message, match, sender, text, connection=connection)
+        return message
+
+    # The scheduler
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock of the bridge."""
+        clock.advance(self.url, seconds)
+
+    def group(self, *, after: int = 0, only: str | None = None, probability: float = 1.0) -> list[Grouped]:
+        """Group what is ungrouped."""
+        return self.store.group(grouping(probability), after=after, only=only)
+
+    def push(self, limit: int = 1000) -> list[Push]:
+        """Push what is due."""
+        return self.store.push_due(limit)
+
+    # The worker
+
+    def claim(self, turn: int) -> Claim:
+        """Claim a turn as a new worker."""
+        token = uuid4()
+        return Claim(turn, token, self.store.claim(turn, token))
+
+    def finish(self, claim: Claim, draft: str = "coucou", *, pause: float = 5.0) -> Outcome:
+        """Hand in a draft; one with a pause stays `typing`."""
+        return self.store.finish(
+            claim.turn, claim.token, draft, pause=pause, max_merges=MAX_MERGES, grouping_delay=GROUPING_DELAY
+        )
+
+    def deliver(self, turn: int, *, max_merges: int = MAX_MERGES) -> Outcome:
+        """Deliver a draft."""
+        return deliver(self.store, turn, max_merges=max_merges)
+
+    # Short cuts
+
+    def pushed(self, match: str) -> int:
+        """Group and push what was written in a match, and return its waiting turn, now `queued`."""
+        self.group()
+        self.advance(GROUPING_DELAY + 1)
+        self.push()
+        return int(
+            self.value("SELECT id FROM bridge.turns WHERE match_id = %s AND kind = 'reply' AND state = 'queued'", match)
+        )
+
+    def claimed(self, match: str) -> Claim:
+        """As `pushed`, and claim the turn: it is `composing`."""
+        claim = self.claim(self.pushed(match))
+        assert claim.outcome.name == "claimed", claim.outcome
+        return claim
+
+    def typing(self, match: str, draft: str = "coucou") -> int:
+        """As `claimed`, and hand in a draft whose time has come: a turn that only waits for `deliver`."""
+        claim = self.claimed(match)
+        assert self.finish(claim, draft).name == "typing"
+        self.advance(6)
+        return claim.turn
+
+    def typing_opener(self, match: str, draft: str = "bonjour") -> int:
+        """Bring the opener of a new match to where it only waits for `deliver`."""
+        self.group()
+        self.advance(INITIATION_DELAY + 1)
+        self.push()
+        claim = self.claim(self.opener(match).id)
+        assert self.finish(claim, draft).name == "typing"
+        self.advance(6)
+        return claim.turn
+
+    # The functions' patience
+
+    def impatient(self) -> None:
+        """Give the functions the lock timeout that production has."""
+        self._set_lock_timeout("300ms")
+
+    def _set_lock_timeout(self, value: str) -> None:
+        # Trigger functions have none (0) and keep it (C1).
+        changes = self.rows(
+            "SELECT format('ALTER FUNCTION %%s SET lock_timeout = %%L', p.oid::regprocedure, %s) FROM pg_proc p"
+            " WHERE pronamespace = 'bridge'::regnamespace"
+            " AND EXISTS (SELECT FROM unnest(proconfig) c WHERE c ~ '^lock_timeout=.*s$')",
+            value,
+        )
+        self.rows("; ".join(change for (change,) in changes))
+
+
+WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
+
+
+def grouping(probability: float = 1.0) -> GroupingRules:
+    """Return the rules tests group by; the opener is planned after exactly INITIATION_DELAY."""
+    return GroupingRules(GROUPING_DELAY, INITIATION_DELAY, INITIATION_DELAY, probability)
+
+
+def deliver(store: Store, turn: int, *, max_merges: int = MAX_MERGES) -> Outcome:
+    """Deliver through the store of a call that `Bridge.run` runs."""
+    return store.deliver(turn, max_merges=max_merges, grouping_delay=GROUPING_DELAY)
+
+
+def _lay_without(url: str, taken: tuple[Taken, ...]) -> None:
+    texts: dict[str, str] = {}
+    statements = []
+    for name, *change in taken:
+        if name == "sql":
+            statements += change
+            continue
+        if name not in texts:
+            [file] = SQL_FOLDER.glob(f"functions/**/{name}.sql")
+            texts[name] = file.read_text(encoding="utf-8").replace("{app}", "public")
+        old, new = change
+        pattern = r"\s+".join(re.escape(word) for word in old.split())
+        texts[name], found = re.subn(pattern, lambda _, new=new: new, texts[name])  # type: ignore[misc]
+        if not found:
+            raise LookupError(f"{name}.sql does not contain: {old}")
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        for text in (*texts.values(), *statements):
+            cursor.execute(text)

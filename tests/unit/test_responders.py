@@ -1,0 +1,396 @@
+"""What is accepted of a responder, and what the two built-in ones say."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge_service.errors import ConfigurationError
+from bridge_service.responders import REPLY_LIMIT, clean_reply, echo, load_responder, scripted
+from bridge_service.responders.phrases import INTENTS, OPENER, OTHERWISE, Intent
+from bridge_service.turns import Kind, Line, Task
+
+CANARY = "kanarienvogel"
+
+any_text = st.text(st.characters(exclude_categories=()))  # lone surrogates and NUL, too
+history_lines = st.lists(st.builds(Line, st.none(), st.booleans(), any_text, st.none()), max_size=4)
+
+
+def task(*messages: str, history: tuple[Line, ...] = (), turn_id: int = 1, kind: Kind = Kind.REPLY) -> Task:
+    """Make a task that covers `messages`."""
+    return Task(
+        turn_id=turn_id,
+        kind=kind,
+        match_id="0b0e7c52-7c2e-4a0c-9d43-3a4ac3b9e8a1",
+        bot_id="5f4f4e0f-52f7-44f5-8f9e-a4c0ab2bfb0d",
+        bot_name="Camille",
+        person_name="Paul",
+        messages=tuple(person(text) for text in messages),
+        history=history,
+        attempts=0,
+        merges=0,
+    )
+
+
+def person(text: str) -> Line:
+    """Make a line that the person wrote."""
+    return Line(message_id=None, from_bot=False, content=text, sent_at=None)
+
+
+def bot(text: str) -> Line:
+    """Make a line that the bot wrote."""
+    return Line(message_id=None, from_bot=True, content=text, sent_at=None)
+
+
+# --- Finding one ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "responder"), [("echo", echo.reply), ("scripted", scripted.reply)])
+def test_built_in_responders_have_names(name: str, responder: object) -> None:
+    """`echo` and `scripted` need no module path."""
+    assert load_responder(name) is responder
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder whose modules can be imported, and forget them afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_responder_of_ones_own(own_modules: Path) -> None:
+    """`package.module:callable` finds a function of any module on the path."""
+    (own_modules / "shop").mkdir()
+    (own_modules / "shop" / "bots.py").write_text("def say(task): return task.messages[0].content.upper()")
+
+    assert load_responder("shop.bots:say")(task("oui")) == "OUI"
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "fault"),
+    [
+        (CANARY, "", "no such responder"),
+        ("", "", "no such responder"),
+        (f"https://{CANARY}@example.org/v1", "", "was not found"),
+        (f"{CANARY}.bots:say", "", "was not found"),
+        ("broken_bots:say", f"import {CANARY}_library", f"needs {CANARY}_library"),
+        ("broken_bots:say", f"raise RuntimeError('{CANARY}')", "raises RuntimeError"),
+        ("broken_bots:say", f"def say(: {CANARY}", "raises SyntaxError"),
+        (f"broken_bots:{CANARY}", "", "no plain function"),
+        ("broken_bots:say", f"say = '{CANARY}'", "no plain function"),
+        ("broken_bots:say", "async def say(task): return 'oui'", "no plain function"),
+    ],
+)
+def test_a_responder_that_is_not_there(own_modules: Path, name: str, module: str, fault: str) -> None:
+    """What cannot be loaded is one line that names the variable and the fault, without the value or foreign words."""
+    (own_modules / "broken_bots.py").write_text(module)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_responder(name)
+
+    (line,) = caught.value.faults
+    assert line.startswith("RESPONDER: ")
+    assert fault in line
+    assert "\n" not in line
+    assert CANARY not in line.replace(f"{CANARY}_library", "")
+
+
+# --- Accepting its reply -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  deux\n\nlignes ", "  deux\n\nlignes "),
+        ("a\0b", "ab"),
+        ("a\ud800b\udfffc\udbff", "a\ufffdb\ufffdc\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ufeffa", "\ufeffa"),
+        ("a" * (REPLY_LIMIT + 1), "a" * REPLY_LIMIT),
+    ],
+)
+def test_a_reply_is_made_storable(text: str, cleaned: str) -> None:
+    """NUL, lone surrogates and excess go; whitespace and all else stay."""
+    assert clean_reply(text) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "\0", "\0 \0", " " * REPLY_LIMIT + CANARY, None, 42, CANARY.encode(), [CANARY]]
+)
+def test_a_useless_reply_is_refused(text: object) -> None:
+    """A blank text or something else than a text is a ValueError that does not quote it."""
+    with pytest.raises(ValueError, match="the responder returned") as caught:
+        clean_reply(text)
+
+    assert CANARY not in str(caught.value)
+
+
+@given(any_text)
+def test_a_clean_reply_fits_postgresql(text: str) -> None:
+    """Whatever is accepted encodes to UTF-8, holds no NUL, is readable, and is clean already."""
+    try:
+        cleaned = clean_reply(text)
+    except ValueError:
+        assert not text.replace("\0", "").strip()
+    else:
+        assert b"\0" not in cleaned.encode()
+        assert cleaned.strip()
+        assert clean_reply(cleaned) == cleaned
+
+
+# --- Echo ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        (("salut", "ça va ?", "tu fais quoi ce soir ?"), "salut\nça va ?\ntu fais quoi ce soir ?"),
+        (("  deux\nlignes  ", ""), "  deux\nlignes  \n"),
+        (("", "", "a"), "\n\na"),
+        (("a" * 50_000,), "a" * 50_000),
+        (("",), "…"),
+        (("", " \t"), "…"),
+    ],
+)
+def test_echo_repeats_exactly(messages: tuple[str, ...], text: str) -> None:
+    """The contents, in order, one per line, unaltered on their way to the app; `…` only if there is nothing to read."""
+    assert clean_reply(echo.reply(task(*messages, history=(person("avant"), bot("oui"))))) == text
+
+
+def test_echo_opens_with_bonjour() -> None:
+    """An initiation says `bonjour`."""
+    assert echo.reply(task(kind=Kind.INITIATION)) == "bonjour"
+
+
+# --- Scripted ------------------------------------------------------------------------------------
+
+
+def answers(text: str, intent: Intent) -> bool:
+    """Tell whether `text` holds one of the intent's answers, in either language."""
+    return any(phrase in text for phrase in (*intent.french.says, *intent.english.says))
+
+
+def intent_of(text: str) -> Intent:
+    """Return the one intent that is found in a plain text."""
+    (intent,) = (intent for intent in INTENTS if intent.pattern.search(text))
+    return intent
+
+
+@pytest.mark.parametrize("turn_id", range(10))
+def test_a_burst_gets_one_coherent_reply(turn_id: int) -> None:
+    """Three messages get a greeting by name, an answer to each question in order, and one question back."""
+    text = scripted.reply(task("salut", "ça va ?", "tu fais quoi ce soir ?", turn_id=turn_id))
+    how, what = intent_of("ca va ?"), intent_of("tu fais quoi ce soir ?")
+
+    assert text.startswith("Salut Paul ! ")
+    first = next(text.index(phrase) for phrase in how.french.says if phrase in text)
+    second = next(text.index(phrase) for phrase in what.french.says if phrase in text)
+    assert first < second
+    assert text.count("?") == 1
+    assert text.endswith("?")
+
+
+@pytest.mark.parametrize(
+    ("messages", "history", "start"),
+    [
+        (("salut",), (), "Salut Paul !"),
+        (("Bonsoir, ça va ?",), (), "Bonsoir Paul !"),
+        (("hey", "how are you?"), (), "Hey Paul!"),
+        (("Good morning, any plans for today?",), (), "Good morning Paul!"),
+        (("hello",), (), "Hello Paul!"),
+        (("hello",), (person("tu aimes la montagne ?"),), "Salut Paul !"),
+        (("ok",), (person("do you like the mountains?"),), "Hi Paul!"),
+        (("ok",), (), "Salut Paul !"),
+        (("привет",), (), "Salut Paul !"),
+        (("où est ma commande ?",), (), "Bonjour Paul !"),
+        (("tu sais où est ma commande ?",), (), "Salut Paul !"),
+    ],
+)
+def test_it_speaks_the_persons_language(messages: tuple[str, ...], history: tuple[Line, ...], start: str) -> None:
+    """The group's words choose French or English, then the person's earlier words; French if neither tells."""
+    assert scripted.reply(task(*messages, history=history)).startswith(start)
+
+
+@pytest.mark.parametrize(("message", "word"), [("tu vas bien ?", " toi"), ("vous allez bien ?", " vous")])
+def test_it_says_tu_or_vous_as_the_person_does(message: str, word: str) -> None:
+    """Who says "vous" is asked back with "vous"."""
+    assert f"Et{word}," in scripted.reply(task(message, history=(bot("Bonjour !"),)))
+
+
+@pytest.mark.parametrize("message", ["salut", "salut, ça va ?", "hello, how are you?", "coucou, il pleut ?"])
+@pytest.mark.parametrize("opener", ["Salut Paul ! Plutôt forêt ?", "Bonjour.", "Hi Paul!"])
+def test_it_greets_once(message: str, opener: str) -> None:
+    """A bot that has greeted does not greet again, even if the person does."""
+    text = scripted.reply(task(message, history=(bot(opener), person("oui"))))
+
+    assert not any(word in text.lower().split() for word in ("salut", "coucou", "bonjour", "hello", "hi", "hey"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "comment vas-tu",
+        "je vais très bien",
+        "je suis fatiguée",
+        "qu'est-ce que tu fais",
+        "une rando en montagne",
+        "quel temps chez toi",
+        "on se voit bientot",
+        "c'est quoi ton prénom",
+        "je m’appelle Léo",
+        "tu es un robot",
+        "c'est combien",
+        "mon colis",
+        "je veux être remboursé",
+        "mot de passe perdu",
+        "ça ne marche pas",
+        "un coup de main",
+        "merci",
+        "à bientôt",
+        "how's it going",
+        "i'm fine",
+        "what are you up to",
+        "a walk on a trail",
+        "is it sunny",
+        "grab a coffee",
+        "what's your name",
+        "are you real?",
+        "how much",
+        "my parcel",
+        "a refund",
+        "i am locked out",
+        "it doesn't work",
+        "can you help",
+        "thank you",
+        "see you",
+    ],
+)
+def test_it_understands(message: str) -> None:
+    """Each thing people say is recognised as exactly one intent, in both languages."""
+    text = scripted.reply(task(message, history=(bot("Bonjour. Hello."),)))
+    filled = [intent for intent in INTENTS if answers(text.replace("Camille", "{bot}"), intent)]
+
+    assert len(filled) == 1
+    assert not any(answers(text, intent) for intent in OTHERWISE)
+
+
+@pytest.mark.parametrize("message", ["il n'y a plus de place", "j'ai vu un bon livre", "je vais mourir de rire"])
+def test_it_does_not_see_what_is_not_there(message: str) -> None:
+    """A word that only looks like an intent gets a general answer."""
+    assert any(answers(scripted.reply(task(message)), intent) for intent in OTHERWISE)
+
+
+def test_it_takes_distress_seriously() -> None:
+    """Who speaks of dying is answered to that alone, without a greeting or a question."""
+    text = scripted.reply(task("salut", "ça va ?", "j'ai envie de mourir"))
+
+    assert text in intent_of("envie de mourir").french.says
+
+
+def test_it_lets_people_go() -> None:
+    """After a goodbye nothing is asked."""
+    assert "?" not in scripted.reply(task("merci, bonne soirée", history=(bot("Salut !"),)))
+
+
+def test_it_does_not_repeat_itself() -> None:
+    """The same message again and again never gets the same reply twice running, nor the same question twice at all."""
+    history: tuple[Line, ...] = ()
+    for turn_id in range(20):
+        text = scripted.reply(task("ça va ?", history=history, turn_id=turn_id))
+        history += (person("ça va ?"), bot(text))
+
+    replies = [line.content for line in history if line.from_bot]
+    assert all(one != other for one, other in pairwise(replies))
+    questions = [reply.rpartition("Et toi")[2] for reply in replies if reply.endswith("?")]
+    assert len(questions) == len(set(questions)) > 0
+
+
+def test_it_opens_a_conversation() -> None:
+    """A first word greets by name; each variant comes up; a name that is none, or missing, is left out."""
+    opening = task(kind=Kind.INITIATION)
+    openers = {scripted.reply(replace(opening, turn_id=turn_id)) for turn_id in range(20)}
+
+    assert openers == {phrase.format(name=" Paul") for phrase in OPENER.french.says}
+    for name in ("", "  ", "<b>Paul</b>", "{bot}", "https://example.org", "a" * 31, "Paul\nPierre"):
+        assert scripted.reply(replace(opening, person_name=name)).startswith("Salut ! ")
+    for name in ("Jean-Paul", "Zoé", "Zoe\u0301", "O'Neil", "Олег"):
+        assert scripted.reply(replace(opening, person_name=f" {name} Martin")).startswith(f"Salut {name} ! ")
+
+
+def test_it_has_a_name_even_without_one() -> None:
+    """Asked for its name, a bot that has none says no nonsense."""
+    text = scripted.reply(replace(task("tu es qui ?"), bot_name=""))
+
+    assert "quelqu'un qui aime discuter." in text
+
+
+@given(st.lists(any_text, max_size=4), history_lines, st.sampled_from(Kind), any_text, st.integers())
+def test_any_text_gets_a_reply(messages: list[str], history: list[Line], kind: Kind, name: str, turn_id: int) -> None:
+    """Whatever was written, the reply is storable as it is, no repetition of the last line, and always the same."""
+    asked = replace(
+        task(*messages, history=tuple(history), turn_id=turn_id, kind=kind), bot_name=name, person_name=name
+    )
+    text = scripted.reply(asked)
+
+    assert clean_reply(text) == text
+    assert text == scripted.reply(asked)
+    assert text != scripted.reply(replace(asked, history=(*history, bot(text))))
+
+
+WORDS = [
+    "salut",
+    "hello",
+    "ça va ?",
+    "tu",
+    "vous",
+    "et toi",
+    "how are you",
+    "merci",
+    "bye",
+    "{name}",
+    "rando",
+    "<b>",
+    "%s",
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1, max_size=6), st.integers())
+def test_a_conversation_stays_short_and_fresh(messages: list[str], turn_id: int) -> None:
+    """In a conversation of common words no reply repeats the one before, and none is long or has a blank to fill."""
+    history: tuple[Line, ...] = ()
+    for message in messages:
+        text = scripted.reply(task(message, history=history, turn_id=turn_id))
+        assert text not in [line.content for line in history[-1:]]
+        assert len(text) < 400
+        assert not set("{}<>%") & set(text)
+        history += (person(message), bot(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["ca va " * 20_000, "tu es " * 20_000, "good " * 20_000, "\u0300" * 100_000, "ﷺ" * 50_000]
+)
+def test_a_huge_message_is_no_burden(text: str) -> None:
+    """Texts that are made to keep patterns busy are answered in no time."""
+    assert scripted.reply(task(text, history=(person(text), bot(text))))
+
+
+def test_only_the_latest_of_a_huge_message_is_read() -> None:
+    """What stands more than 20,000 characters before the end is not looked at."""
+    assert any(answers(scripted.reply(task("merci", "x" * 20_000)), intent) for intent in OTHERWISE)
+
+
+def test_everything_can_be_said_in_two_ways() -> None:
+    """Each answer has two variants or more in each language, distinct everywhere: what keeps replies from repeating."""
+    intents = (*INTENTS, *OTHERWISE, OPENER)
+    phrases = [phrase for intent in intents for words in (intent.french, intent.english) for phrase in words.says]
+
+    assert all(len(words.says) > 1 for intent in intents for words in (intent.french, intent.english))
+    assert len(phrases) == len(set(phrases))
