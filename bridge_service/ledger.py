@@ -6,13 +6,14 @@ functions `turn_story` and `why` build, with ids and times in UTC as text.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import tenacity
 
-from bridge_service.database import Connection
+from bridge_service.database import CALL_SECONDS, Connection
 from bridge_service.errors import DatabaseBusy
 
 LONG_CALL_SECONDS: Final = 35.0
@@ -125,9 +126,10 @@ class Installed:
 class Ledger:
     """The books of one database."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Use this connection."""
+    def __init__(self, connection: Connection, *, seconds: float = CALL_SECONDS) -> None:
+        """Use this connection; a call takes at most `seconds`, unless it has to look at every message."""
         self._connection = connection
+        self._seconds = seconds
 
     def status(self, grouping_delay: float) -> Status:
         """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
@@ -140,13 +142,15 @@ class Ledger:
 
     def why(self, message_id: str) -> dict[str, Any] | None:
         """Tell the story of a message; None if no event knows it."""
-        return self._ask("SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
+        return self._find("SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
 
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
         after = 0
         while True:
-            rows = self._connection.execute("SELECT bridge.dead_turns(%s, %s)", (after, _PAGE))
+            rows = self._connection.execute(
+                "SELECT bridge.dead_turns(%s, %s)", (after, _PAGE), seconds=self._seconds
+            )
             yield from (turn for [turn] in rows)
             if len(rows) < _PAGE:
                 return
@@ -154,7 +158,7 @@ class Ledger:
 
     def turn(self, turn_id: int) -> dict[str, Any] | None:
         """Tell of one turn, dead or not; None if there is none."""
-        return self._ask("SELECT bridge.dead_turn(%s)", turn_id)
+        return self._find("SELECT bridge.dead_turn(%s)", turn_id)
 
     @_patiently
     def retry(self, turn_id: int) -> Decision:
@@ -201,12 +205,26 @@ class Ledger:
         answer = self._ask("SELECT bridge.installed()")
         return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]))
 
-    def _ask(self, statement: str, *parameters: object, seconds: float | None = None) -> Any:
-        if seconds is None:
-            [[answer]] = self._connection.execute(statement, parameters)
-        else:
-            [[answer]] = self._connection.execute(statement, parameters, seconds=seconds)
-        return answer
+    def _ask(self, statement: str, *parameters: object, seconds: float | None = None) -> dict[str, Any]:
+        return self._find(statement, *parameters, seconds=seconds) or {}
+
+    def _find(self, statement: str, *parameters: object, seconds: float | None = None) -> dict[str, Any] | None:
+        [[answer]] = self._connection.execute(statement, parameters, seconds=seconds or self._seconds)
+        return None if answer is None else dict(answer)
+
+
+@contextmanager
+def open_ledger(url: str, command: str) -> Iterator[Ledger]:
+    """Give the books of the database at `url`, on a connection named for the command.
+
+    Raises:
+      DatabaseUnavailable: it does not answer.
+    """
+    connection = Connection(url, application=f"bridge {command}")
+    try:
+        yield Ledger(connection)
+    finally:
+        connection.close()
 
 
 def _decision(answer: dict[str, Any]) -> Decision:

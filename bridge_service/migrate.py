@@ -123,6 +123,11 @@ def digests(app_schema: str) -> dict[str, str]:
     }
 
 
+def adapter() -> list[str]:
+    """Names of the functions that an app with other tables may replace."""
+    return [file.name.removesuffix(".sql") for file in _sql_files("functions/app")]
+
+
 def steps() -> list[str]:
     """Names of the functions that the run-time role has to be allowed to call."""
     return [file.name.removesuffix(".sql") for file in _sql_files("functions")]

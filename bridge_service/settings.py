@@ -184,12 +184,9 @@ def _redis_url(text: str) -> str:
 
 
 def _broker_url(text: str) -> str:
-    if text.startswith(("redis://", "rediss://", "unix://")):
-        return _redis_url(text)
-    _check_address(_split_url(text, "redis", "rediss", "amqp", "amqps"))
-    if importlib.util.find_spec("pika") is None:
-        raise _Refused("amqp:// needs the package pika: install it, or leave BROKER_URL unset to use Redis")
-    return text
+    if text.startswith(("amqp://", "amqps://")):
+        raise _Refused("RabbitMQ is not part of this version: use redis:// or rediss://, or leave BROKER_URL unset")
+    return _redis_url(text)
 
 
 def _check_address(parts: SplitResult) -> None:
@@ -283,8 +280,8 @@ VARIABLES: Final = (
     Variable(
         "BROKER_URL",
         "",
-        Reader("a redis://, rediss://, amqp:// or amqps:// URL", _broker_url),
-        "What carries the queue; unset: REDIS_URL. amqp:// chooses RabbitMQ.",
+        Reader("a redis:// or rediss:// URL", _broker_url),
+        "What carries the queue; unset: REDIS_URL.",
     ),
     Variable(
         "GROUPING_DELAY",

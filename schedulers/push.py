@@ -111,7 +111,7 @@ class Pusher:
                 if attempt > 1:
                     self._emit(RedisReconnecting())
                     self._broker.probe()
-                    self._reconnect.recovered()
+                    self._recovered()
                 self._broker.enqueue_many(messages)
             except CircuitOpen:
                 return False
@@ -142,9 +142,12 @@ class Pusher:
             return False
         finally:
             self._probed_at = time.monotonic()
-        self._store.reset_pushes()
-        self._reconnect.recovered()
+        self._recovered()
         return True
+
+    def _recovered(self) -> None:
+        self._reconnect.recovered()
+        self._store.reset_pushes()  # a Redis that was away may have come back empty
 
     @property
     def waits_for_redis(self) -> bool:

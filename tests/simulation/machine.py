@@ -179,9 +179,7 @@ class Machine:
         pushes = []
         for turn in self._due(tx, now, ACTIVE):
             again = now + min(AGAIN * 2**turn.pushes, AGAIN_MAX)
-            if turn.state == "typing":
-                pushed = replace(turn, pushes=turn.pushes + 1, due_at=again)
-            elif turn.token is None or self.mistake is Mistake.EXPIRED_KEEPS_TOKEN:
+            if turn.state == "typing" or turn.token is None or self.mistake is Mistake.EXPIRED_KEEPS_TOKEN:
                 pushed = replace(turn, pushes=turn.pushes + 1, due_at=again)
             elif self.mistake is Mistake.EXPIRED_TO_QUEUED:
                 pushed = replace(turn, state="queued", token=None, due_at=now + AGAIN)
@@ -229,13 +227,9 @@ class Machine:
         if turn.state == "composing" and turn.token == token:
             covers = turn.covers
         elif self._may_claim(turn):
-            active = self._active(tx, turn.match)
-            if turn.state != "composing" and active:
+            if turn.state != "composing" and self._active(tx, turn.match):
                 yield
-                ending = not any(tx.try_lock((Turn, other.id)) for other in active)
-                if ending and self.mistake is not Mistake.BUSY_SLEEPS:
-                    yield from tx.write(replace(turn, due_at=min(turn.due_at, self.database.now + BUSY)))
-                tx.busy = turn.id
+                yield from self._found_busy(tx, turn)
                 return Claimed("busy")
             if turn.kind == "reply":
                 yield from self._take_along(tx, turn)
@@ -250,7 +244,9 @@ class Machine:
         if turn.kind == "initiation" and any(message.match == turn.match for message in tx.see_messages()):
             yield from self._end(tx, turn, "cancelled", "message")
             return Claimed("cancelled")
-        claimed = replace(turn, state="composing", token=token, covers=covers, pushes=0, due_at=self.database.now + LEASE)
+        claimed = replace(
+            turn, state="composing", token=token, covers=covers, pushes=0, due_at=self.database.now + LEASE
+        )
         try:
             yield from tx.write(claimed)
         except UniqueViolation:
@@ -270,6 +266,12 @@ class Machine:
         if self.mistake is Mistake.CLAIM_OVER_ACTIVE:
             return []
         return [turn for turn in tx.see_turns() if turn.match == match and turn.state in ACTIVE]
+
+    def _found_busy(self, tx: Transaction, turn: Turn) -> Steps[None]:
+        tx.busy = turn.id
+        held = not any(tx.try_lock((Turn, other.id)) for other in self._active(tx, turn.match))
+        if held and self.mistake is not Mistake.BUSY_SLEEPS:
+            yield from tx.write(replace(turn, due_at=min(turn.due_at, self.database.now + BUSY)))
 
     def _take_along(self, tx: Transaction, turn: Turn) -> Steps[None]:
         waits = any(
@@ -308,39 +310,16 @@ class Machine:
         """The reply is inserted and the turn ends, unless the conversation has moved on."""
         tx.began = began or self.database.moment()
         turn = tx.turn(number)
-        if turn is None:
-            return "nothing"
         yield
-        if turn.kind == "initiation" and self.mistake is not Mistake.OPENER_UNLOCKED:
-            try:
-                for event in tx.see_events():
-                    if event.match == turn.match and event.message is None:
-                        yield from tx.lock((Event, event.id), Mode.UPDATE)
-            except LockTimeout:
-                turn = yield from self._lock_turn(tx, number)
-                if turn and turn.state == "typing":
-                    yield from tx.write(replace(turn, due_at=self.database.now + 1))
-                return "later"
+        if turn is not None and turn.kind == "initiation" and not (yield from self._lock_match(tx, turn)):
+            return "later"
         turn = yield from self._lock_turn(tx, number)
         if turn is None or not self._may_deliver(turn):
             return "nothing"
         yield
-        if turn.kind == "initiation":
-            if self.mistake is not Mistake.OPENER_BLIND and any(
-                message.match == turn.match for message in tx.see_messages()
-            ):
-                yield from self._end(tx, turn, "cancelled", "message")
-                return "cancelled"
-        elif turn.state != "answered":
-            if turn.covers != {event.id for event in tx.see_events() if event.turn == turn.id}:
-                if self.mistake not in UNNOTICED:
-                    yield from tx.write(replace(turn, state="composing", token=None, due_at=self.database.now, pushes=0))
-                    return "nothing"
-            yield
-            waiting = yield from self._newer_turn(tx, turn)
-            if waiting is not None:
-                yield from self._supersede(tx, turn, waiting)
-                return "superseded"
+        overtaken = yield from self._last_look(tx, turn)
+        if overtaken:
+            return overtaken
         yield
         if self.mistake is not Mistake.ANSWER_THEN_END:
             yield from self._end(tx, turn, "answered")
@@ -348,6 +327,41 @@ class Machine:
             yield
         yield from tx.write(Message(self.database.next_id(), turn.match, turn.id, turn.draft))
         return "answered"
+
+    def _lock_match(self, tx: Transaction, opener: Turn) -> Steps[bool]:
+        """Take the lock of F1; without it the opener is due again a second later."""
+        if self.mistake is Mistake.OPENER_UNLOCKED:
+            return True
+        try:
+            for event in tx.see_events():
+                if event.match == opener.match and event.message is None:
+                    yield from tx.lock((Event, event.id), Mode.UPDATE)
+        except LockTimeout:
+            locked = yield from self._lock_turn(tx, opener.id)
+            if locked and locked.state == "typing":
+                yield from tx.write(replace(locked, due_at=self.database.now + 1))
+            return False
+        return True
+
+    def _last_look(self, tx: Transaction, turn: Turn) -> Steps[str]:
+        """What became of a turn that may not be delivered; nothing if it may."""
+        if turn.kind == "initiation":
+            written = any(message.match == turn.match for message in tx.see_messages())
+            if written and self.mistake is not Mistake.OPENER_BLIND:
+                yield from self._end(tx, turn, "cancelled", "message")
+                return "cancelled"
+        elif turn.state != "answered":
+            covers = {event.id for event in tx.see_events() if event.turn == turn.id}
+            if turn.covers != covers and self.mistake not in UNNOTICED:
+                anew = replace(turn, state="composing", token=None, due_at=self.database.now, pushes=0)
+                yield from tx.write(anew)
+                return "nothing"
+            yield
+            waiting = yield from self._newer_turn(tx, turn)
+            if waiting is not None:
+                yield from self._supersede(tx, turn, waiting)
+                return "superseded"
+        return ""
 
     def _may_deliver(self, turn: Turn) -> bool:
         if self.mistake is Mistake.DELIVER_AGAIN and turn.state == "answered":

@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.database import ACTIVE, UNFINISHED, Database, LockTimeout, UniqueViolation
+from tests.simulation.database import UNFINISHED, Database, LockTimeout, UniqueViolation
 from tests.simulation.machine import BUSY, MAX_ATTEMPTS, Claimed, Machine, Mistake, Push
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 MATCHES = 2
 SCHEDULERS = 2
 WORKERS = 3
-STEPS = 1000
+STEPS = 400
+BURSTS = (1, 1, 3, 30)
 DRAIN_ROUNDS = 60
 
 
@@ -45,6 +46,13 @@ class World:
             slow=self.chance.choice((0, 0, 30)),
             mistake=mistake,
         )
+        self.starts: dict[str, Callable[[], Steps[None]]] = {
+            **{f"listener {number}": self._listener for number in range(SCHEDULERS)},
+            **{f"pusher {number}": self._pusher for number in range(SCHEDULERS)},
+            **{f"worker {number}": self._worker for number in range(WORKERS)},
+        }
+        self.processes: dict[str, Steps[None]] = {"match": self._matches()}
+        self.frozen: dict[str, int] = {}
         self.queue: list[Push] = []
         self.calm = False
         self.trace: deque[str] = deque(maxlen=60)
@@ -58,7 +66,6 @@ class World:
         self.matches = self.chance.randint(1, MATCHES)
         self.writers_left = self.chance.randint(2, 8)
         self.busy: set[int] = set()
-        self.frozen: dict[str, int] = {}
 
     # The run
 
@@ -68,57 +75,55 @@ class World:
         Raises:
           Broken: a promise did not hold; its text names the seed and tells the last steps.
         """
-        processes: dict[str, Steps[None]] = {"match": self._matches()}
-        starts: dict[str, Callable[[], Steps[None]]] = {
-            **{f"listener {number}": self._listener for number in range(SCHEDULERS)},
-            **{f"pusher {number}": self._pusher for number in range(SCHEDULERS)},
-            **{f"worker {number}": self._worker for number in range(WORKERS)},
-        }
         try:
-            for self.database.step in range(STEPS):
-                self._chaos_step(processes, starts)
-                if self.writers_left == 0 and not any(name.startswith("writer") for name in processes):
+            for _ in range(STEPS):
+                self._disturb()
+                self._go_on(self.chance.choice([*self.starts, *self.processes]))
+                if self.writers_left == 0 and not any(name.startswith("writer") for name in self.processes):
                     break
-            for process in processes.values():
+            for process in self.processes.values():
                 process.close()
             self._drain()
             self._check_end()
         except Broken as broken:
             raise Broken(f"seed {self.seed}: {broken}\n" + "\n".join(self.trace)) from None
 
-    def _chaos_step(
-        self, processes: dict[str, Steps[None]], starts: dict[str, Callable[[], Steps[None]]]
-    ) -> None:
+    def _disturb(self) -> None:
+        """Let the clock jump, a writer come, Redis lose everything or somebody forge a push; or nothing, mostly."""
         chance = self.chance.random()
         if chance < 0.04:
             self.database.now += self.chance.choice((0.5, 2.0, 5.0, 16.0))
         elif chance < 0.06 and self.writers_left and self.database.step > 10:
             self.writers_left -= 1
-            processes[f"writer {self.writers_left}"] = self._writer()
+            self.processes[f"writer {self.writers_left}"] = self._writer()
         elif chance < 0.07 and self.database.turns:
             turn = self.chance.choice(list(self.database.turns))
             self.queue.append(Push(turn, self.chance.choice(("compose", "deliver"))))
         elif chance < 0.075 and self.queue:
             self.queue.clear()
-        name = self.chance.choice([*starts, *processes])
+
+    def _go_on(self, name: str) -> None:
+        """Let a process go on for some steps, unless it is frozen; or kill it."""
         if self.frozen.get(name, 0) > self.database.step:
             return
         if self.chance.random() < 0.02:
             self.frozen[name] = self.database.step + self.chance.choice((50, 300))
-        process = processes.get(name)
-        if process is None:
-            process = processes[name] = starts[name]()
-        if self.chance.random() < 0.01 and name in starts:
+        if name not in self.processes:
+            self.processes[name] = self.starts[name]()
+        process = self.processes[name]
+        if self.chance.random() < 0.01 and name in self.starts:
             self.trace.append(f"{name} is killed")
             process.close()
-            del processes[name]
+            del self.processes[name]
             return
         try:
-            next(process)
+            for _ in range(self.chance.choice(BURSTS)):
+                self.database.step += 1
+                next(process)
         except (StopIteration, LockTimeout, UniqueViolation) as end:
             if isinstance(end, LockTimeout | UniqueViolation):
                 self.trace.append(f"{name}: {end!r}")
-            del processes[name]
+            del self.processes[name]
 
     def _drain(self) -> None:
         """Nothing fails any more: everything has to end by itself, with nobody's help but the clock's."""
@@ -245,7 +250,10 @@ class World:
         for number, old in tx.moved.items():
             if old is not None and tx.events[number].turn != old:
                 self.merged[number] = self.merged.get(number, 0) + 1
-                _promise(self.merged[number] <= self.machine.max_merges, f"D2: event {number} moved on {self.merged[number]} times")
+                _promise(
+                    self.merged[number] <= self.machine.max_merges,
+                    f"D2: event {number} moved on {self.merged[number]} times",
+                )
         for message in tx.messages.values():
             self.order[message.id] = len(self.order)
             if message.turn is not None:

@@ -30,7 +30,15 @@ BEGIN
     ELSIF t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL) THEN
         IF t.state = 'queued' AND EXISTS (
             SELECT FROM bridge.turns a WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing')) THEN
-            RETURN jsonb_build_object('outcome', 'busy');  -- whatever ends that one wakes this one (T7)
+            -- Whatever ends that one wakes this one (T7). If it is held, it may be ending just now and have looked before
+            -- this one's push was committed: then this one is due again by itself.
+            PERFORM FROM bridge.turns a
+            WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing') FOR SHARE SKIP LOCKED;
+            IF NOT FOUND THEN
+                UPDATE bridge.turns SET due_at = least(due_at, bridge.now() + interval '1 second') WHERE id = t.id;
+                PERFORM pg_notify('bridge_due', '');
+            END IF;
+            RETURN jsonb_build_object('outcome', 'busy');
         END IF;
         IF t.kind = 'reply' THEN
             PERFORM bridge.take_along(t.id, t.match_id);

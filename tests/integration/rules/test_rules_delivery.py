@@ -1,23 +1,549 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
-from tests.support.rules import without
+import pytest
+
+from bridge_service.store import MAX_ATTEMPTS
+from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, MAX_MERGES, WRITE, Bridge, deliver, without
 
 if TYPE_CHECKING:
-    from tests.support.rules import Bridge
+    from tests.support.rules import Taken
+
+DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
+
+# D1: the last look
 
 
 @without(("newer_turn", "IF v_first IS NULL THEN", "IF true THEN v_first := NULL;"))
 def test_D1_a_message_that_nobody_grouped_yet_supersedes_the_reply(bridge: Bridge) -> None:
-    """A reply makes way for a newer message that no scheduler has seen, and covers it with its own events."""
+    """A reply makes way for a newer message that no scheduler has seen, and one answer covers both."""
+    match = bridge.match()
+    first = bridge.write(match)
+    turn = bridge.typing(match)
+    captured = bridge.value("SELECT bridge.now()")
+    second = bridge.write(match, "encore là ?")
+
+    assert bridge.deliver(turn).name == "superseded"
+    [stale, waiting] = bridge.turns(match)
+    assert (stale.state, stale.reason, stale.draft) == ("cancelled", "superseded", None)
+    assert waiting.due_at - captured < timedelta(seconds=GROUPING_DELAY + 5)
+    assert bridge.covered(waiting.id) == [first]
+    bridge.group()
+    assert bridge.covered(waiting.id) == [first, second]
+    assert bridge.deliver(bridge.typing(match)).name == "answered"
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA, LEA, CAMILLE]
+
+
+@without(("newer_turn", "IF v_waiting IS NULL THEN", "IF true THEN"))
+def test_D1_a_waiting_turn_supersedes_the_reply(bridge: Bridge) -> None:
+    """A reply makes way for a newer message that was grouped already."""
     match = bridge.match()
     first = bridge.write(match)
     turn = bridge.typing(match)
     second = bridge.write(match, "encore là ?")
+    bridge.group()
 
     assert bridge.deliver(turn).name == "superseded"
     [_, waiting] = bridge.turns(match)
-    assert bridge.covered(waiting.id) == [first]
-    bridge.group()
     assert bridge.covered(waiting.id) == [first, second]
+
+
+@without(
+    (
+        "supersede",
+        "WHERE turn_id = p_turn;",
+        """WHERE turn_id = p_turn
+           OR turn_id IS NULL AND match_id = (SELECT t.match_id FROM bridge.turns t WHERE t.id = p_turn);""",
+    )
+)
+def test_D1_a_reply_that_makes_way_leaves_ungrouped_events_to_the_scheduler(bridge: Bridge) -> None:
+    """A delivery and a scheduler that holds the newer message's event and wants the waiting turn do not deadlock."""
+    match = bridge.match()
+    first = bridge.write(match)
+    turn = bridge.typing(match)
+    second = bridge.write(match, "encore là ?")
+    scheduler = bridge.session()
+    bridge.rows("SELECT FROM bridge.events WHERE turn_id IS NULL FOR NO KEY UPDATE", connection=scheduler)
+
+    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering.settle()
+    bridge.rows("SELECT * FROM bridge.group_events(0, 15, 0, 0, 1)", connection=scheduler)
+    scheduler.commit()
+    assert delivering.result().name == "superseded"
+    assert bridge.covered(bridge.turns(match)[1].id) == [first, second]
+
+
+@without(
+    (
+        "deliver_turn",
+        "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
+        """v_waiting := (SELECT min(e.id) FROM bridge.events e WHERE e.match_id = v_match AND e.turn_id IS NULL);
+           SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;""",
+    ),
+    (
+        "deliver_turn",
+        "v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);",
+        "",
+    ),
+)
+def test_D1_a_message_that_commits_while_the_delivery_waits_for_its_turn_is_not_ignored(bridge: Bridge) -> None:
+    """The look is made after the lock: what came while the delivery waited for the turn counts."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    holder = bridge.session()
+    bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", turn, connection=holder)
+
+    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering.until_waiting()
+    bridge.write(match, "encore là ?")
+    holder.commit()
+    assert delivering.result().name == "superseded"
+
+
+# D2: the chain has an end
+
+
+@without(("supersede", "greatest(newer.merges, older.merges + 1)", "newer.merges + 1"))
+def test_D2_a_chain_of_superseded_replies_ends_after_max_merges(bridge: Bridge) -> None:
+    """Somebody who never stops writing is answered all the same, to everything up to there."""
+    match = bridge.match()
+    written = [bridge.write(match)]
+    for merges in range(1, MAX_MERGES + 1):
+        turn = bridge.typing(match)
+        written.append(bridge.write(match, "et puis"))
+        outcome = bridge.deliver(turn)
+        assert (outcome.name, outcome.details["merges"]) == ("superseded", merges)
+    turn = bridge.typing(match)
+    later = bridge.write(match, "et encore")
+    assert bridge.deliver(turn).name == "answered"
+    assert bridge.covered(turn) == written
+
+    fresh = bridge.typing(match)
+    assert bridge.covered(fresh) == [later]
+    assert bridge.turn(fresh).merges == 0
+
+
+# D3: an in-doubt commit
+
+
+NO_LOCK: Final = (
+    "deliver_turn",
+    "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
+    "SELECT * INTO t FROM bridge.turns WHERE id = p_turn;",
+)
+
+
+@without(NO_LOCK)
+def test_D3_a_delivery_during_the_first_ones_commit_waits_and_tells_its_reply(bridge: Bridge) -> None:
+    """A worker that lost the answer delivers again, waits for the first commit and gets the id of the one reply."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    first = bridge.session()
+    answer = bridge.value(DELIVER, turn, connection=first)
+    assert answer["outcome"] == "answered"
+
+    again = bridge.run(lambda store: deliver(store, turn))
+    again.until_waiting()
+    first.commit()
+    outcome = again.result()
+    assert (outcome.name, outcome.details["message_id"]) == ("answered", answer["message_id"])
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA, CAMILLE]
+
+
+@without((*NO_LOCK[:2], "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE SKIP LOCKED;"))
+def test_D3_a_delivery_after_the_first_one_came_to_nothing_delivers(bridge: Bridge) -> None:
+    """If the first commit failed, the repeated delivery inserts the same reply under the same id."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    chosen = bridge.turn(turn).reply_message_id
+    first = bridge.session()
+    bridge.rows(DELIVER, turn, connection=first)
+
+    again = bridge.run(lambda store: deliver(store, turn))
+    again.until_waiting()
+    first.rollback()
+    outcome = again.result()
+    assert (outcome.name, outcome.details["message_id"]) == ("answered", chosen)
+    assert "again" not in outcome.details
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA, CAMILLE]
+
+
+@without(("deliver_turn", "CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END", "'nothing'"))
+def test_D3_a_delivery_whose_connection_broke_is_told_what_became_of_it(bridge: Bridge) -> None:
+    """Whoever delivers again after the connection broke under the answer learns that it had been delivered."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("CREATE TABLE gate (open boolean); INSERT INTO gate VALUES (true)")
+    bridge.rows("""
+        CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM FROM gate FOR UPDATE;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER passes AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION pass();
+    """)
+    gate = bridge.session()
+    bridge.rows("SELECT FROM gate FOR UPDATE", connection=gate)
+    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering.until_waiting()
+    again = bridge.run(lambda store: deliver(store, turn))
+    again.until_waiting()
+
+    gate.commit()
+    first, second = delivering.result(), again.result()
+    assert (first.name, second.name) == ("answered", "answered")
+    assert first.details["message_id"] == second.details["message_id"]
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA, CAMILLE]
+
+
+@without(("finish", "ELSIF t.state NOT IN ('typing', 'answered') THEN", "ELSE"))
+def test_D3_a_draft_handed_in_again_is_told_where_it_stands(bridge: Bridge) -> None:
+    """A worker that lost the answer to its draft gets it again: typing, then answered with the reply's id."""
+    match = bridge.match()
+    bridge.write(match)
+    claim = bridge.claimed(match)
+    assert bridge.finish(claim, pause=5).name == "typing"
+    planned = bridge.turn(claim.turn)
+    bridge.advance(1)
+    assert bridge.finish(claim, "tout autre chose", pause=5).name == "typing"
+    assert bridge.turn(claim.turn) == planned
+
+    bridge.advance(5)
+    delivered = bridge.deliver(claim.turn)
+    told = bridge.finish(claim)
+    assert (told.name, told.details["message_id"]) == ("answered", delivered.details["message_id"])
+
+
+# D4: answered before inserted
+
+
+@without(
+    (
+        "deliver_turn",
+        "v_reply := bridge.deliver(",
+        """UPDATE bridge.turns SET state = 'typing', draft = t.draft, due_at = bridge.now(), ended_at = NULL,
+               answered_at = NULL WHERE id = t.id;
+           v_reply := bridge.deliver(""",
+    ),
+    ("deliver_turn", "IF v_reply IS NULL THEN", "PERFORM bridge.end_turn(t.id, 'answered'); IF v_reply IS NULL THEN"),
+)
+def test_D4_the_reply_s_own_triggers_find_the_turn_answered(bridge: Bridge) -> None:
+    """What fires on the bot's INSERT, the app's or ours, sees a conversation without an active turn."""
+    bridge.rows("""
+        CREATE TABLE seen (state text);
+        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO seen SELECT t.state FROM bridge.turns t WHERE t.match_id = NEW.match_id;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER a_look_before BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION look();
+        CREATE TRIGGER z_look_after AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION look();
+    """)
+    match = bridge.match()
+    bridge.write(match)
+    assert bridge.deliver(bridge.typing(match)).name == "answered"
+    assert bridge.rows("SELECT state FROM seen") == [("answered",), ("answered",)]
+
+
+@without(("deliver", "SET search_path FROM CURRENT", "SET search_path = ''"))
+def test_D4_the_app_s_triggers_find_their_tables_as_they_do_for_the_app(bridge: Bridge) -> None:
+    """A trigger that names its tables without a schema works for a reply as it does for a message."""
+    bridge.rows("""
+        CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
+        CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE counters SET messages = messages + 1;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER counts AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION count_messages();
+    """)
+    match = bridge.match()
+    bridge.write(match)
+    assert bridge.deliver(bridge.typing(match)).name == "answered"
+    assert bridge.value("SELECT messages FROM counters") == 2
+
+
+def _app_delivers(bridge: Bridge, body: str) -> None:
+    """Replace `deliver` by the app's own version."""
+    bridge.rows(
+        """CREATE OR REPLACE FUNCTION bridge.deliver(
+               p_turn bigint, p_message uuid, p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz)
+           RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$ BEGIN """
+        + body
+        + " END $$"
+    )
+
+
+@without(("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"))
+def test_D4_an_app_s_own_deliver_gets_what_it_needs_to_insert_once(bridge: Bridge) -> None:
+    """It is called with the turn, the message's id chosen with the draft, the bridge's time and the draft."""
+    bridge.rows(
+        "CREATE TABLE delivered AS SELECT 0::bigint turn, gen_random_uuid() message, '' content, now() at LIMIT 0"
+    )
+    _app_delivers(
+        bridge, "INSERT INTO public.delivered VALUES (p_turn, p_message, p_content, p_created_at); RETURN p_message;"
+    )
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match, "à demain")
+    chosen = bridge.turn(turn).reply_message_id
+    before = bridge.value("SELECT bridge.now()")
+
+    assert bridge.deliver(turn).details["message_id"] == chosen
+    [(*told, at)] = bridge.rows("SELECT * FROM delivered")
+    assert told == [turn, chosen, "à demain"]
+    assert before <= at <= bridge.value("SELECT bridge.now()")
+
+
+@without(
+    ("deliver_turn", "UPDATE bridge.turns SET reply_message_id = v_reply WHERE id = t.id;", "NULL;"),
+)
+def test_D4_the_turn_knows_the_reply_by_the_id_that_the_app_gave_it(bridge: Bridge) -> None:
+    """Where the app's own `deliver` returns another id, that is the reply's."""
+    other = str(uuid4())
+    _app_delivers(bridge, f"RETURN '{other}';")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    assert bridge.deliver(turn).details["message_id"] == other
+    assert bridge.turn(turn).reply_message_id == other
+    assert bridge.deliver(turn).details["message_id"] == other
+
+
+# D5: what may be gone
+
+
+GONE: Final = pytest.mark.parametrize(
+    "gone",
+    [
+        "DELETE FROM messages; DELETE FROM matches",
+        "UPDATE matches SET user2_id = (SELECT id FROM profiles WHERE first_name = 'Hugo')",
+        "UPDATE profiles SET is_bot = false WHERE first_name = 'Camille'",
+        "UPDATE profiles SET is_bot = NULL WHERE first_name = 'Camille'",
+        "DELETE FROM messages",
+    ],
+    ids=["match", "membership", "bot", "unknown bot", "messages"],
+)
+NO_CHECK: Final[tuple[Taken, ...]] = (
+    ("claim", "IF NOT FOUND THEN RETURN bridge.cancel_turn(t.id, 'gone'); END IF;", ""),
+    ("claim", "IF t.kind = 'reply' AND v_covered = '[]' THEN RETURN bridge.cancel_turn(t.id, 'gone'); ELSIF", "IF"),
+    (
+        "deliver_turn",
+        """PERFORM FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
+           IF NOT FOUND THEN RETURN bridge.cancel_turn(t.id, 'gone'); END IF;""",
+        "",
+    ),
+    (
+        "deliver_turn",
+        """PERFORM FROM bridge.history(t.match_id, v_messages, 0) WHERE covered;
+           IF NOT FOUND THEN RETURN bridge.cancel_turn(t.id, 'gone'); END IF;""",
+        "",
+    ),
+    ("deliver_turn", "WHEN foreign_key_violation THEN", "WHEN division_by_zero THEN"),
+)
+
+
+@without(*NO_CHECK)
+@GONE
+def test_D5_a_claim_of_what_is_gone_is_cancelled(bridge: Bridge, gone: str) -> None:
+    """No worker composes for a match, a member, a bot or a message that is not there any more."""
+    bridge.rows("ALTER TABLE profiles ALTER is_bot DROP NOT NULL")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    bridge.rows(gone)
+    outcome = bridge.claim(turn).outcome
+    assert (outcome.name, outcome.details.get("reason")) == ("cancelled", "gone")
+
+
+@without(*NO_CHECK)
+@GONE
+def test_D5_a_delivery_to_what_is_gone_is_cancelled(bridge: Bridge, gone: str) -> None:
+    """No reply is inserted for a match, a member, a bot or a message that went while the bot typed."""
+    bridge.rows("ALTER TABLE profiles ALTER is_bot DROP NOT NULL")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows(gone)
+    outcome = bridge.deliver(turn)
+    assert (outcome.name, outcome.details.get("reason")) == ("cancelled", "gone")
+    assert CAMILLE not in [sender for sender, _ in bridge.messages(match)]
+
+
+@without(
+    (
+        "deliver_turn",
+        "PERFORM FROM bridge.history(t.match_id, v_messages, 0) WHERE covered; IF NOT FOUND THEN",
+        """IF (SELECT count(*) FROM bridge.history(t.match_id, v_messages, 0) h WHERE h.covered)
+              < cardinality(v_messages) THEN""",
+    )
+)
+def test_D5_one_message_that_is_left_is_answered(bridge: Bridge) -> None:
+    """A group of which a message was deleted is answered as long as one is left."""
+    match = bridge.match()
+    deleted = bridge.write(match)
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("DELETE FROM messages WHERE id = %s", deleted)
+    assert bridge.deliver(turn).name == "answered"
+
+
+@without(
+    ("sql", "DROP TRIGGER bridge_after_message ON messages; DROP INDEX bridge.events_one_message"),
+    (
+        "sql",
+        """CREATE TRIGGER bridge_after_message AFTER INSERT OR UPDATE ON messages
+           FOR EACH ROW EXECUTE FUNCTION bridge.after_message()""",
+    ),
+)
+def test_D5_an_edited_message_is_answered_as_it_stood_at_the_claim(bridge: Bridge) -> None:
+    """To edit a message while the bot types changes nothing."""
+    match = bridge.match()
+    message = bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("UPDATE messages SET content = 'bonsoir' WHERE id = %s", message)
+    assert bridge.deliver(turn).name == "answered"
+
+
+@without(("deliver_turn", "WHEN foreign_key_violation THEN", "WHEN division_by_zero THEN"))
+def test_D5_a_match_that_goes_in_the_very_moment_of_the_delivery_is_gone(bridge: Bridge) -> None:
+    """A reply whose match another transaction is deleting waits for it, and is cancelled without an attempt."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    app = bridge.session()
+    bridge.rows("DELETE FROM messages; DELETE FROM matches", connection=app)
+
+    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering.until_waiting()
+    app.commit()
+    outcome = delivering.result()
+    assert (outcome.name, outcome.details.get("reason")) == ("cancelled", "gone")
+    assert bridge.turn(turn).attempts == 0
+
+
+@without(("deliver", "SET CONSTRAINTS ALL IMMEDIATE;", ""))
+def test_D5_what_the_app_checks_at_the_commit_is_known_before(bridge: Bridge) -> None:
+    """A deferred foreign key or constraint trigger, as some frameworks make them all, ends the turn like any other."""
+    bridge.rows("""
+        ALTER TABLE messages DROP CONSTRAINT messages_match_id_fkey;
+        ALTER TABLE messages ADD FOREIGN KEY (match_id) REFERENCES matches DEFERRABLE INITIALLY DEFERRED;
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE 'not on Sundays';
+        END $$;
+        CREATE CONSTRAINT TRIGGER refuses AFTER INSERT ON messages DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.content = 'dimanche') EXECUTE FUNCTION refuse();
+    """)
+    raising, going = bridge.match(HUGO), bridge.match()
+    bridge.write(raising, sender=HUGO)
+    turn = bridge.typing(raising, "dimanche")
+    assert bridge.deliver(turn).name == "failed"
+    assert bridge.turn(turn).last_error == "P0001 not on Sundays"
+
+    bridge.write(going)
+    turn = bridge.typing(going)
+    app = bridge.session()
+    bridge.rows("DELETE FROM messages WHERE match_id = %s", going, connection=app)
+    bridge.rows("DELETE FROM matches WHERE id = %s", going, connection=app)
+    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering.until_waiting()
+    app.commit()
+    assert delivering.result().details.get("reason") == "gone"
+
+
+@without(("deliver_turn", "RAISE EXCEPTION USING ERRCODE = 'BR001';", "NULL;"))
+def test_D5_a_reply_that_the_app_refuses_is_cancelled(bridge: Bridge) -> None:
+    """NULL from the app's `deliver` ends the turn as refused, and what it had written is undone."""
+    _app_delivers(
+        bridge,
+        "INSERT INTO public.messages (id, match_id, sender_id) VALUES (p_message, p_match, p_bot); RETURN NULL;",
+    )
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    outcome = bridge.deliver(turn)
+    assert (outcome.name, outcome.details.get("reason")) == ("cancelled", "refused")
+    assert (bridge.turn(turn).state, bridge.turn(turn).reply_message_id) == ("cancelled", None)
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA]
+
+
+@without(("deliver_turn", "WHEN OTHERS THEN", "WHEN division_by_zero THEN"))
+def test_D5_an_exception_of_the_app_is_an_attempt(bridge: Bridge) -> None:
+    """An app that raises is asked again after 1, 2, 4, ... s, and in the end the turn is dead with its error."""
+    _app_delivers(bridge, "RAISE 'the shop is closed';")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    for attempt in range(1, MAX_ATTEMPTS):
+        assert bridge.deliver(turn).name == "failed"
+        failed = bridge.turn(turn)
+        assert (failed.state, failed.attempts) == ("typing", attempt)
+        wait = (failed.due_at - bridge.value("SELECT bridge.now()")).total_seconds()
+        assert 2 ** (attempt - 1) - 0.5 < wait <= 2 ** (attempt - 1)
+    assert bridge.deliver(turn).name == "dead"
+    dead = bridge.turn(turn)
+    assert (dead.state, dead.last_error, dead.draft) == ("dead", "P0001 the shop is closed", None)
+    assert [sender for sender, _ in bridge.messages(match)] == [LEA]
+
+
+@without(("deliver_turn", "WHEN OTHERS THEN", "WHEN division_by_zero THEN"))
+def test_D5_an_app_that_recovers_is_answered_after_its_exception(bridge: Bridge) -> None:
+    """A failed insertion leaves the turn typing with its draft, and the next delivery succeeds."""
+    bridge.rows("ALTER TABLE messages ADD CONSTRAINT no_bots CHECK (content <> 'coucou')")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    assert bridge.deliver(turn).name == "failed"
+    bridge.rows("ALTER TABLE messages DROP CONSTRAINT no_bots")
+    bridge.advance(2)
+    assert [push.step for push in bridge.push()] == ["deliver"]
+    assert bridge.deliver(turn).name == "answered"
+    assert bridge.messages(match)[1] == (CAMILLE, "coucou")
+
+
+@without(("deliver_turn", "WHEN lock_not_available OR deadlock_detected THEN", "WHEN division_by_zero THEN"))
+def test_D5_a_collision_with_the_app_s_own_locks_is_no_attempt(bridge: Bridge) -> None:
+    """A reply whose insertion meets a row that the app holds is delivered a second later, and the app goes on."""
+    bridge.impatient()
+    bridge.rows("""
+        CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
+        CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE counters SET messages = messages + 1;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER counts AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION count_messages();
+    """)
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    app = bridge.session()
+    bridge.rows("UPDATE counters SET messages = 0", connection=app)
+
+    assert bridge.deliver(turn).name == "later"
+    late = bridge.turn(turn)
+    assert (late.state, late.attempts, late.draft) == ("typing", 0, "coucou")
+    assert 0 < (late.due_at - bridge.value("SELECT bridge.now()")).total_seconds() <= 1
+    app.commit()
+    assert bridge.deliver(turn).name == "answered"
+
+
+@without(
+    (
+        "deliver_turn",
+        "PERFORM bridge.assert_read_committed();",
+        """PERFORM FROM public.matches m
+           WHERE m.id = (SELECT d.match_id FROM bridge.turns d WHERE d.id = p_turn) FOR UPDATE;""",
+    )
+)
+def test_D5_a_delivery_under_way_holds_no_message_up(bridge: Bridge) -> None:
+    """While a reply is being inserted, the app writes in the same match at once."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    delivery = bridge.session()
+    bridge.rows(DELIVER, turn, connection=delivery)
+    bridge.execute(bridge.app(), WRITE, str(uuid4()), match, LEA, "tu es là ?").result_at_once()

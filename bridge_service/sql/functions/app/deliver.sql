@@ -1,11 +1,21 @@
 -- Inserts one reply and returns its id; NULL refuses it (the turn is then cancelled as `refused`). It runs inside the
 -- transaction that ends the turn, so reply and end are one commit. `p_turn` is there for an app that keeps its own
 -- idempotency key. An app with other tables replaces this function; `migrate` leaves a replaced one alone.
+--
+-- The app's own triggers fire here as they do for the app: under the search path by which `migrate` found its tables,
+-- for they may name others without a schema; and all of them, deferred ones too, so that what they raise is known before
+-- the commit.
 CREATE OR REPLACE FUNCTION bridge.deliver(
     p_turn bigint, p_message uuid, p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz)
 RETURNS uuid
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_message uuid;
+BEGIN
     INSERT INTO {app}.messages (id, match_id, sender_id, content, created_at)
     VALUES (p_message, p_match, p_bot, p_content, p_created_at)
-    RETURNING id
+    RETURNING id INTO v_message;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    RETURN v_message;
+END
 $$;

@@ -1,0 +1,208 @@
+"""The operator's command line: what there is to type, and which exit code means what.
+
+A command is a function here, with its options and its help, and a module of the same name in commands/ that does the
+work and is imported only when the command is called: each needs other libraries, and not all of them are there
+everywhere.
+
+Exit codes: 0 all is well, 1 what was asked does not hold, 2 wrong usage, 78 wrong configuration.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError
+from bridge_service.output import Output
+from bridge_service.settings import Settings, secrets
+
+app = typer.Typer(
+    help="Look after the bridge. Exit codes: 0 well, 1 it does not hold, 2 usage, 78 configuration.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it would show local variables, URLs with their passwords among them
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+dead = typer.Typer(help="Look at turns that were given up, and decide about them.", no_args_is_help=True)
+app.add_typer(dead, name="dead")
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("write it as 2026-11-24, 2026-11-24T18:30 or 2026-11-24T18:30+01:00") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+_TIME: dict[str, Any] = {"parser": _time, "metavar": "TIME"}
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Turn = Annotated[
+    int, typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
+]
+SomeTurn = Annotated[
+    int | None, typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
+]
+
+
+@app.command()
+def migrate(
+    runtime_role: Annotated[str, typer.Option(metavar="ROLE", help="May call the bridge's functions.")] = "",
+    reader_role: Annotated[str, typer.Option(metavar="ROLE", help="May read the bridge's tables.")] = "",
+) -> None:
+    """Create schema `bridge` and its triggers, or bring them up to date."""
+    from bridge_service.commands import migrate as command
+
+    _run(lambda settings, output: command.run(settings, output, runtime_role or None, reader_role or None))
+
+
+@app.command()
+def uninstall(*, yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> None:
+    """Take schema `bridge` and its triggers out of the database; the app's tables stay as they are."""
+    from bridge_service.commands import uninstall as command
+
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter("there is no terminal to ask on", param_hint="--yes")
+    _run(lambda settings, output: command.run(settings, output, ask=not yes))
+
+
+@app.command()
+def check(*, as_json: AsJson = False) -> None:
+    """Check everything that the bridge needs, and say what to do about what is missing."""
+    from bridge_service.commands import check as command
+
+    _run(command.run, as_json=as_json, refused=command.refused)
+
+
+@app.command()
+def status(
+    *,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until Ctrl-C.")] = False,
+) -> None:
+    """Show how many turns stand where, and whether PostgreSQL and Redis answer."""
+    from bridge_service.commands import status as command
+
+    if watch and (as_json or not sys.stdout.isatty()):
+        raise typer.BadParameter("it needs a terminal, and no --json", param_hint="--watch")
+    _run(command.watch if watch else command.run, as_json=as_json)
+
+
+@app.command()
+def why(
+    message_id: Annotated[UUID, typer.Argument(metavar="MESSAGE_ID", help="The app's id of a person's message.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the story of one message: what happened to it, when, and why; never its content."""
+    from bridge_service.commands import why as command
+
+    _run(lambda settings, output: command.run(settings, output, str(message_id)), as_json=as_json)
+
+
+@app.command()
+def verify(*, as_json: AsJson = False) -> None:
+    """Account for every message to a bot; none may be lost, none answered twice."""
+    from bridge_service.commands import verify as command
+
+    _run(command.run, as_json=as_json)
+
+
+@dead.command("list")
+def dead_list(*, as_json: AsJson = False) -> None:
+    """List the dead turns."""
+    from bridge_service.commands import dead as command
+
+    _run(command.list_all, as_json=as_json)
+
+
+@dead.command("show")
+def dead_show(turn: Turn, *, as_json: AsJson = False) -> None:
+    """Show all about a dead turn but the content of its messages."""
+    from bridge_service.commands import dead as command
+
+    _run(lambda settings, output: command.show(settings, output, turn), as_json=as_json)
+
+
+@dead.command("retry")
+def dead_retry(
+    turn: SomeTurn = None, *, every: Annotated[bool, typer.Option("--all", help="All dead turns.")] = False
+) -> None:
+    """Let a dead turn try again: its messages join what waits in their conversation."""
+    from bridge_service.commands import dead as command
+
+    if (turn is None) != every:
+        raise typer.BadParameter("name one turn, or --all", param_hint="TURN")
+    _run(lambda settings, output: command.retry(settings, output, turn))
+
+
+@dead.command("drop")
+def dead_drop(turn: Turn) -> None:
+    """Give a dead turn up: its messages stay unanswered."""
+    from bridge_service.commands import dead as command
+
+    _run(lambda settings, output: command.drop(settings, output, turn))
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        datetime | None, typer.Option(help="Not what is older; UTC unless it says otherwise.", **_TIME)
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only what is older.", **_TIME)] = None,
+    match: Annotated[UUID | None, typer.Option(metavar="MATCH_ID", help="One conversation only.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Capture messages that the bridge has missed, or that are older than its installation."""
+    from bridge_service.commands import replay as command
+
+    if since and until and since >= until:
+        raise typer.BadParameter("it must come before --until", param_hint="--since")
+    _run(
+        lambda settings, output: command.run(
+            settings, output, since, until, None if match is None else str(match), dry_run=dry_run
+        )
+    )
+
+
+def _run(
+    command: Callable[[Settings, Output], bool],
+    *,
+    as_json: bool = False,
+    refused: Callable[[Output, tuple[str, ...]], None] | None = None,
+) -> None:
+    """Run a command and end the process with its exit code.
+
+    Parameters:
+      command: returns whether what was asked holds; a BridgeError says that it could not be done.
+      as_json: print one object, even if that is an error.
+      refused: prints that object if the configuration is wrong.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal can show, no character ends a command
+    output = Output(as_json=as_json)
+    try:
+        settings = Settings.from_environ(os.environ)
+        output.secrets = secrets(settings)
+        holds = command(settings, output)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            output.complain(fault)
+        if refused:
+            refused(output, error.faults)
+        else:
+            output.document({"error": str(error)})
+        raise typer.Exit(EX_CONFIG) from None
+    except BridgeError as error:
+        output.complain(output.describe(error))
+        output.document({"error": output.describe(error)})
+        holds = False
+    raise typer.Exit(0 if holds else 1)

@@ -1,0 +1,62 @@
+"""`check`: everything that the bridge needs, looked at before it is needed."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict
+from urllib.parse import urlsplit
+
+from bridge_service.commands.check_postgresql import check_postgresql
+from bridge_service.commands.check_redis import check_redis
+from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.output import Output
+from bridge_service.responders import load_responder
+from bridge_service.settings import Settings
+
+_AMQP_PORT = 5672
+_AMQPS_PORT = 5671
+
+
+def run(settings: Settings, output: Output) -> bool:
+    """Look at everything, say each result as it comes, and return whether all is well."""
+    load_responder(settings.responder)
+    findings = []
+    for finding in _findings(settings, output):
+        findings.append(finding)
+        _say(finding, output)
+    output.document({"checks": [asdict(finding) for finding in findings]})
+    return all(finding.ok for finding in findings)
+
+
+def refused(output: Output, faults: tuple[str, ...]) -> None:
+    """Say as a document that nothing was looked at because the configuration is wrong."""
+    finding = Finding("configuration", ok=False, detail="; ".join(faults), remedy="correct these variables")
+    output.document({"checks": [asdict(finding)]})
+
+
+def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
+    yield Finding("configuration", ok=True, detail="every variable is valid")
+    yield from check_postgresql(settings.database_url, describe=output.describe)
+    yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe)
+    if settings.broker_url == settings.redis_url:
+        return
+    if settings.broker_url.startswith(("redis://", "rediss://")):
+        yield from check_redis(settings.broker_url, "broker", "BROKER_URL", describe=output.describe)
+    else:
+        yield _reach_amqp(settings.broker_url, output)
+
+
+def _reach_amqp(url: str, output: Output) -> Finding:
+    parts = urlsplit(url)
+    port = parts.port or (_AMQPS_PORT if parts.scheme == "amqps" else _AMQP_PORT)
+    try:
+        socket.create_connection((parts.hostname or "", port), TIMEOUT_SECONDS).close()
+    except OSError as error:
+        remedy = "BROKER_URL: correct it, or start RabbitMQ"
+        return Finding("broker", ok=False, detail=output.describe(error), remedy=remedy)
+    return Finding("broker", ok=True, detail="accepts connections")
+
+
+def _say(finding: Finding, output: Output) -> None:
+    mark, style = ("✅", "yellow" if finding.remedy else "green") if finding.ok else ("❌", "red")
+    remedy = f" → {finding.remedy}" if finding.remedy else ""
+    output.say(f"{mark} {finding.name}: {finding.detail}{remedy}", style)

@@ -1,0 +1,344 @@
+"""What `check` looks at in PostgreSQL. It reads catalogs, which any role may, and calls functions of schema bridge."""
+
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Final, NamedTuple
+
+from bridge_service import migrate
+from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.database import Connection
+from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.ledger import Ledger
+
+OLDEST_VERSION: Final = 150000
+LISTEN_SECONDS: Final = 2.0
+CLOCK_SECONDS: Final = 5.0
+
+CONNECTIONS_NEEDED: Final = 12
+"""A scheduler's and a worker's with eight threads, and a few to look with."""
+
+BELL_STOPS_AT: Final = 0.5
+"""Share of the notification queue above which sql/functions/triggers/ring.sql stays silent."""
+
+_MIGRATE: Final = "run `python -m bridge_service migrate`"
+
+
+class _Look(NamedTuple):
+    name: str
+    find: Callable[[Connection], Finding]
+    remedy: str
+    """If it could not be looked at."""
+
+
+def check_postgresql(url: str, *, describe: Callable[[BaseException], str]) -> Iterator[Finding]:
+    """Look at one thing after the other; only at the first if PostgreSQL does not answer.
+
+    Parameters:
+      describe: says what went wrong, without a secret.
+    """
+    try:
+        connection = _connect(url)
+    except BridgeError as error:
+        remedy = "DATABASE_URL: correct it, or start PostgreSQL and let this machine through"
+        yield Finding("postgresql", ok=False, detail=describe(error), remedy=remedy)
+        return
+    with closing(connection):
+        for look in (*_LOOKS, _Look("listen", lambda connection: _listen(connection, url), "DATABASE_URL")):
+            try:
+                yield look.find(connection)
+            except BridgeError as error:
+                yield Finding(look.name, ok=False, detail=describe(error), remedy=look.remedy)
+                if connection.closed:
+                    return
+
+
+def _connect(url: str) -> Connection:
+    return Connection(url, application="bridge check", seconds=TIMEOUT_SECONDS)
+
+
+def _row(connection: Connection, statement: str, *parameters: object) -> tuple[Any, ...]:
+    [row] = connection.execute(statement, parameters, seconds=TIMEOUT_SECONDS)
+    return row
+
+
+# --- The server ----------------------------------------------------------------------------------
+
+
+def _reachable(connection: Connection) -> Finding:
+    role, superuser = _row(
+        connection, "SELECT current_user::text, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    )
+    detail = f"answers role {role}"
+    if superuser:
+        remedy = "DATABASE_URL: use a role of its own, made fit by `python -m bridge_service migrate --runtime-role`"
+        return Finding("postgresql", ok=True, detail=f"{detail}, a superuser", remedy=remedy)
+    return Finding("postgresql", ok=True, detail=detail)
+
+
+def _version(connection: Connection) -> Finding:
+    statement = "SELECT current_setting('server_version_num')::integer, current_setting('server_version')"
+    number, words = _row(connection, statement)
+    ok = number >= OLDEST_VERSION
+    remedy = "" if ok else f"upgrade PostgreSQL to {OLDEST_VERSION // 10000} or newer"
+    return Finding("postgresql_version", ok=ok, detail=f"PostgreSQL {words}", remedy=remedy)
+
+
+def _writable(connection: Connection) -> Finding:
+    standby, read_only = _row(
+        connection, "SELECT pg_catalog.pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+    )
+    if standby:
+        remedy = "DATABASE_URL: name the primary (or add target_session_attrs=read-write)"
+        return Finding("postgresql_writable", ok=False, detail="a standby, which takes no writes", remedy=remedy)
+    if read_only:
+        remedy = "set default_transaction_read_only = off for the role and the database"
+        return Finding("postgresql_writable", ok=False, detail="read only by default", remedy=remedy)
+    return Finding("postgresql_writable", ok=True, detail="takes writes")
+
+
+def _encrypted(connection: Connection) -> Finding:
+    info = connection.raw.info
+    return encryption(
+        "postgresql_encryption",
+        info.dsn_parameters.get("hostaddr") or info.host or "/",
+        encrypted=bool(info.ssl_in_use),
+        verified=info.dsn_parameters.get("sslmode") == "verify-full",
+        remedy="DATABASE_URL: add sslmode=verify-full (and sslrootcert=system, or your own)",
+    )
+
+
+def _isolation(connection: Connection) -> Finding:
+    [level] = _row(connection, "SELECT current_setting('transaction_isolation')")
+    ok = level == "read committed"
+    remedy = "" if ok else "ALTER ROLE the role of DATABASE_URL SET default_transaction_isolation = 'read committed'"
+    return Finding("postgresql_isolation", ok=ok, detail=level, remedy=remedy)
+
+
+def _clock(connection: Connection) -> Finding:
+    before = time.time()
+    [there] = _row(connection, "SELECT extract(epoch FROM clock_timestamp())::double precision")
+    offset = there - (before + time.time()) / 2
+    ok = abs(offset) < CLOCK_SECONDS
+    remedy = "" if ok else "set the clocks by NTP, here and on PostgreSQL's machine"
+    return Finding("clock", ok=ok, detail=f"PostgreSQL's clock is {offset:+.1f} s from this machine's", remedy=remedy)
+
+
+def _connections(connection: Connection) -> Finding:
+    limit, used, own_limit, own_used = _row(
+        connection,
+        """
+        SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+               (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'),
+               r.rolconnlimit,
+               (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usename = current_user)
+        FROM pg_catalog.pg_roles r WHERE r.rolname = current_user
+        """,
+    )
+    free = limit - used
+    detail = f"{used} of {limit} in use"
+    if own_limit >= 0:
+        free = min(free, own_limit - own_used)
+        detail += f", {own_used} of the role's {own_limit}"
+    ok = free >= CONNECTIONS_NEEDED
+    remedy = "" if ok else f"raise max_connections or the role's limit: the bridge needs about {CONNECTIONS_NEEDED}"
+    return Finding("connections", ok=ok, detail=detail, remedy=remedy)
+
+
+# --- Notifications -------------------------------------------------------------------------------
+
+
+def _listen(connection: Connection, url: str) -> Finding:
+    channel = f"bridge_check_{secrets.token_hex(8)}"
+    connection.execute(f"LISTEN {channel}", seconds=TIMEOUT_SECONDS)
+    began = time.monotonic()
+    # From another connection: a pooler would hand the notification over with the answer to whoever made it.
+    with closing(_connect(url)) as other:
+        _row(other, "SELECT pg_catalog.pg_notify(%s, '')", channel)
+    heard = _hears(connection, channel, began + LISTEN_SECONDS)
+    if heard:
+        connection.execute(f"UNLISTEN {channel}", seconds=TIMEOUT_SECONDS)
+        took = (time.monotonic() - began) * 1000
+        return Finding("listen", ok=True, detail=f"a notification came back in {took:.0f} ms")
+    remedy = (
+        "DATABASE_URL: is it a pooler in transaction mode? use its session mode or the direct port;"
+        " the bridge polls meanwhile"
+    )
+    return Finding("listen", ok=False, detail=f"no notification came back within {LISTEN_SECONDS:g} s", remedy=remedy)
+
+
+def _hears(connection: Connection, channel: str, deadline: float) -> bool:
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    while True:
+        connection.receive()
+        if any(notify.channel == channel for notify in connection.raw.notifies):
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            return False
+
+
+def _notify_queue(connection: Connection) -> Finding:
+    [usage] = _row(connection, "SELECT pg_catalog.pg_notification_queue_usage()")
+    ok = usage < BELL_STOPS_AT
+    cause = "end the session that LISTENs and stays in a transaction: the oldest xact_start of pg_stat_activity"
+    return Finding("notify_queue", ok=ok, detail=f"{usage:.0%} full", remedy="" if ok else cause)
+
+
+# --- The schema and the app's tables -------------------------------------------------------------
+
+
+def _schema(connection: Connection) -> Finding:
+    [there] = _row(connection, "SELECT pg_catalog.to_regnamespace('bridge') IS NOT NULL")
+    if not there:
+        return Finding("schema", ok=False, detail="schema bridge is not there", remedy=_MIGRATE)
+    try:
+        installed = Ledger(connection, seconds=TIMEOUT_SECONDS).installed()
+    except (SchemaMissing, DatabaseRefused):
+        detail = "schema bridge is older than this code, or closed to this role"
+        return Finding("schema", ok=False, detail=detail, remedy=f"{_MIGRATE}, with --runtime-role for this role")
+    detail = f"migration {installed.migration}"
+    newest = migrate.newest_migration()
+    if installed.migration > newest:
+        detail += f", newer than this code's {newest}"
+        return Finding("schema", ok=True, detail=detail, remedy="deploy the newer code here, too")
+    expected = migrate.digests(_app_schema(connection))
+    old = sorted(name for name in expected if installed.digests.get(name) != expected[name])
+    app = migrate.adapter()
+    changed = [name for name in installed.changed if name not in app]
+    replaced = [name for name in installed.changed if name in app]
+    # An adapter function that the app replaced stays as it is, whatever becomes of our file.
+    old = [name for name in old if name not in replaced]
+    if installed.migration < newest or old:
+        detail += f" of {newest}, functions to lay anew: {', '.join(old) or 'none'}"
+        return Finding("schema", ok=False, detail=detail, remedy=_MIGRATE)
+    if changed:
+        detail += f", functions changed by hand: {', '.join(changed)}"
+        return Finding("schema", ok=False, detail=detail, remedy=f"{_MIGRATE}, which lays them as they were")
+    if replaced:
+        detail += f", replaced by the app: {', '.join(replaced)}"
+    return Finding("schema", ok=True, detail=detail)
+
+
+def _rights(connection: Connection) -> Finding:
+    role, usage, missing = _row(
+        connection,
+        """
+        SELECT current_user::text, has_schema_privilege(n.oid, 'USAGE'),
+               ARRAY(SELECT p.proname::text FROM pg_catalog.pg_proc p
+                     WHERE p.pronamespace = n.oid AND p.proname = ANY (%s)
+                       AND NOT has_function_privilege(p.oid, 'EXECUTE')
+                     ORDER BY p.proname)
+        FROM (SELECT pg_catalog.to_regnamespace('bridge') AS oid) n
+        """,
+        migrate.steps(),
+    )
+    if usage is None:
+        return Finding("rights", ok=False, detail="there is no schema to have rights on", remedy=_MIGRATE)
+    if usage and not missing:
+        return Finding("rights", ok=True, detail=f"role {role} may call every step")
+    detail = f"role {role} may not call {', '.join(missing)}" if usage else f"role {role} may not enter schema bridge"
+    return Finding("rights", ok=False, detail=detail, remedy=f"{_MIGRATE}, with --runtime-role {role}")
+
+
+def _app_tables(connection: Connection) -> Finding:
+    schema = _app_schema(connection)
+    faults = []
+    for table, columns in migrate.APP_TABLES.items():
+        [found] = _row(
+            connection,
+            """
+            SELECT array_agg(a.attname::text)
+            FROM pg_catalog.pg_attribute a
+            JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relname = %s AND quote_ident(n.nspname) = %s AND a.attnum > 0 AND NOT a.attisdropped
+            """,
+            table,
+            schema,
+        )
+        if found is None:
+            faults.append(f"no table {table}")
+        elif missing := [column for column in columns if column not in found]:
+            faults.append(f"{table} has no column {', '.join(missing)}")
+    if faults:
+        remedy = "create them, or add their schema to the search_path of DATABASE_URL's role"
+        return Finding("app_tables", ok=False, detail="; ".join(faults), remedy=remedy)
+    return Finding("app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}")
+
+
+def _app_schema(connection: Connection) -> str:
+    """Quoted name of the schema with the app's tables: where the triggers are, else where the search path leads."""
+    [schema] = _row(
+        connection,
+        """
+        SELECT coalesce(
+            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_trigger t
+             JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE t.tgname = 'bridge_after_message' AND t.tgparentid = 0 LIMIT 1),
+            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass('messages')),
+            'public')
+        """,
+    )
+    return str(schema)
+
+
+def _triggers(connection: Connection) -> Finding:
+    rows = connection.execute(
+        "SELECT tgname, tgrelid::regclass::text, tgenabled IN ('O', 'A'), tgparentid = 0 FROM pg_catalog.pg_trigger"
+        " WHERE tgname = ANY (%s) ORDER BY tgname",
+        (list(migrate.TRIGGERS),),
+        seconds=TIMEOUT_SECONDS,
+    )
+    missing = sorted(set(migrate.TRIGGERS) - {name for name, _, _, parent in rows if parent})
+    if missing:
+        return Finding("triggers", ok=False, detail=f"missing: {', '.join(missing)}", remedy=_MIGRATE)
+    asleep = [(name, table) for name, table, enabled, _ in rows if not enabled]
+    if asleep:
+        detail = f"disabled: {', '.join(f'{name} on {table}' for name, table in asleep)}"
+        name, table = asleep[0]
+        remedy = f"ALTER TABLE {table} ENABLE TRIGGER {name}, then `replay` for what was missed"
+        return Finding("triggers", ok=False, detail=detail, remedy=remedy)
+    return Finding("triggers", ok=True, detail="all in place and enabled")
+
+
+def _replication_role(connection: Connection) -> Finding:
+    here, elsewhere = _row(
+        connection,
+        """
+        SELECT current_setting('session_replication_role') = 'replica',
+               ARRAY(SELECT coalesce(r.rolname::text, 'every role')
+                     FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+                     WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d
+                                                 WHERE d.datname = current_database()))
+                       AND 'session_replication_role=replica' = ANY (s.setconfig)
+                     ORDER BY 1)
+        """,
+    )
+    if here or elsewhere:
+        whose = ", ".join(elsewhere) or "this session"
+        remedy = "ALTER ROLE ... RESET session_replication_role (it is for importing history only)"
+        detail = f"session_replication_role is replica for {whose}: no trigger fires"
+        return Finding("replication_role", ok=False, detail=detail, remedy=remedy)
+    return Finding("replication_role", ok=True, detail="triggers fire")
+
+
+_LOOKS: Final = (
+    _Look("postgresql", _reachable, "DATABASE_URL"),
+    _Look("postgresql_version", _version, "DATABASE_URL"),
+    _Look("postgresql_writable", _writable, "DATABASE_URL"),
+    _Look("postgresql_encryption", _encrypted, "DATABASE_URL"),
+    _Look("postgresql_isolation", _isolation, "DATABASE_URL"),
+    _Look("clock", _clock, "DATABASE_URL"),
+    _Look("connections", _connections, "DATABASE_URL"),
+    _Look("notify_queue", _notify_queue, "DATABASE_URL"),
+    _Look("app_tables", _app_tables, "DATABASE_URL"),
+    _Look("schema", _schema, _MIGRATE),
+    _Look("rights", _rights, _MIGRATE),
+    _Look("triggers", _triggers, _MIGRATE),
+    _Look("replication_role", _replication_role, "DATABASE_URL"),
+)

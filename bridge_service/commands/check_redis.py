@@ -1,0 +1,120 @@
+"""What `check` looks at in Redis, or in what speaks its protocol."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import redis
+
+from bridge_service.broker import QUEUE_NAME, connect
+from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding, encryption
+
+OLDEST_VERSION: Final = (6, 0)
+FULL_AT: Final = 0.9
+"""Share of maxmemory above which there is no headroom left."""
+
+Info = dict[str, Any]
+
+
+def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseException], str]) -> Iterator[Finding]:
+    """Look at one thing after the other; only at the first if there is no answer.
+
+    Parameters:
+      name: that the findings' names begin with.
+      variable: the environment variable that holds the URL.
+      describe: says what went wrong, without a secret.
+    """
+    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+        try:
+            client.ping()
+        except (redis.RedisError, OSError) as error:
+            remedy = f"{variable}: correct it, or start Redis and let this machine through"
+            yield Finding(name, ok=False, detail=describe(error), remedy=remedy)
+            return
+        yield Finding(name, ok=True, detail="answers PING")
+        yield _encrypted(url, f"{name}_encryption", variable)
+        try:
+            yield _scripting(client, f"{name}_scripting", describe)
+            info = _info(client)
+        except (redis.RedisError, OSError) as error:
+            yield Finding(name, ok=False, detail=describe(error), remedy=f"{variable}: is Redis stuck?")
+            return
+    if info is None:
+        remedy = "allow INFO to this user, to have version, memory and persistence checked"
+        yield Finding(f"{name}_info", ok=True, detail="this user may not ask with INFO", remedy=remedy)
+        return
+    yield _version(info, f"{name}_version")
+    yield _writable(info, f"{name}_writable", variable)
+    yield _eviction(info, f"{name}_eviction")
+    yield _memory(info, f"{name}_memory")
+    yield _persistence(info, f"{name}_persistence")
+
+
+def _encrypted(url: str, name: str, variable: str) -> Finding:
+    parts = urlsplit(url)
+    encrypted = parts.scheme == "rediss"
+    query = parts.query.lower()
+    verified = "ssl_cert_reqs=none" not in query and "ssl_check_hostname=false" not in query
+    remedy = f"{variable}: write rediss:// and leave its verification on"
+    return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verified, remedy=remedy)
+
+
+def _scripting(client: redis.Redis, name: str, describe: Callable[[BaseException], str]) -> Finding:
+    """Run what the broker runs: a script on its own keys."""
+    try:
+        client.eval("return redis.call('LLEN', KEYS[1])", 1, f"dramatiq:{QUEUE_NAME}")
+    except redis.ResponseError as error:
+        remedy = "allow EVAL and EVALSHA on the keys dramatiq:* and context:* (ACL SETUSER ... +@scripting)"
+        return Finding(name, ok=False, detail=describe(error), remedy=remedy)
+    return Finding(name, ok=True, detail="scripts run")
+
+
+def _info(client: redis.Redis) -> Info | None:
+    try:
+        return dict(client.info())
+    except redis.ResponseError:
+        return None
+
+
+def _version(info: Info, name: str) -> Finding:
+    text = str(info.get("redis_version", ""))
+    number = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+    ok = number >= OLDEST_VERSION
+    product = str(info.get("server_name", "redis")).capitalize()
+    own = info.get(f"{product.lower()}_version")
+    detail = f"{product} {own}, compatible with Redis {text}" if own and own != text else f"Redis {text or 'unknown'}"
+    return Finding(name, ok=ok, detail=detail, remedy="" if ok else "upgrade Redis to 6.0 or newer")
+
+
+def _writable(info: Info, name: str, variable: str) -> Finding:
+    if info.get("role") == "slave" and info.get("slave_read_only", 1):
+        remedy = f"{variable}: name the primary"
+        return Finding(name, ok=False, detail="a replica, which takes no writes", remedy=remedy)
+    return Finding(name, ok=True, detail="takes writes")
+
+
+def _eviction(info: Info, name: str) -> Finding:
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    ok = not policy.startswith("allkeys-")
+    remedy = "" if ok else "CONFIG SET maxmemory-policy noeviction: an evicted push waits until it is believed lost"
+    return Finding(name, ok=ok, detail=f"maxmemory-policy {policy}", remedy=remedy)
+
+
+def _memory(info: Info, name: str) -> Finding:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not limit:
+        return Finding(name, ok=True, detail="no maxmemory")
+    ok = used < FULL_AT * limit
+    detail = f"{used / limit:.0%} of maxmemory in use"
+    remedy = "" if ok else "raise maxmemory, or find what fills it with MEMORY STATS"
+    return Finding(name, ok=ok, detail=detail, remedy=remedy)
+
+
+def _persistence(info: Info, name: str) -> Finding:
+    # Redis does not tell in INFO whether snapshots are planned; a plan that has never run counts as none.
+    if info.get("aof_enabled"):
+        return Finding(name, ok=True, detail="append-only file")
+    remedy = "CONFIG SET appendonly yes: without it a restart loses no message, but pushes have to be made again"
+    return Finding(name, ok=True, detail="no append-only file", remedy=remedy)

@@ -1,0 +1,119 @@
+"""`status`: how many turns stand where, and whether PostgreSQL and Redis answer."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import redis
+from rich.live import Live
+from rich.table import Table
+
+from bridge_service.broker import QUEUE_NAME, connect
+from bridge_service.database import Connection
+from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.ledger import Ledger, Status
+from bridge_service.output import Output, table
+from bridge_service.settings import Settings
+
+TIMEOUT_SECONDS: Final = 3.0
+WATCH_SECONDS: Final = 2.0
+
+OK: Final = "ok"
+DOWN: Final = "down"
+REFUSED: Final = "refused"
+NO_SCHEMA: Final = "no schema"
+
+_NOTHING_KNOWN: Final = dict.fromkeys(Status.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What could be found out.
+
+    Attributes:
+      status: None if PostgreSQL did not tell.
+      postgresql: `ok`, `down`, `refused` or `no schema`.
+      redis: `ok`, `down` or `refused`.
+      queue: messages that wait in Redis for a worker; None if that is not known.
+    """
+
+    status: Status | None
+    postgresql: str
+    redis: str
+    queue: int | None
+
+    def document(self) -> dict[str, object]:
+        """Return what is printed as JSON."""
+        numbers = asdict(self.status) if self.status else _NOTHING_KNOWN
+        return {**numbers, "redis": self.redis, "postgresql": self.postgresql}
+
+
+def run(settings: Settings, output: Output) -> bool:
+    """Report once; whatever it says, it could report."""
+    report = look(settings)
+    output.document(report.document())
+    output.console.print(_shown(report))
+    return True
+
+
+def watch(settings: Settings, output: Output) -> bool:
+    """Report until Ctrl-C."""
+    try:
+        with Live(_shown(look(settings)), console=output.console, auto_refresh=False) as live:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                live.update(_shown(look(settings)), refresh=True)
+    except KeyboardInterrupt:
+        return True
+
+
+def look(settings: Settings) -> Report:
+    """Ask PostgreSQL and Redis."""
+    status, postgresql = _ask_postgresql(settings)
+    return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url))
+
+
+def _ask_postgresql(settings: Settings) -> tuple[Status | None, str]:
+    try:
+        connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
+        try:
+            return Ledger(connection, seconds=TIMEOUT_SECONDS).status(settings.grouping_delay), OK
+        finally:
+            connection.close()
+    except DatabaseUnavailable:
+        return None, DOWN
+    except SchemaMissing:
+        return None, NO_SCHEMA
+    except DatabaseRefused:
+        return None, REFUSED
+
+
+def _ask_redis(url: str) -> str:
+    client = connect(url, timeout=TIMEOUT_SECONDS)
+    try:
+        client.ping()
+    except (redis.AuthenticationError, redis.ResponseError):
+        return REFUSED
+    except (redis.RedisError, OSError):
+        return DOWN
+    finally:
+        client.close()
+    return OK
+
+
+def _queue_length(url: str) -> int | None:
+    if not url.startswith(("redis://", "rediss://")):
+        return None
+    client = connect(url, timeout=TIMEOUT_SECONDS)
+    try:
+        return int(client.llen(f"dramatiq:{QUEUE_NAME}"))
+    except (redis.RedisError, OSError):
+        return None
+    finally:
+        client.close()
+
+
+def _shown(report: Report) -> Table:
+    rows = [(name.replace("_", " "), value) for name, value in report.document().items()]
+    rows.append((f"messages in queue {QUEUE_NAME}", report.queue))
+    return table(["", ""], [(name, "-" if value is None else value) for name, value in rows])

@@ -1,0 +1,77 @@
+"""The app: makes matches and writes messages through its own tables, and reads what stands there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import psycopg2
+
+from tests.support.waiting import TIMEOUT_SECONDS, eventually
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812 - as in waiting.py
+
+# From people.sql.
+CAMILLE: Final = "b0000000-0000-4000-8000-000000000001"
+LEA: Final = "a0000000-0000-4000-8000-000000000001"
+HUGO: Final = "a0000000-0000-4000-8000-000000000002"
+
+_WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
+
+
+class App:
+    """One connection of the app in autocommit mode."""
+
+    def __init__(self, url: str, *, user: str | None = None) -> None:
+        """Connect, as another role if `user` is one."""
+        self.url = url
+        self.connection: Connection = psycopg2.connect(url, user=user)
+        self.connection.autocommit = True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows, if it has any."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *parameters: object) -> Any:  # noqa: ANN401
+        """Run a statement that gives one row and return its first column."""
+        [[value, *_]] = self.rows(statement, *parameters)
+        return value
+
+    def match(self, user: str = LEA, bot: str = CAMILLE) -> str:
+        """Match a person and a bot, or whoever is given, and return the match's id."""
+        return str(self.value("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", user, bot))
+
+    def old_match(self, user: str = LEA, bot: str = CAMILLE) -> str:
+        """As `match`, from before the bridge was installed: it never gets a first word."""
+        self.rows("SET session_replication_role = replica")
+        match = self.match(user, bot)
+        self.rows("RESET session_replication_role")
+        return match
+
+    def write(self, match: str, text: str, *, sender: str = LEA) -> str:
+        """Write one message and return its id."""
+        message = str(uuid4())
+        self.rows(_WRITE, message, match, sender, text)
+        return message
+
+    def said(self, match: str, sender: str = CAMILLE) -> list[str]:
+        """Return what one side said in a match, oldest first; the bot, unless another one is named."""
+        rows = self.rows(
+            "SELECT content FROM messages WHERE match_id = %s AND sender_id = %s ORDER BY created_at", match, sender
+        )
+        return [content for (content,) in rows]
+
+    def wait_for_replies(self, match: str, *expected: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Return once the bot has said exactly this, in this order."""
+
+        def check() -> None:
+            assert self.said(match) == list(expected)
+
+        eventually(check, timeout)
