@@ -57,6 +57,19 @@ types: .venv/dev.stamp ## check the types
 imports: .venv/dev.stamp ## check that imports point one way
 	@$(BIN)/lint-imports
 
+.PHONY: lock
+lock: .venv/dev.stamp ## write requirements.lock anew from requirements.txt
+	@$(PIP) install pip-tools==7.6.2
+	@{ grep '^#' requirements.lock; \
+	   $(BIN)/pip-compile -q --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-trusted-host \
+	     --no-emit-find-links --strip-extras --allow-unsafe -o - requirements.txt | grep -v '^#'; } > requirements.new
+	@mv requirements.new requirements.lock
+
+.PHONY: audit
+audit: .venv/dev.stamp ## look the pinned packages up among the known vulnerabilities (asks the network)
+	@$(PIP) install pip-audit==2.10.1
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+
 .PHONY: clean
 clean: ## delete .venv and all caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

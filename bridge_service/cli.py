@@ -172,6 +172,16 @@ def replay(
     )
 
 
+@app.command()
+def demo(
+    *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes: 0 if all of them came out right.")] = False
+) -> None:
+    """Show the bridge at work on a PostgreSQL and a Redis of its own, which are gone afterwards."""
+    from bridge_service.commands import demo as command
+
+    raise typer.Exit(command.run(os.environ, ends=ends))
+
+
 def _run(
     command: Callable[[Settings, Output], bool],
     *,

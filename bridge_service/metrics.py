@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from bridge_service import events
 from bridge_service.events import Event
 
-STARTED_LATE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+LATENESS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 RESPONDER_SECONDS: Final = (0.005, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 MESSAGE_MILLISECONDS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 600000)
 
@@ -52,7 +52,10 @@ class Metrics:
             "bridge_notifications_total", "Notifications, understood or not.", "result", ("received", "rejected")
         )
         self._pushed = counters(
-            "bridge_turns_pushed_total", "Turns pushed to the queue for the first time.", "kind", ("reply", "initiation")
+            "bridge_turns_pushed_total",
+            "Turns pushed to the queue for the first time.",
+            "kind",
+            ("reply", "initiation"),
         )
         self._recovered = counters(
             "bridge_recovered_total",
@@ -96,7 +99,7 @@ class Metrics:
         self._lateness = Histogram(
             "bridge_reply_lateness_seconds",
             "From the second for which a delivery was planned to the delivery.",
-            buckets=STARTED_LATE_SECONDS,
+            buckets=LATENESS_SECONDS,
             registry=registry,
         )
         self._responder = Histogram(
@@ -115,14 +118,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
-        # With a label, so that a process without a listener shows no series instead of a 0.
-        self._listener = Gauge(
-            "bridge_listener_connected",
-            "1 while the listener has its connection to PostgreSQL.",
-            ["channel"],
-            registry=registry,
-            multiprocess_mode="livemin",
-        )
+        self._registry = registry
 
     def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case an event
         """Count `event`."""
@@ -194,9 +190,13 @@ class Metrics:
         for loop, age in ages.items():
             self._loops.labels(loop).set(now - age)
 
-    def listener(self, *, connected: bool) -> None:
-        """Note whether the listener has its connection: to be called every second, where there is one."""
-        self._listener.labels("bot_events").set(connected)
+    def listener(self, connected: Callable[[], bool]) -> None:
+        """Show at each scrape what `connected` says; only for a process that listens and has no brothers."""
+        Gauge(
+            "bridge_listener_connected",
+            "1 while the listener has its connection to PostgreSQL.",
+            registry=self._registry,
+        ).set_function(lambda: float(connected()))
 
 
 class MessageMetrics:

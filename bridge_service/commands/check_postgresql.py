@@ -130,8 +130,9 @@ def _connections(connection: Connection) -> Finding:
     limit, used, own_limit, own_used = _row(
         connection,
         """
-        SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
-               (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'),
+        SELECT current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+                   - coalesce(current_setting('reserved_connections', true)::integer, 0),
+               (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usename IS NOT NULL),
                r.rolconnlimit,
                (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usename = current_user)
         FROM pg_catalog.pg_roles r WHERE r.rolname = current_user

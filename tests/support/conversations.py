@@ -40,7 +40,7 @@ class Manner(Enum):
 
 
 # How bursts are written; most of them message by message, as people do.
-_BURSTS: Final = (("each", 85), ("together", 7), ("late", 5), ("undone", 3))
+_BURSTS: Final = (("each", 80), ("together", 8), ("late", 6), ("undone", 6))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+import psutil
+
 from bridge_service.demo.servers import _guard
 from bridge_service.settings import VARIABLES
 
@@ -81,6 +83,10 @@ class ServiceProcess:
     def pid(self) -> int:
         """The process that was started; a worker's children are its children."""
         return self._popen.pid
+
+    def children(self) -> list[psutil.Process]:
+        """Return the living processes that it started."""
+        return psutil.Process(self.pid).children(recursive=True)
 
     @property
     def exit_code(self) -> int | None:

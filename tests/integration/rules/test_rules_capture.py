@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridge_service.turns import Line
     from tests.support.rules import Taken
 
-# C1: one event and nothing else
+# Rule C1: one event and nothing else
 
 CANCELS_THE_OPENER: Final = (
     "capture_message",
@@ -292,7 +292,7 @@ def test_C1_nobody_may_call_a_function_for_being_anybody(bridge: Bridge) -> None
     )
 
 
-# C2: triggers for each row
+# Rule C2: triggers for each row
 
 FOR_EACH_STATEMENT: Final = (
     ("sql", "DROP TRIGGER bridge_after_message ON messages"),
@@ -405,7 +405,7 @@ def test_C2_a_message_sent_twice_is_captured_once(bridge: Bridge, upsert: str) -
     assert (bridge.captured(first), bridge.captured(second)) == (1, 0)
 
 
-# C3: the bridge's time, not the app's
+# Rule C3: the bridge's time, not the app's
 
 TIMES: Final = (
     "infinity",
@@ -487,7 +487,7 @@ def test_C3_messages_stand_in_the_order_of_their_capture(bridge: Bridge) -> None
     assert [line.message_id for line in task.messages] == ids
 
 
-# C4: the bell
+# Rule C4: the bell
 
 RINGS_ALWAYS: Final = (
     "ring",
@@ -640,7 +640,7 @@ def _fill_the_queue(bridge: Bridge) -> None:
             return
 
 
-# C5: no advisory locks
+# Rule C5: no advisory locks
 
 
 @without(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
 
-# D1: the last look
+# Rule D1: the last look
 
 
 @without(("newer_turn", "IF v_first IS NULL THEN", "IF true THEN v_first := NULL;"))
@@ -104,7 +104,7 @@ def test_D1_a_message_that_commits_while_the_delivery_waits_for_its_turn_is_not_
     assert delivering.result().name == "superseded"
 
 
-# D2: the chain has an end
+# Rule D2: the chain has an end
 
 
 @without(("supersede", "greatest(newer.merges, older.merges + 1)", "newer.merges + 1"))
@@ -127,7 +127,7 @@ def test_D2_a_chain_of_superseded_replies_ends_after_max_merges(bridge: Bridge) 
     assert bridge.turn(fresh).merges == 0
 
 
-# D3: an in-doubt commit
+# Rule D3: an in-doubt commit
 
 
 NO_LOCK: Final = (
@@ -175,8 +175,8 @@ def test_D3_a_delivery_after_the_first_one_came_to_nothing_delivers(bridge: Brid
 
 
 @without(("deliver_turn", "CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END", "'nothing'"))
-def test_D3_a_delivery_whose_connection_broke_is_told_what_became_of_it(bridge: Bridge) -> None:
-    """Whoever delivers again after the connection broke under the answer learns that it had been delivered."""
+def test_D3_a_delivery_that_the_app_holds_up_is_waited_for(bridge: Bridge) -> None:
+    """While a trigger of the app keeps a delivery from its commit, another one waits and is told the same reply."""
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
@@ -220,7 +220,7 @@ def test_D3_a_draft_handed_in_again_is_told_where_it_stands(bridge: Bridge) -> N
     assert (told.name, told.details["message_id"]) == ("answered", delivered.details["message_id"])
 
 
-# D4: answered before inserted
+# Rule D4: answered before inserted
 
 
 @without(
@@ -314,7 +314,7 @@ def test_D4_the_turn_knows_the_reply_by_the_id_that_the_app_gave_it(bridge: Brid
     assert bridge.deliver(turn).details["message_id"] == other
 
 
-# D5: what may be gone
+# Rule D5: what may be gone
 
 
 GONE: Final = pytest.mark.parametrize(

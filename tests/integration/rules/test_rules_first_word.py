@@ -9,7 +9,7 @@ from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, WRITE, Bridge, deliver
 
 DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
 
-# F1: the opener and a first message
+# Rule F1: the opener and a first message
 
 DELIVERS_WITHOUT_LOCK: Final = (
     "deliver_turn",
@@ -135,8 +135,8 @@ def test_F1_a_message_that_waited_for_an_opener_is_stamped_after_it(bridge: Brid
     (
         "deliver_turn",
         DELIVERS_WITHOUT_LOCK[1],
-        DELIVERS_WITHOUT_LOCK[1]
-        + " UPDATE bridge.events SET error = NULL WHERE kind = 'match' AND match_id = v_match;",
+        """PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
+           UPDATE bridge.events SET error = NULL WHERE kind = 'match' AND match_id = v_match;""",
     )
 )
 def test_F1_a_repeatable_read_app_writes_after_the_opener_it_waited_for(bridge: Bridge) -> None:
@@ -265,7 +265,7 @@ def test_F1_a_message_cancels_the_opener_wherever_it_stands(bridge: Bridge, stat
 
 
 @without(("claim", "ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN", "ELSIF false THEN"))
-@pytest.mark.parametrize("sender", [LEA, CAMILLE])
+@pytest.mark.parametrize("sender", [LEA, CAMILLE], ids=["the person", "the bot"])
 def test_F1_an_opener_is_not_composed_for_a_match_with_a_message(bridge: Bridge, sender: str) -> None:
     """The claim sees any message, grouped or not, captured or not: the bot's own counts too."""
     match = bridge.match(opener=True)
@@ -291,7 +291,7 @@ def test_F1_a_match_gets_one_opener_for_ever(bridge: Bridge) -> None:
     assert bridge.opener(match).reason == "not_drawn"
 
 
-# F2: exactly one side is a bot
+# Rule F2: exactly one side is a bot
 
 
 @without(("conversation", "AND person.is_bot IS NOT TRUE", "AND person.id <> bot.id"))

@@ -1,0 +1,36 @@
+"""`console`: the web process, with a page for people, probes for a platform and numbers for Prometheus."""
+
+import logging
+import sys
+from typing import Final
+
+from bridge_service import logs
+from bridge_service.broker import connect
+from bridge_service.console.observer import Observer
+from bridge_service.console.web import make_app, serve
+from bridge_service.database import Connection, Database
+from bridge_service.events import ProcessStarted, Stopped
+from bridge_service.journal import Journal
+from bridge_service.output import Output
+from bridge_service.settings import Settings, secrets, summary
+
+TIMEOUT_SECONDS: Final = 3.0
+
+
+def run(settings: Settings, output: Output) -> bool:
+    """Serve until told to stop; PostgreSQL and Redis may be away, the page says so."""
+    del output  # from here on the process logs, as the other two do
+    logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
+    journal = Journal(logging.getLogger("bridge"))
+    journal(ProcessStarted(summary(settings), "console"))
+    database = Database(
+        lambda: Connection(settings.database_url, application="bridge console", seconds=TIMEOUT_SECONDS)
+    )
+    client = connect(settings.redis_url, timeout=TIMEOUT_SECONDS)
+    try:
+        serve(make_app(Observer(database, client, settings.grouping_delay)), settings.host, settings.port)
+    finally:
+        client.close()
+        database.close()
+    journal(Stopped())
+    return True

@@ -1,0 +1,63 @@
+"""The figures of the whole bridge for Prometheus, as PostgreSQL holds them.
+
+Where PostgreSQL does not tell, only the two `_up` figures are shown: a 0 would look like good news. A time is 0 while
+there is nothing to date, and never an age: an age stands still when whoever measures it does.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bridge_service.console.observer import OK, Figures, Look
+
+UNFINISHED: Final = ("open", "queued", "composing", "typing")
+
+
+class BridgeCollector(Collector):
+    """Shows a look at each scrape."""
+
+    def __init__(self, look: Callable[[], Look]) -> None:
+        self._look = look
+
+    def describe(self) -> Iterator[Metric]:
+        """Say what there may be, so that registering asks nobody."""
+        nothing = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None)
+        return _families(Look(0.0, OK, OK, nothing))
+
+    def collect(self) -> Iterator[Metric]:
+        """Look."""
+        return _families(self._look())
+
+
+def _families(look: Look) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "bridge_postgresql_up", "1 if PostgreSQL answers and the bridge's schema is there.", look.postgresql == OK
+    )
+    yield GaugeMetricFamily("bridge_redis_up", "1 if Redis answers.", look.redis == OK)
+    if look.figures is not None:
+        yield from _figures(look.figures)
+
+
+def _figures(figures: Figures) -> Iterator[Metric]:
+    turns = GaugeMetricFamily("bridge_turns", "Turns that are not finished.", labels=["state"])
+    for state in UNFINISHED:
+        turns.add_metric([state], getattr(figures, state))
+    yield turns
+    yield GaugeMetricFamily("bridge_turns_overdue", "Turns that are due and not taken yet.", figures.overdue)
+    yield GaugeMetricFamily("bridge_dead_letters", "Turns that were given up and wait for an operator.", figures.dead)
+    yield GaugeMetricFamily("bridge_inbox_open", "Captured events that nobody has grouped yet.", figures.inbox_open)
+    yield CounterMetricFamily(
+        "bridge_captures_total", "Captures by the triggers, with repeats and those rolled back.", figures.captures
+    )
+    yield GaugeMetricFamily(
+        "bridge_oldest_unanswered_timestamp_seconds",
+        "Capture of the oldest message that waits for its reply; 0 if none waits.",
+        figures.oldest_unanswered_at or 0,
+    )
+    yield GaugeMetricFamily(
+        "bridge_notify_queue_usage_ratio",
+        "How full PostgreSQL's queue of notifications is; full, it fails the app's commits.",
+        figures.notify_queue_usage,
+    )

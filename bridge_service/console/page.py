@@ -1,0 +1,168 @@
+"""The page: how the bridge stands, at a glance. One self-contained document, without a script and without content.
+
+Every text that comes from the database is escaped, and the policy that goes with the page allows nothing but its own
+style sheet: not even a text that got through could run or load anything.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from bridge_service.console.observer import OK, Figures, Look, Turn
+
+REFRESH_SECONDS: Final = 5
+SLOW_SECONDS: Final = 300.0
+"""A message that waits longer than that for its reply is worth a look, even with long pauses and a merge."""
+
+LATE_SECONDS: Final = 10.0
+"""A turn that is due for longer than that was not looked at: a sweep comes every five seconds."""
+
+STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+_STYLE_DIGEST: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The Content-Security-Policy that goes with the page."""
+
+_STATE_CLASSES: Final = {
+    "open": "soft",
+    "queued": "warn",
+    "composing": "busy",
+    "typing": "busy",
+    "answered": "good",
+    "cancelled": "soft",
+    "dead": "bad",
+}
+_COLUMNS: Final = ("turn", "kind", "state", "messages", "match", "opened", "due", "ended", "attempts", "merges")
+_NUMBERS: Final = frozenset({"turn", "messages", "attempts", "merges"})
+
+
+def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
+    """Return the page as HTML.
+
+    Parameters:
+      refresh: whether it loads itself anew.
+    """
+    level, findings = _verdict(look)
+    again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
+    toggle = '<a href="/?refresh=off">Pause</a>' if refresh else '<a href="/">Resume</a>'
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+{again}
+<title>{_TITLES[level]} · bridge</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<header><h1>Bridge</h1><small>{_moment(datetime.fromtimestamp(look.at, UTC))} UTC · {toggle}</small></header>
+<div class="verdict {level}" role="status">{_TITLES[level]}{_list(findings)}</div>
+<dl>{"".join(_cards(look))}</dl>
+<h2>Newest turns</h2>
+<div class="wide">{_table(turns)}</div>
+<footer>
+<span>Times in UTC. What people write is never shown here.</span>
+<span><a href="/metrics">metrics</a> · <a href="/health/ready">ready</a> · <a href="/health/live">live</a></span>
+</footer>
+</main>
+</body>
+</html>
+"""
+
+
+_TITLES: Final = {"good": "All is well", "warn": "Worth a look", "bad": "Something is down"}
+
+
+def _verdict(look: Look) -> tuple[str, list[str]]:
+    down = []
+    if look.postgresql != OK:
+        down.append(
+            f"PostgreSQL: {look.postgresql}. Messages are safe in the app's tables; nothing moves until it is back."
+        )
+    if look.redis != OK:
+        down.append(f"Redis: {look.redis}. Turns wait in PostgreSQL and are pushed when it is back.")
+    if down:
+        return "bad", down
+    worth = [] if look.figures is None else list(_worth_a_look(look.figures, look.at))
+    return ("warn" if worth else "good"), worth
+
+
+def _worth_a_look(figures: Figures, now: float) -> Iterator[str]:
+    if figures.dead:
+        yield f"Dead turns: {figures.dead}. See: python -m bridge_service dead list"
+    if figures.overdue_since is not None and now - figures.overdue_since > LATE_SECONDS:
+        yield f"A step is due since {_age(now - figures.overdue_since)} and nobody took it: does a scheduler run?"
+    if figures.oldest_unanswered_at is not None and now - figures.oldest_unanswered_at > SLOW_SECONDS:
+        yield f"Somebody has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
+
+
+def _list(findings: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in findings)}</ul>" if findings else ""
+
+
+def _cards(look: Look) -> Iterator[str]:
+    figures = look.figures
+    if figures is not None:
+        yield _card("Open groups", figures.open)
+        yield _card("Queued", figures.queued)
+        yield _card("Composing", figures.composing)
+        yield _card("Typing", figures.typing)
+        yield _card("Due now", figures.overdue)
+        yield _card("Dead", figures.dead, "bad" if figures.dead else "")
+        oldest = figures.oldest_unanswered_at
+        yield _card("Oldest unanswered", "–" if oldest is None else _age(look.at - oldest))
+    for name, state in (("PostgreSQL", look.postgresql), ("Redis", look.redis)):
+        yield _card(name, state, "good" if state == OK else "bad")
+
+
+def _card(name: str, value: object, css: str = "") -> str:
+    return f'<div><dt>{name}</dt><dd class="{css}">{escape(str(value))}</dd></div>'
+
+
+def _table(turns: Sequence[Turn]) -> str:
+    if not turns:
+        return '<p class="none">None yet.</p>'
+    head = "".join(f"<th{_class(name)}>{name}</th>" for name in _COLUMNS)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, turns))}</tbody></table>"
+
+
+def _row(turn: Turn) -> str:
+    state = escape(turn.state) + (f" <small>{escape(turn.reason)}</small>" if turn.reason else "")
+    cells = (
+        str(turn.turn_id),
+        escape(turn.kind),
+        f'<span class="{_STATE_CLASSES.get(turn.state, "soft")}">{state}</span>',
+        str(turn.messages),
+        f"<code>{escape(turn.match_id)}</code>",
+        *(_moment(each) for each in (turn.opened_at, turn.due_at, turn.ended_at)),
+        str(turn.attempts),
+        str(turn.merges),
+    )
+    return f"<tr>{''.join(f'<td{_class(name)}>{cell}</td>' for name, cell in zip(_COLUMNS, cells, strict=True))}</tr>"
+
+
+def _class(column: str) -> str:
+    return ' class="number"' if column in _NUMBERS else ""
+
+
+def _moment(time: datetime | None) -> str:
+    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _age(seconds: float) -> str:
+    """Say `12 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
+    whole = max(0, int(seconds))
+    for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part_size} {part}"
+    return f"{whole} s"

@@ -1,0 +1,127 @@
+"""The routes of the console, and the server that carries them."""
+
+import logging
+import signal
+import socket
+from typing import Final
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridge_service import health
+from bridge_service.console.figures import BridgeCollector
+from bridge_service.console.observer import Observer
+from bridge_service.console.page import POLICY, render
+from bridge_service.errors import BridgeError
+
+REQUESTS_AT_ONCE: Final = 100
+IDLE_SECONDS: Final = 5
+DRAIN_SECONDS: Final = 5
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_logger: Final = logging.getLogger("bridge.console")
+
+
+def make_app(observer: Observer) -> ASGIApp:
+    """Return the console as an ASGI application."""
+    registry = CollectorRegistry()
+    registry.register(BridgeCollector(observer.look))
+    ProcessCollector(registry=registry)
+
+    # Plain functions run on threads of their own; the one that must answer whatever hangs is a coroutine.
+    def page(request: Request) -> Response:
+        refresh = request.query_params.get("refresh") != "off"
+        look = observer.look()
+        turns = observer.latest_turns() if look.figures else ()
+        return HTMLResponse(render(look, turns, refresh=refresh))
+
+    async def live(_: Request) -> Response:
+        return _plain(health.alive([]))
+
+    def ready(_: Request) -> Response:
+        return _plain(health.ready(observer.look().missing))
+
+    def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    routes = [
+        Route("/", page),
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+        Route("/metrics", metrics),
+    ]
+    return _Guarded(Starlette(routes=routes))
+
+
+def serve(app: ASGIApp, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+      BridgeError: the address cannot be listened on.
+    """
+    listening = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # the process has set up its logs
+        log_level="warning",
+        access_log=False,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=REQUESTS_AT_ONCE,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    # After draining, uvicorn raises the signal again for whoever handled it before it; by default that kills the process.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    _logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    server.run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise BridgeError(
+            f"HOST and PORT: {host} port {port} cannot be listened on ({error.strerror}): set another PORT"
+        ) from None
+
+
+def _plain(answer: tuple[int, str]) -> Response:
+    status, text = answer
+    return PlainTextResponse(text, status)
+
+
+class _Guarded:
+    """Adds to every answer, errors included, the headers that a browser needs to keep it harmless."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, guarded)

@@ -1,0 +1,298 @@
+"""The guide's scenes: what each shows, how it is played, and what has to come of it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge_service.demo.app import Chat, Said
+from bridge_service.demo.figures import Figures, mark, measure
+from bridge_service.demo.log import LogLine, first_missing
+from bridge_service.demo.stage import Stage
+
+OUTAGE_SECONDS: Final = 10.0
+RAPID_SECONDS: Final = 0.4
+LINES_SECONDS: Final = 3.0
+"""How long a line may take from the process to here."""
+
+POLL_SECONDS: Final = 0.1
+
+
+class WentWrong(Exception):
+    """Raised when a scene cannot go on; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One scene: its name, what it shows in one sentence, and its play."""
+
+    name: str
+    shows: str
+    play: Callable[["Act"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a scene came out.
+
+    Attributes:
+      faults: what went wrong, one line each; empty if it came out right.
+      note: what is worth telling besides.
+      sent, replies: messages of people and of bots.
+      figures: of the scene, as `figures.measure` takes them.
+      outage: whether a server was away, so that times are no measure.
+    """
+
+    name: str
+    faults: tuple[str, ...]
+    note: str
+    sent: int
+    replies: int
+    figures: Figures
+    outage: bool
+
+
+class Act:
+    """A scene being played: what its play does, and what it expects."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.faults: list[str] = []
+        self.note = ""
+        self.sent = 0
+        self.outage = False
+        self._chats: dict[str, Chat] = {}
+        self._old: dict[str, int] = {}
+        self._mark = mark(stage.connection, stage.log.mark())
+
+    # What is done
+
+    def chat(self, person: str, bot: str) -> Chat:
+        """Take up a conversation of two who have matched."""
+        chat = self.stage.app.chat(person, bot)
+        self._old[chat.match_id] = len(self.stage.app.said(chat))
+        self._chats[chat.match_id] = chat
+        return chat
+
+    def match(self, person: str, bot: str) -> Chat:
+        """Match two."""
+        chat = self.stage.app.match(person, bot)
+        self._chats[chat.match_id] = chat
+        return chat
+
+    def write(self, chat: Chat, content: str) -> None:
+        """Write as the person."""
+        self.stage.app.write(chat, content)
+        self.sent += 1
+
+    def wait_until_typing(self, chat: Chat) -> None:
+        """Wait until the bot types its answer to what was written in this scene."""
+        typing = f"✍️ Saisie en cours (match {chat.match_id}"
+        if not self.stage.log.wait(_says(typing), self._mark.line, self.stage.patience):
+            raise WentWrong(f"{chat.bot} never typed")
+
+    def kill_redis(self) -> float:
+        """Kill Redis; return the moment."""
+        self.outage = True
+        self.stage.redis.kill()
+        self.stage.screen.say("Redis is killed, and what it held is gone.", "bold red")
+        return time.monotonic()
+
+    def start_redis(self) -> float:
+        """Start Redis, empty; return the moment."""
+        self.stage.redis.start()
+        self.stage.screen.say("Redis is back, empty.", "bold green")
+        return time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until nothing is owed any more in the scene's conversations."""
+        deadline = time.monotonic() + self.stage.patience
+        while unfinished := self._unfinished():
+            if time.monotonic() > deadline:
+                raise WentWrong(f"after {self.stage.patience:.0f} s there is still {', '.join(unfinished)}")
+            self.stage.pause(POLL_SECONDS)
+
+    # What is expected
+
+    def expect_lines(self, *wanted: str) -> None:
+        """Expect lines of the scheduler that begin with these words, in this order."""
+
+        def all_there(lines: Sequence[LogLine]) -> bool:
+            return self._missing(lines, wanted) is None
+
+        if not self.stage.log.wait(all_there, self._mark.line, LINES_SECONDS):
+            missing = self._missing(self.stage.log.since(self._mark.line), wanted)
+            self.faults.append(f"no line, or not in its place: {missing}")
+
+    def expect_replies(self, chat: Chat, number: int) -> None:
+        """Expect so many messages of the bot in this scene."""
+        found = sum(said.from_bot for said in self._new(chat))
+        if found != number:
+            self.faults.append(f"{chat.bot} wrote {found} times to {chat.person}, not {number}")
+
+    def result(self, name: str) -> Result:
+        """Add what must hold of every conversation, and sum up."""
+        self.faults += audit_all(self.stage)
+        lines = self.stage.log.since(self._mark.line)
+        return Result(
+            name,
+            tuple(self.faults),
+            self.note,
+            self.sent,
+            sum(said.from_bot for chat in self._chats.values() for said in self._new(chat)),
+            measure(self.stage.connection, self._mark, lines, self.stage.settings),
+            self.outage,
+        )
+
+    def _new(self, chat: Chat) -> list[Said]:
+        return self.stage.app.said(chat)[self._old.get(chat.match_id, 0) :]
+
+    def _missing(self, lines: Iterable[LogLine], wanted: Sequence[str]) -> str | None:
+        return first_missing([line for line in lines if line.process == "scheduler"], wanted)
+
+    def _unfinished(self) -> list[str]:
+        rows = self.stage.connection.execute(
+            "SELECT coalesce(t.state, 'not grouped'), count(*)"
+            " FROM bridge.events e LEFT JOIN bridge.turns t ON t.id = e.turn_id"
+            " WHERE e.match_id = ANY (%s::uuid[]) AND (t.id IS NULL OR t.due_at IS NOT NULL) GROUP BY 1",
+            (list(self._chats),),
+        )
+        return [f"{count} {state}" for state, count in rows]
+
+
+def audit(said: Sequence[Said], whose: str) -> list[str]:
+    """Check one conversation by the app's rows alone: everything is answered, and nothing twice."""
+    faults = []
+    if said and not said[-1].from_bot:
+        faults.append(f"{whose}: the last message has no answer")
+    if any(one.from_bot and other.from_bot for one, other in zip(said, said[1:], strict=False)):
+        faults.append(f"{whose}: two answers in a row")
+    return faults
+
+
+def audit_all(stage: Stage) -> list[str]:
+    """Check every conversation: by the app's rows, and that each answer of the bridge's rows stands there."""
+    faults = []
+    for chat in stage.app.chats():
+        faults += audit(stage.app.said(chat), f"{chat.person} and {chat.bot}")
+    [[number]] = stage.connection.execute(
+        "SELECT count(*) FROM messages m JOIN profiles p ON p.id = m.sender_id AND NOT p.is_bot"
+        " LEFT JOIN bridge.events e ON e.message_id = m.id"
+        " LEFT JOIN bridge.turns t ON t.id = e.turn_id AND t.state = 'answered'"
+        " LEFT JOIN messages r ON r.id = t.reply_message_id AND r.match_id = m.match_id"
+        " WHERE r.id IS NULL"
+    )
+    return [*faults, f"messages without an answer: {number}"] if number else faults
+
+
+def perform(scenes: Iterable[Scene], stage: Stage) -> list[Result]:
+    """Play scenes, one after the other, and show how each came out.
+
+    Raises:
+      BridgeError: the stage broke down.
+    """
+    results = []
+    for number, scene in enumerate(scenes, 1):
+        stage.screen.scene(number, scene.name, scene.shows)
+        act = Act(stage)
+        try:
+            scene.play(act)
+        except WentWrong as error:
+            act.faults.append(str(error))
+        result = act.result(scene.name)
+        stage.screen.verdict(result.name, result.faults, result.note)
+        results.append(result)
+    return results
+
+
+def _says(beginning: str) -> Callable[[Sequence[LogLine]], bool]:
+    return lambda lines: any(line.text.startswith(beginning) for line in lines)
+
+
+# --- The plays -----------------------------------------------------------------------------------
+
+
+def _one_message(act: Act) -> None:
+    chat = act.chat("Léa", "Camille")
+    act.write(chat, "test")
+    act.settle()
+    act.expect_lines(
+        "📨 Notification reçue (pid=",
+        "Payload: {",
+        f"Match ID: {chat.match_id}",
+        f"⏰ Nouveau message, démarrage timer {act.stage.settings.grouping_delay:g}s",
+        "📦 Grouping: 1 messages",
+        "✅ Message poussé dans queue",
+    )
+    act.expect_replies(chat, 1)
+
+
+def _burst(act: Act) -> None:
+    chat = act.chat("Hugo", "Camille")
+    for text in ("salut", "ça va ?", "tu fais quoi ce soir ?"):
+        act.write(chat, text)
+        act.stage.pause(min(RAPID_SECONDS, act.stage.settings.grouping_delay / 5))
+    act.settle()
+    act.expect_lines(
+        "⏰ Nouveau message, démarrage timer",
+        "🔄 Grouping: +1 message (2 total)",
+        "🔄 Grouping: +1 message (3 total)",
+        "📦 Grouping: 3 messages",
+        "✅ Message poussé dans queue",
+    )
+    act.expect_replies(chat, 1)
+
+
+def _while_typing(act: Act) -> None:
+    chat = act.chat("Karim", "Camille")
+    act.write(chat, "coucou Camille, tu aimes la musique ?")
+    act.wait_until_typing(chat)
+    act.write(chat, "et tu pars où en vacances ?")
+    act.settle()
+    act.expect_lines("📦 Grouping: 1 messages", "⏰ Nouveau message", "📦 Grouping: 1 messages")
+    act.expect_replies(chat, 1)
+
+
+def _new_match(act: Act) -> None:
+    chat = act.match("Inès", "Paul")
+    act.settle()
+    act.expect_lines(
+        "🔍 Nouveau match détecté", f"💬 Initiation pour match {chat.match_id}", "✅ Message poussé dans queue"
+    )
+    act.expect_replies(chat, 1)
+
+
+def _without_redis(act: Act) -> None:
+    lea, hugo = act.chat("Léa", "Camille"), act.chat("Hugo", "Camille")
+    act.write(lea, "au fait, tu aimes voyager ?")
+    act.wait_until_typing(lea)
+    killed = act.kill_redis()
+    act.stage.pause(1)
+    act.write(hugo, "je sors du cinéma")
+    act.write(lea, "moi j'adore le Japon")
+    act.stage.pause(RAPID_SECONDS)
+    act.write(hugo, "tu as vu un bon film ?")
+    # Long enough for a push to fall due, whatever the delays.
+    outage = max(OUTAGE_SECONDS, act.stage.settings.grouping_delay + OUTAGE_SECONDS / 2)
+    act.stage.pause(killed + outage - time.monotonic())
+    back = act.start_redis()
+    act.settle()
+    act.note = f"{outage:g} s without Redis, all answered {time.monotonic() - back:.0f} s after it was back"
+    act.expect_lines("⚠️ Tentative 1/", "🔄 Reconnexion Redis...", "✅ Reconnexion Redis réussie")
+
+
+SCENES: Final = (
+    Scene("One message", 'One "test", as in the guide: noticed, grouped, pushed and answered once.', _one_message),
+    Scene("A burst", "Three rapid messages are one group and get one reply.", _burst),
+    Scene(
+        "While the bot types",
+        "A message arrives while Camille types: she drops her draft and answers both at once.",
+        _while_typing,
+    ),
+    Scene("A new match", "After a match Paul writes first, once.", _new_match),
+    Scene(
+        "Redis away",
+        "Redis is killed in mid-conversation and comes back empty: nothing is lost, nothing doubled.",
+        _without_redis,
+    ),
+)

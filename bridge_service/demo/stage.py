@@ -1,0 +1,180 @@
+"""What the scenes are played on: a PostgreSQL and a Redis, the app's tables and people, the bridge, its processes."""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from bridge_service.database import Connection
+from bridge_service.demo.app import App
+from bridge_service.demo.log import Log, LogLine, first_missing
+from bridge_service.demo.processes import Processes
+from bridge_service.demo.screen import Screen
+from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.errors import BridgeError
+from bridge_service.migrate import migrate
+from bridge_service.settings import Settings
+
+READY_SECONDS: Final = 60.0
+SLACK_SECONDS: Final = 25.0
+"""How long a conversation may take beyond its own delays: a lost push is made again after 10 to 20 s."""
+
+_LONG_REPLY_CHARACTERS: Final = 400
+_LONGEST_TYPING_SECONDS: Final = 120.0
+
+DEFAULTS: Final = {
+    "GROUPING_DELAY": "3",
+    "TEST_MODE": "true",
+    "INITIATION_DELAY_MIN": "0",
+    "INITIATION_DELAY_MAX": "3",
+    "THINKING_DELAY_MIN": "0.5",
+    "THINKING_DELAY_MAX": "1.5",
+    "TYPING_SPEED_CPS": "25",
+}
+"""Shorter delays than in production; what the environment says wins."""
+
+# People who matched before the bridge came, so that they may write first; the scenes make the other matches.
+_OLD_MATCHES: Final = (("Léa", "Camille"), ("Hugo", "Camille"), ("Karim", "Camille"), ("Inès", "Camille"))
+_READY: Final = {
+    "scheduler": ("✅ Connecté à PostgreSQL", "✅ Connecté à Redis", "👂 Démarrage écoute", "✅ Écoute active"),
+    "worker": ("✅ Connecté à PostgreSQL",),
+}
+
+
+class StageFailed(BridgeError):
+    """The processes did not get ready, or ended in the middle of the play."""
+
+
+def environment(environ: Mapping[str, str], database_url: str, redis_url: str) -> dict[str, str]:
+    """Return what the processes find: the demo's servers, lines that it can read, and delays that fit a demo."""
+    defaults = {name: default for name, default in DEFAULTS.items() if not environ.get(name, "").strip()}
+    own = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "LOG_LEVEL": "INFO", "LOG_FORMAT": "text"}
+    # Redis is killed and looked at, so the queue has to be there; empty counts as unset.
+    unset = dict.fromkeys(("POSTGRES_CONNECTION_STRING", "BROKER_URL", "HEALTH_PORT"), "")
+    return {**environ, **defaults, **own, **unset}
+
+
+class Stage:
+    """Everything that has to run, set up by `open` and taken down when the block is left.
+
+    Raises:
+      ConfigurationError: a variable of the environment is wrong; raised before anything is started.
+    """
+
+    def __init__(self, environ: Mapping[str, str], screen: Screen) -> None:
+        self.screen = screen
+        self.log = Log()
+        self.connection: Connection
+        self.app: App
+        self._stack = ExitStack()
+        folder = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bridge-demo-", ignore_cleanup_errors=True))
+        )
+        self.postgres = PostgresServer(folder / "postgres")
+        self.redis = RedisServer(folder / "redis")
+        # The processes may call the bridge's functions and nothing else, as is advised for production.
+        environ = environment(environ, self.postgres.url("app", user="bridge"), self.redis.url())
+        try:
+            self.settings = Settings.from_environ(environ)
+        except BaseException:
+            self._stack.close()
+            raise
+        self.processes = Processes(environ, folder / "lines.log", self._on_line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def open(self) -> None:
+        """Start the servers and the processes, and make the app's tables.
+
+        Raises:
+          ServersMissing, ServerFailed: a server is not to be had, or does not start.
+          BridgeError: the tables could not be made.
+        """
+        self.screen.say("Starting PostgreSQL and Redis ...")
+        for server in (self.postgres, self.redis):
+            self._stack.callback(server.stop)
+            server.start()
+        self.screen.say(f"  PostgreSQL  {self.postgres.url('app')}")
+        self.screen.say(f"  Redis       {self.redis.url()}")
+        self._make_app()
+        self.screen.say("Running the Procfile's processes ...")
+        self._stack.callback(self.processes.stop)
+        self.processes.start()
+        self.connection = self._connect()
+        self._stack.callback(self.connection.close)
+        watching = self._connect()
+        self._stack.callback(watching.close)
+        self.app = App(self.connection, watching, self.screen)
+        self._stack.callback(self.app.stop)
+        self.app.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait for the first lines of every process.
+
+        Raises:
+          StageFailed: they did not come.
+        """
+
+        def ready(lines: Sequence[LogLine]) -> bool:
+            return not self.processes.running or all(
+                first_missing([line for line in lines if line.process == process], wanted) is None
+                for process, wanted in _READY.items()
+            )
+
+        if not self.log.wait(ready, 0, READY_SECONDS):
+            raise StageFailed(f"the processes were not ready after {READY_SECONDS:g} s")
+        self.check()
+        self.processes.remember()
+
+    def check(self) -> None:
+        """Raise StageFailed if the processes have ended."""
+        if not self.processes.running:
+            raise StageFailed("a process has ended, and with it the others; its last lines say why")
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+        self.check()
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which every conversation has come to rest, if nothing is lost."""
+        settings = self.settings
+        speed = settings.typing_speed_cps
+        typing = min(_LONGEST_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
+        waiting = max(settings.grouping_delay, settings.initiation_delay_max)
+        return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
+
+    def _make_app(self) -> None:
+        sql = Path(__file__).parent
+        server = Connection(self.postgres.url(), application="bridge demo")
+        server.execute("CREATE DATABASE app")
+        server.execute("CREATE ROLE bridge LOGIN")
+        server.close()
+        app = self._connect()
+        for file in ("app.sql", "people.sql"):
+            app.execute((sql / file).read_text(encoding="utf-8"))
+        for person, bot in _OLD_MATCHES:
+            app.execute(
+                "INSERT INTO matches (user1_id, user2_id) SELECT p.id, b.id FROM profiles p, profiles b"
+                " WHERE p.first_name = %s AND b.first_name = %s",
+                (person, bot),
+            )
+        app.close()
+        migrate(self.postgres.url("app"), runtime_role="bridge")
+
+    def _connect(self) -> Connection:
+        return Connection(self.postgres.url("app"), application="bridge demo")
+
+    def _on_line(self, line: LogLine) -> None:
+        self.log.add(line)
+        self.screen.line(line)

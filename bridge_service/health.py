@@ -1,0 +1,227 @@
+"""The port on which scheduler and worker tell whether they live, whether they are ready, and their numbers.
+
+Three fixed paths for a platform's probes and for Prometheus. The answers are fixed words: no version, no host, no
+figure of anybody. Liveness asks the process's own loops and nothing else, or an outage of PostgreSQL would restart
+every process in the middle of it.
+"""
+
+import http.server
+import logging
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Final, Generic, TypeVar
+
+from dramatiq.errors import ConnectionClosed
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from bridge_service.broker import WaitingBroker, redis_call
+from bridge_service.database import Database
+from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+
+DATABASE: Final = "database"
+SCHEMA: Final = "schema"
+REDIS: Final = "redis"
+LISTENER: Final = "listener"
+
+STUCK_SECONDS: Final = 30.0
+"""A loop that has not turned for so long stands still; every loop turns several times in it, whatever is away."""
+
+REMEMBER_SECONDS: Final = 1.0
+REBIND_SECONDS: Final = 5.0
+REQUEST_SECONDS: Final = 5.0
+
+PLAIN_TEXT: Final = "text/plain; charset=utf-8"
+
+T = TypeVar("T")
+
+_logger: Final = logging.getLogger("bridge.health")
+
+
+def alive(stuck: Sequence[str]) -> tuple[HTTPStatus, str]:
+    """Answer for /health/live: `alive`, or 503 and the loops that stand still."""
+    return _answer("alive", "stuck", stuck)
+
+
+def ready(missing: Sequence[str]) -> tuple[HTTPStatus, str]:
+    """Answer for /health/ready: `ready`, or 503 and what is missing, of the words above."""
+    return _answer("ready", "not ready", missing)
+
+
+def _answer(well: str, unwell: str, words: Sequence[str]) -> tuple[HTTPStatus, str]:
+    if not words:
+        return HTTPStatus.OK, f"{well}\n"
+    return HTTPStatus.SERVICE_UNAVAILABLE, f"{unwell}: {' '.join(words)}\n"
+
+
+def stuck_loops(ages: Mapping[str, float]) -> list[str]:
+    """Return the loops that stand still, of seconds since each of them turned; see Watchdog.ages."""
+    return sorted(loop for loop, age in ages.items() if age > STUCK_SECONDS)
+
+
+def missing_services(database: Database, broker: WaitingBroker) -> list[str]:
+    """Ask PostgreSQL and Redis, with one call each; return which of `database`, `schema` and `redis` is missing."""
+    missing = []
+    try:
+        database.call("SELECT bridge.triggers_installed()")
+    except SchemaMissing:
+        missing.append(SCHEMA)
+    except (DatabaseUnavailable, DatabaseRefused):
+        missing.append(DATABASE)
+    try:
+        redis_call(broker.client.ping)
+    except ConnectionClosed:
+        missing.append(REDIS)
+    return missing
+
+
+class Remembered(Generic[T]):
+    """A question whose answer is kept for a moment, so that many who ask at once cost as much as one.
+
+    Parameters:
+      ask: the question; what it raises is passed on, and not kept.
+      seconds: how long an answer is good.
+    """
+
+    def __init__(
+        self, ask: Callable[[], T], seconds: float = REMEMBER_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: tuple[float, T] | None = None
+
+    def __call__(self) -> T:
+        """Return the answer; whoever comes while it is being asked for waits for that one."""
+        with self._lock:
+            if self._known is None or self._clock() - self._known[0] >= self._seconds:
+                answer = self._ask()
+                self._known = self._clock(), answer
+            return self._known[1]
+
+
+class HealthServer:
+    """Serves /health/live, /health/ready and /metrics on a thread of its own, until the process ends.
+
+    A port that is taken is no reason to end a service: that is said once, and tried again until the port is free, as
+    when the process that is being replaced still drains.
+
+    Parameters:
+      host: address to listen on.
+      port: likewise.
+      live: returns the loops that stand still; must not wait for anything.
+      ready: returns what is missing; may take seconds, and is asked at most once a second.
+      registry: the numbers.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        live: Callable[[], list[str]],
+        ready: Callable[[], list[str]],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._handler = _handler(live, Remembered(ready), registry)
+        self._stopping = threading.Event()
+        self._server: _Server | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start serving; once."""
+        threading.Thread(target=self._run, name="health", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop serving; twice is harmless, and so is stopping what never started."""
+        with self._lock:
+            self._stopping.set()
+            server = self._server
+        if server is not None:
+            server.shutdown()
+
+    def _run(self) -> None:
+        server = self._bind()
+        if server is None:
+            return
+        with server:
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self._server = server
+            server.serve_forever(poll_interval=0.1)
+
+    def _bind(self) -> "_Server | None":
+        told = False
+        while not self._stopping.is_set():
+            try:
+                return _Server(self._host, self._port, self._handler)
+            except OSError as error:
+                if not told:
+                    _logger.warning(
+                        "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
+                        self._port,
+                        error.strerror,
+                    )
+                told = True
+                self._stopping.wait(REBIND_SECONDS)
+        return None
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    # Not http.server's: that one asks the DNS for its own name before it listens.
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Do nothing: the stock method prints a traceback because somebody hung up."""
+
+
+def _handler(
+    live: Callable[[], list[str]], missing: Callable[[], list[str]], registry: CollectorRegistry
+) -> type[http.server.BaseHTTPRequestHandler]:
+    def answer(path: str) -> tuple[HTTPStatus, str, bytes]:
+        if path == "/metrics":
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)
+        if path == "/health/live":
+            status, text = alive(live())
+        elif path == "/health/ready":
+            status, text = ready(missing())
+        else:
+            status, text = HTTPStatus.NOT_FOUND, "not found\n"
+        return status, PLAIN_TEXT, text.encode()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        timeout = REQUEST_SECONDS
+
+        def do_GET(self) -> None:
+            status, content_type, body = answer(self.path.partition("?")[0])
+            self.send_response_only(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def version_string(self) -> str:
+            """Keep the versions of Python and of its server out of the answers to what is not understood."""
+            return "bridge"
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is http.server's
+            """Log nothing: a probe comes every few seconds."""
+
+    return Handler

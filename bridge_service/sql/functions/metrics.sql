@@ -1,0 +1,62 @@
+-- What the whole bridge owes at this moment, for the console's page and its /metrics: asked every few seconds, so nothing
+-- here may grow with history. Finished turns are not counted, and each index of the unfinished is named by a branch of its
+-- own, for no partial index serves `state IN (...)` of several.
+--
+-- p_delay: seconds from a group's first capture to its push; only for conversations that nobody has grouped yet
+--
+-- Returns {open, queued, composing, typing, overdue, dead, inbox_open, captures, notify_queue_usage,
+--   oldest_unanswered_at, overdue_since: seconds since the epoch, or null}
+--   open, overdue: with the conversations that nobody has grouped yet, as in status
+--   inbox_open: captured events that nobody has grouped yet
+--   captures: how many times something was captured, repeats and rollbacks included
+CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    v_now      timestamptz := bridge.now();
+    v_inbox    bigint;
+    v_pending  bigint;
+    v_late     bigint;
+    v_first    timestamptz;
+    v_late_by  timestamptz;
+    v_captures bigint;
+    v_answer   jsonb;
+BEGIN
+    SELECT coalesce(sum(p.events), 0), count(*) FILTER (WHERE p.alone),
+           count(*) FILTER (WHERE p.alone AND p.due_at <= v_now), min(p.first),
+           min(p.due_at) FILTER (WHERE p.alone AND p.due_at <= v_now)
+    INTO v_inbox, v_pending, v_late, v_first, v_late_by
+    FROM (SELECT g.*, g.first + make_interval(secs => p_delay) AS due_at,
+                 g.first IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM bridge.turns w
+                     WHERE w.match_id = g.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')) AS alone
+          FROM (SELECT e.match_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
+                FROM bridge.events e
+                WHERE e.turn_id IS NULL AND e.error IS NULL
+                GROUP BY e.match_id) g) p;
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO v_captures FROM bridge.events_id_seq s;
+    WITH unfinished AS MATERIALIZED (
+        SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state = 'open'
+        UNION ALL
+        SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state = 'queued'
+        UNION ALL
+        SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state IN ('composing', 'typing'))
+    SELECT jsonb_build_object(
+        'open', v_pending + count(*) FILTER (WHERE u.state = 'open'),
+        'queued', count(*) FILTER (WHERE u.state = 'queued'),
+        'composing', count(*) FILTER (WHERE u.state = 'composing'),
+        'typing', count(*) FILTER (WHERE u.state = 'typing'),
+        'overdue', v_late + count(*) FILTER (WHERE u.due_at <= v_now),
+        'dead', (SELECT count(*) FROM bridge.turns d WHERE d.state = 'dead'),
+        'inbox_open', v_inbox,
+        'captures', v_captures,
+        'notify_queue_usage', pg_notification_queue_usage(),
+        'oldest_unanswered_at', extract(epoch FROM least(v_first, (
+            SELECT min(e.captured_at)
+            FROM unfinished o JOIN bridge.events e ON e.turn_id = o.id
+            WHERE o.kind = 'reply' AND e.kind = 'message'))),
+        'overdue_since', extract(epoch FROM least(v_late_by, min(u.due_at) FILTER (WHERE u.due_at <= v_now))))
+    INTO v_answer
+    FROM unfinished u;
+    RETURN v_answer;
+END
+$$;

@@ -1,0 +1,38 @@
+"""Many conversations at once on the real processes: the promises hold for every message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.load import ENVIRONMENT, Load, run
+
+if TYPE_CHECKING:
+    from tests.support.service import Service
+
+SHORT = {"rate": 100.0, "seconds": 6.0, "conversations": 100, "seed": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "load",
+    [
+        pytest.param(Load(**SHORT), id="one of each"),
+        pytest.param(Load(**SHORT, waiting=500), id="500 messages waiting"),
+        pytest.param(Load(**SHORT, schedulers=2), id="two schedulers"),
+        pytest.param(Load(**SHORT, workers=2), id="two workers"),
+    ],
+)
+def test_every_message_is_answered_once_in_order_and_in_time(
+    service: Service, bridge_database: str, load: Load
+) -> None:
+    """Bursts over a hundred conversations, late commits, rollbacks and first words among them, break no promise."""
+    service.environment.update(ENVIRONMENT)
+
+    ledger = run(load, service, bridge_database)
+
+    assert ledger.faults == 0, ledger
+    assert ledger.sent > load.waiting + 400
+    assert ledger.openers > 0
+    assert service.lines(" (ERROR|CRITICAL) ") == []

@@ -1,0 +1,256 @@
+"""How the processes start and end: wrong settings, absent servers, signals, and lines for machines."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.migrate import migrate
+from tests.conftest import DEMO_FOLDER, QUICK as QUICK_DISK
+from tests.support.app import App
+from tests.support.databases import execute
+from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import redis
+
+    from tests.support.service import ServiceProcess
+
+EX_CONFIG = 78
+STOP_SECONDS = 8.0
+"""What the contract promises from SIGTERM to the end."""
+
+SECRET = "s3cretvalue"
+
+
+@pytest.fixture
+def mortal_redis(service: Service, servers_folder: Path) -> Iterator[RedisServer]:
+    """Give a Redis that does not run yet and that the test may kill, and make the service use it."""
+    server = RedisServer(servers_folder / "mortal_redis")
+    service.environment["REDIS_URL"] = server.url()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("role", ["scheduler", "worker"])
+def test_a_wrong_environment_ends_with_78_and_one_line_a_variable(role: str) -> None:
+    """Every wrong variable is named once, with what to write instead; no value is shown, and nothing else is done."""
+    wrong = {
+        "REDIS_URL": f"http://user:{SECRET}@127.0.0.1:6379",
+        "GROUPING_DELAY": f"quinze {SECRET}",
+        "INITIATION_DELAY_MIN": "9",
+        "INITIATION_DELAY_MAX": "8",
+        "RESPONDER": "no.such.module:reply",
+        "LOG_LEVEL": SECRET,
+        "TEST_MODE": SECRET,
+    }
+    with Service(wrong) as service:
+        process = service.start_scheduler() if role == "scheduler" else service.start_worker(processes=2)
+
+        assert process.wait() == EX_CONFIG
+        told = service.texts("Erreur fatale")
+        names = [line.removeprefix("❌ Erreur fatale: ").partition(":")[0] for line in told]
+        # DATABASE_URL is not set at all.
+        assert sorted(names) == sorted({"DATABASE_URL", *wrong} - {"INITIATION_DELAY_MAX"})
+        assert all(len(line) > len("❌ Erreur fatale: : ") + 20 for line in told)
+        assert not service.lines(SECRET)
+        assert not service.lines("Traceback")
+
+
+@pytest.mark.parametrize("role", ["scheduler", "worker"])
+def test_empty_counts_as_unset(service: Service, role: str) -> None:
+    """A platform that sets every variable to nothing gets the defaults, and the missing ones named."""
+    service.environment.update(dict.fromkeys([*QUICK, "REDIS_URL", "BROKER_URL", "HEALTH_PORT"], ""))
+    process = service.start_scheduler() if role == "scheduler" else service.start_worker()
+
+    assert process.wait() == EX_CONFIG
+    assert [line.partition(" not set")[0] for line in service.texts("fatale")] == ["❌ Erreur fatale: REDIS_URL:"]
+
+
+@pytest.mark.slow
+def test_postgresql_absent_at_the_start_is_waited_for(
+    servers_folder: Path, redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    """Both processes say that they wait for PostgreSQL and then for the schema, and go on by themselves."""
+    del redis_client
+    server = PostgresServer(servers_folder / "late_postgres", QUICK_DISK)
+    environment = {"DATABASE_URL": server.url(), "REDIS_URL": redis_server.url(), **QUICK}
+    with Service(environment) as service:
+        processes = service.start_scheduler(), service.start_worker()
+        for process in processes:
+            waiting = "En attente de PostgreSQL: .*(refused|no answer)"
+            service.wait_for_line(waiting, count=2, process=process)
+        with server:
+            for process in processes:
+                service.wait_for_line("Connecté à PostgreSQL", process=process)
+                service.wait_for_line("Schéma bridge absent", process=process)
+            for file in ("app.sql", "people.sql"):
+                execute(server.url(), (DEMO_FOLDER / file).read_text(encoding="utf-8"))
+            migrate(server.url())
+            service.wait_until_ready(processes[0])
+            with closing(App(server.url())) as app:
+                match = app.old_match()
+                app.write(match, "enfin")
+                app.wait_for_replies(match, "enfin")
+            assert service.stop(STOP_SECONDS) == [0, 0]
+    for process in processes:
+        assert_at_most_once_a_second(service, "En attente de PostgreSQL", process)
+        assert_at_most_once_a_second(service, "Schéma bridge absent", process)
+
+
+def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mortal_redis: RedisServer) -> None:
+    """Both processes say that they wait for Redis, and go on by themselves when it comes."""
+    scheduler, worker = service.start_scheduler(), service.start_worker()
+    match = app.old_match()
+    app.write(match, "enfin")
+    service.wait_for_line("En attente de Redis: .*refused", count=2, process=scheduler)
+    service.wait_for_line("Connexion Redis perdue, en attente: .*refused", count=2, process=worker)
+
+    mortal_redis.start()
+    app.wait_for_replies(match, "enfin")
+
+    assert service.texts("Connecté à Redis", process=scheduler) == ["✅ Connecté à Redis"]
+    assert service.texts("Connecté à Redis", process=worker) == ["✅ Connecté à Redis"]
+    for process in (scheduler, worker):
+        assert_at_most_once_a_second(service, "Redis.*refused", process)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_processes_that_wait(service: Service, servers_folder: Path) -> None:
+    """While neither server is there a stop is as good as any other."""
+    service.environment["DATABASE_URL"] = PostgresServer(servers_folder / "absent").url()
+    service.environment["REDIS_URL"] = RedisServer(servers_folder / "absent").url()
+    service.start_scheduler()
+    service.start_worker(processes=2)
+    service.wait_for_line("En attente de PostgreSQL", count=3)
+
+    assert service.stop(STOP_SECONDS) == [0, 0]
+    assert not service.lines("CRITICAL|Traceback")
+
+
+def test_sigterm_ends_idle_processes(service: Service) -> None:
+    """With nothing to do both end at once, in order, and say so."""
+    service.up()
+
+    assert service.stop(STOP_SECONDS) == [0, 0]
+    assert service.texts("Arrêt terminé") == ["🛑 Arrêt terminé"] * 2
+    assert not service.lines("CRITICAL|Traceback")
+
+
+@pytest.mark.slow
+def test_sigterm_ends_busy_processes_in_time(service: Service, app: App) -> None:
+    """A turn whose responder does not return is given back, and the next worker answers it without waiting for a lease."""
+    service.environment["RESPONDER"] = "tests.support.responders:stuck"
+    service.up()
+    match = app.old_match()
+    app.write(match, "longue histoire")
+    service.wait_for_line("en préparation")
+
+    assert service.stop(STOP_SECONDS) == [0, 0]
+    assert not service.lines("CRITICAL|Traceback")
+    assert app.rows("SELECT state, token, takeovers FROM bridge.turns") == [("composing", None, 0)]
+
+    service.environment["RESPONDER"] = "echo"
+    service.up()
+    app.wait_for_replies(match, "longue histoire", timeout=5)
+
+
+@pytest.mark.slow
+def test_sigterm_with_redis_dead(service: Service, app: App, mortal_redis: RedisServer) -> None:
+    """Processes in the middle of their attempts on a dead Redis end in time, and the push is made by the next ones."""
+    mortal_redis.start()
+    service.up()
+    match = app.old_match()
+    mortal_redis.kill()
+    app.write(match, "plus tard")
+    service.wait_for_line("Tentative 1/3")
+    service.wait_for_line("Connexion Redis perdue, en attente")
+
+    assert service.stop(STOP_SECONDS) == [0, 0]
+    assert not service.lines("CRITICAL|Traceback")
+
+    mortal_redis.start()
+    service.up()
+    app.wait_for_replies(match, "plus tard", timeout=25)  # pushed again when the first push is believed lost
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_everyone_twice_is_one_order(service: Service, app: App, number: signal.Signals) -> None:
+    """Platforms and terminals signal parent and children, and again; the turn under way is still finished."""
+    service.environment["RESPONDER"] = "tests.support.responders:brief"
+    scheduler = service.start_scheduler()
+    worker = service.start_worker(processes=2)
+    service.wait_until_ready(scheduler)
+    service.wait_for_line("Connecté à Redis", count=2, process=worker)
+    match = app.old_match()
+    app.write(match, "au revoir")
+    service.wait_for_line("en préparation")
+
+    for _ in range(2):
+        for process in (scheduler, worker):
+            process.signal_all(number)
+    service.wait_for_line("Arrêt demandé", count=3)
+    for process in (scheduler, worker):
+        process.signal_all(number)
+
+    assert [process.wait(STOP_SECONDS) for process in (scheduler, worker)] == [0, 0]
+    assert app.said(match) == ["au revoir"]
+    assert not service.lines("CRITICAL|Traceback")
+
+
+def test_json_lines(service: Service, app: App) -> None:
+    """In JSON format every line of scheduler and worker is one object with time, level, logger and event."""
+    service.environment["LOG_FORMAT"] = "json"
+    scheduler, worker = service.start_scheduler(), service.start_worker(processes=2)
+    service.wait_for_line("listen_active", process=scheduler)
+    service.wait_for_line("redis_connected", count=2, process=worker)
+    match = app.old_match()
+    app.write(match, "secret de famille")
+    app.rows("NOTIFY bot_events, 'secret de famille'")
+    app.wait_for_replies(match, "secret de famille")
+    service.wait_for_line("reply_delivered")
+    assert service.stop(STOP_SECONDS) == [0, 0]
+
+    records = [json.loads(line.raw) for line in service.lines() if "[dramatiq.MainProcess]" not in line.raw]
+    for record in records:
+        assert record.keys() >= {"ts", "level", "logger", "event"}, record
+        assert datetime.fromisoformat(record["ts"]).tzinfo is not None
+    events = {record["event"]: record for record in records}
+    assert events.keys() >= {"process_started", "message_grouped", "notification_rejected", "turn_pushed", "stopped"}
+    assert events["reply_delivered"]["match_id"] == match
+    assert events["reply_delivered"]["turn_id"] == app.value("SELECT id FROM bridge.turns")
+    assert not service.lines("secret de famille")
+
+
+def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, app: App) -> None:
+    """A worker whose child is killed ends as a whole, so that the platform starts another one; the turn comes back."""
+    service.environment["RESPONDER"] = "tests.support.responders:brief"
+    service.up()
+    [worker] = service.processes[1:]
+    match = app.old_match()
+    app.write(match, "revenant")
+    service.wait_for_line("en préparation")
+    [child] = worker.children()
+    child.kill()
+
+    assert worker.wait() != 0
+    service.processes.remove(worker)
+    service.start_worker()
+    app.wait_for_replies(match, "revenant", timeout=25)  # a lease and a sweep
+
+
+def assert_at_most_once_a_second(service: Service, pattern: str, process: ServiceProcess) -> None:
+    """Check that a line is not repeated faster than once a second."""
+    told = [datetime.fromisoformat(line.raw.split(" ")[0]) for line in service.lines(pattern, process=process)]
+    gaps = [(later - earlier).total_seconds() for earlier, later in zip(told, told[1:], strict=False)]
+    assert all(gap > 0.9 for gap in gaps), gaps

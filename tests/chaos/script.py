@@ -1,0 +1,137 @@
+"""What people do in a run: who meets whom, who writes what when. Pure, and the same for the same seed.
+
+The shapes are those that races are made of: bursts of one to four messages, first words at the moment of the opener,
+messages just when a group closes or a reply is delivered, transactions that stay open, that are rolled back, that write
+in two conversations, and two devices that write at the same time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+BOTS: Final = 20
+PEOPLE: Final = 200
+CONVERSATIONS_AT_ONCE: Final = 24
+MESSAGES_A_CONVERSATION: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A conversation; `person` and `bot` are numbers. With `two_people` there is no bot and nobody is to answer."""
+
+    number: int
+    match_id: str
+    person: int
+    bot: int
+    two_people: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One transaction of the app.
+
+    Attributes:
+      at: seconds from the start.
+      meets: matches that it makes.
+      writes: matches in which it writes one message each, in order.
+      hold: seconds between its last INSERT and its end.
+      rolls_back: whether that end is a ROLLBACK.
+      isolation: None: the default.
+    """
+
+    at: float
+    meets: tuple[Match, ...] = ()
+    writes: tuple[Match, ...] = ()
+    hold: float = 0.0
+    rolls_back: bool = False
+    isolation: str | None = None
+
+    @property
+    def match(self) -> Match:
+        """The conversation whose other acts it has to come after."""
+        return (*self.meets, *self.writes)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How often people do what; shares from 0 to 1, seconds.
+
+    Attributes:
+      delay: GROUPING_DELAY, around which they like to write.
+      opener: from when to when after a match the bot's first word may come.
+      held, rolled_back, paired, repeatable: shares of transactions that stay open, are rolled back, write in two
+        conversations, run as REPEATABLE READ.
+      hold_seconds: how long those stay open that do.
+      races: share of messages that come just when the group closes.
+      first_words: share of matches whose person writes in the seconds of the opener.
+      silent: share of matches in which nobody ever writes, for the opener's sake.
+      two_people: share of matches without a bot.
+    """
+
+    delay: float = 1.0
+    opener: tuple[float, float] = (0.5, 3.0)
+    held: float = 0.05
+    rolled_back: float = 0.03
+    paired: float = 0.03
+    repeatable: float = 0.05
+    hold_seconds: tuple[float, float] = (0.1, 1.5)
+    races: float = 0.2
+    first_words: float = 0.6
+    silent: float = 0.05
+    two_people: float = 0.03
+
+
+def write_script(rng: random.Random, messages: int, seconds: float, habits: Habits) -> list[Act]:
+    """Write about so many messages into so many seconds; acts by time."""
+    count = max(4, messages // MESSAGES_A_CONVERSATION)
+    matches = [_match(rng, number, habits) for number in range(count)]
+    # Conversations begin one after the other, and so many are alive at a time.
+    life = seconds * min(1.0, CONVERSATIONS_AT_ONCE / count)
+    begins = [max(0.0, (seconds + life) * number / count - life) for number in range(count)]
+    acts = list(
+        itertools.chain.from_iterable(_first_acts(rng, m, at, habits) for m, at in zip(matches, begins, strict=True))
+    )
+    talkative = [m for m in matches if rng.random() >= habits.silent]
+    left = messages - sum(len(act.writes) for act in acts)
+    while left > 0:
+        match = rng.choice(talkative)
+        at = min(seconds, begins[match.number] + rng.uniform(0.1, life))
+        for act in _burst(rng, match, at, habits):
+            another = rng.choice(talkative)
+            writes = act.writes
+            if rng.random() < habits.paired and another is not match and begins[another.number] < act.at - 1:
+                writes = (*writes, another)
+            acts.append(Act(act.at, (), writes, act.hold, act.rolls_back, act.isolation))
+            left -= len(writes)
+    return sorted(acts, key=lambda act: act.at)
+
+
+def _match(rng: random.Random, number: int, habits: Habits) -> Match:
+    match_id = str(UUID(int=rng.getrandbits(128), version=4))
+    return Match(number, match_id, rng.randrange(PEOPLE), rng.randrange(BOTS), rng.random() < habits.two_people)
+
+
+def _first_acts(rng: random.Random, match: Match, at: float, habits: Habits) -> Iterator[Act]:
+    if rng.random() < 0.05:  # noqa: PLR2004 - now and then an app does both in one transaction
+        yield Act(at, (match,), (match,))
+        return
+    yield Act(at, (match,), hold=rng.uniform(*habits.hold_seconds) if rng.random() < habits.held else 0.0)
+    if rng.random() < habits.first_words:
+        soon, late = habits.opener
+        hold = rng.uniform(*habits.hold_seconds) if rng.random() < 0.5 else 0.0  # noqa: PLR2004 - half of them
+        yield Act(at + rng.uniform(soon - 0.3, late + 0.3), (), (match,), hold)
+
+
+def _burst(rng: random.Random, match: Match, at: float, habits: Habits) -> Iterator[Act]:
+    for _ in range(rng.choice((1, 1, 2, 2, 3, 4))):
+        hold = rng.uniform(*habits.hold_seconds) if rng.random() < habits.held else 0.0
+        isolation = "REPEATABLE READ" if rng.random() < habits.repeatable else None
+        yield Act(at, (), (match,), hold, rng.random() < habits.rolled_back, isolation)
+        at += habits.delay * rng.uniform(0.95, 1.05) if rng.random() < habits.races else rng.uniform(0.01, 0.4)

@@ -1,0 +1,139 @@
+"""Everything that a run stands on: the servers, the proxies before them, the app's database, the processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import psycopg2
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from bridge_service import demo
+from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.migrate import migrate
+from bridge_service.settings import VARIABLES
+from tests.chaos import crowd, responder
+from tests.chaos.crew import Command, Crew, Noise
+from tests.chaos.ports import free_port
+from tests.chaos.proxy import Proxy
+from tests.support.databases import execute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
+
+DATABASE: Final = "app"
+BRIDGE: Final = "bridge_runtime"
+"""The role of the service's processes: it may call the bridge's steps and nothing else."""
+
+APP: Final = "app_backend"
+"""The role of the people's app."""
+
+_APP_SQL: Final = Path(demo.__file__).parent / "app.sql"
+_ROLES: Final = f"""
+    CREATE ROLE {APP} LOGIN;
+    CREATE ROLE {BRIDGE} LOGIN;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON profiles, matches, messages TO {APP};
+"""
+
+_POSTGRES: Final = {
+    "max_connections": "70",
+    "superuser_reserved_connections": "5",
+    "max_notify_queue_pages": "64",  # so that a full queue is half a megabyte and not eight gigabytes
+    "checkpoint_timeout": "30s",
+}
+_REDIS: Final = {"busy-reply-threshold": "100"}
+
+_NAMES: Final = {name for variable in VARIABLES for name in (variable.name, variable.other_name)}
+
+COMMANDS: Final[dict[str, Command]] = {
+    "scheduler": (sys.executable, "-m", "schedulers"),
+    "worker": (sys.executable, "-m", "dramatiq", "bridge_service", "--processes", "2", "--threads", "8"),
+}
+
+
+class Stage:
+    """A running PostgreSQL and Redis with proxies before them, a database with the bridge, and a crew not yet started.
+
+    Parameters:
+      settings: the service's variables, but for the URLs and the responder.
+      breakage: SQL to run once the bridge is installed.
+      commands: what starts the processes.
+      logs: a folder for their lines.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str], breakage: Sequence[str], commands: Mapping[str, Command], logs: Path
+    ) -> None:
+        self._open = ExitStack()
+        enter = self._open.enter_context
+        self.folder = Path(enter(tempfile.TemporaryDirectory(prefix="bridge-chaos-")))
+        self.postgres = enter(PostgresServer(self.folder / "postgres", _POSTGRES))
+        self.redis = enter(RedisServer(self.folder / "redis", appendonly=True, settings=_REDIS))
+        self.postgres_link = enter(Proxy(free_port(), self.postgres.port))
+        self.redis_link = enter(Proxy(free_port(), self.redis.port))
+        self._install(breakage)
+        self.control = self.folder / "responder.json"
+        responder.control(self.control)
+        inherited = {name: value for name, value in os.environ.items() if name not in _NAMES}
+        self.crew = Crew(
+            commands,
+            {
+                **inherited,
+                "DATABASE_URL": f"postgresql://{BRIDGE}@127.0.0.1:{self.postgres_link.port}/{DATABASE}",
+                "REDIS_URL": f"redis://127.0.0.1:{self.redis_link.port}/0",
+                "RESPONDER": "tests.chaos.responder:reply",
+                responder.CONTROL: str(self.control),
+                "PYTHONUNBUFFERED": "1",
+                **settings,
+            },
+            Noise(logs),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _install(self, breakage: Sequence[str]) -> None:
+        execute(self.postgres.url(), f"CREATE DATABASE {DATABASE}")
+        execute(self.owner_url, _APP_SQL.read_text(encoding="utf-8") + _ROLES)
+        self.migrate()
+        for statement in breakage:
+            execute(self.owner_url, statement)
+        with self.admin() as connection:
+            crowd.settle(connection)
+
+    def migrate(self) -> None:
+        """Install the bridge, or bring it up to date."""
+        migrate(self.owner_url, runtime_role=BRIDGE)
+
+    @property
+    def owner_url(self) -> str:
+        """The address of the app's database for the superuser, past the proxy."""
+        return self.postgres.url(DATABASE)
+
+    @property
+    def app_url(self) -> str:
+        """The address of the app's database for the app, past the proxy."""
+        return self.postgres.url(DATABASE, APP)
+
+    @contextmanager
+    def admin(self) -> Iterator[Connection]:
+        """Give a superuser's connection in autocommit mode, past the proxy."""
+        options = "-c default_transaction_read_only=off"
+        with closing(psycopg2.connect(self.owner_url, connect_timeout=5, options=options)) as connection:
+            connection.autocommit = True
+            yield connection
+
+    def redis_client(self, *, password: str | None = None, timeout: float = 3.0) -> redis.Redis:
+        """Make a client of Redis, past the proxy, that tries once."""
+        return redis.Redis(port=self.redis.port, password=password, socket_timeout=timeout, retry=Retry(NoBackoff(), 0))

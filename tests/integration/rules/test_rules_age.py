@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import pytest
+
+from bridge_service.database import Connection
+from bridge_service.ledger import Ledger
+from bridge_service.store import MAX_ATTEMPTS
+from tests.support.rules import CAMILLE, HUGO, LEA, WRITE, Bridge, without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAY: Final = 86_400.0
+RETENTION_DAYS: Final = 30.0
+
+
+@pytest.fixture
+def ledger(bridge: Bridge) -> Iterator[Ledger]:
+    """Give the operator's hands."""
+    with closing(Connection(bridge.url, application="operator")) as connection:
+        yield Ledger(connection)
+
+
+def _die(bridge: Bridge, match: str) -> int:
+    """Let the responder fail at a match's turn until it is dead; return the turn."""
+    turn = bridge.pushed(match)
+    for _ in range(MAX_ATTEMPTS):
+        claim = bridge.claim(turn)
+        assert claim.outcome.name == "claimed"
+        outcome = bridge.store.fail(turn, claim.token, "ValueError", retry=0, counts=True)
+    assert outcome.name == "dead"
+    return turn
+
+
+def _dead_opener(bridge: Bridge, match: str) -> int:
+    bridge.group()
+    bridge.advance(61)
+    bridge.push()
+    turn = int(bridge.opener(match).id)
+    for _ in range(MAX_ATTEMPTS):
+        claim = bridge.claim(turn)
+        bridge.store.fail(turn, claim.token, "ValueError", retry=0, counts=True)
+    assert bridge.turn(turn).state == "dead"
+    return turn
+
+
+# Rule A1: away is not wrong
+
+
+@without(("fail", "ELSIF p_counts THEN", "ELSIF true THEN"))
+def test_A1_a_responder_that_is_away_kills_no_turn(bridge: Bridge) -> None:
+    """However often a responder was not to be had, its turn goes on and is answered when it is back."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    for _ in range(3 * MAX_ATTEMPTS):
+        claim = bridge.claim(turn)
+        outcome = bridge.store.fail(turn, claim.token, "ConnectError", retry=30, counts=False)
+        assert outcome.name == "failed"
+        bridge.advance(31)
+        assert [push.turn_id for push in bridge.push()] == [turn]
+    assert bridge.turn(turn).attempts == 0
+    claim = bridge.claim(turn)
+    assert bridge.finish(claim, pause=0).name == "answered"
+
+
+@without(("count_failure", "IF t.attempts >= p_max_attempts THEN", "IF false THEN"))
+def test_A1_a_responder_that_is_wrong_ends_its_turn(bridge: Bridge) -> None:
+    """An error that comes MAX_ATTEMPTS times makes the turn dead, and the conversation's next one goes on."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = _die(bridge, match)
+    assert bridge.turn(turn).last_error == "ValueError"
+    bridge.write(match)
+    assert bridge.deliver(bridge.typing(match)).name == "answered"
+
+
+# Rule A2: the dead try again
+
+
+@without(
+    (
+        "retry_dead",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        """UPDATE bridge.turns SET state = 'queued', due_at = bridge.now(), ended_at = NULL WHERE id = t.id;
+           RETURN jsonb_build_object('outcome', 'retried', 'turn_id', t.id);""",
+    )
+)
+@pytest.mark.parametrize("waiting", ["open", "queued"])
+def test_A2_a_dead_reply_goes_on_in_the_waiting_turn(bridge: Bridge, ledger: Ledger, waiting: str) -> None:
+    """Its messages join those that wait, and one answer covers all, in the order of their capture."""
+    match = bridge.match()
+    first = bridge.write(match)
+    dead = _die(bridge, match)
+    second = bridge.write(match)
+    bridge.group()
+    if waiting == "queued":
+        bridge.pushed(match)
+    [_, turn] = bridge.turns(match)
+    assert turn.state == waiting
+
+    decision = ledger.retry(dead)
+    assert (decision.outcome, decision.turn_id) == ("retried", turn.id)
+    assert (bridge.turn(dead).state, bridge.turn(dead).reason) == ("cancelled", "retried")
+    assert bridge.covered(turn.id) == [first, second]
+    assert ledger.retry(dead).outcome == "nothing"
+    assert bridge.deliver(bridge.typing(match) if waiting == "open" else _typing(bridge, turn.id)).name == "answered"
+
+
+def _typing(bridge: Bridge, turn: int) -> int:
+    assert bridge.finish(bridge.claim(turn)).name == "typing"
+    bridge.advance(6)
+    return turn
+
+
+@without(
+    (
+        "retry_dead",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        """SELECT w.id INTO v_waiting FROM bridge.turns w
+           WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued');""",
+    )
+)
+def test_A2_a_dead_reply_retried_while_its_waiting_turn_is_claimed_opens_a_new_one(
+    bridge: Bridge, ledger: Ledger
+) -> None:
+    """The operator waits for the claim and finds no waiting turn any more: the messages get one of their own."""
+    match = bridge.match()
+    first = bridge.write(match)
+    dead = _die(bridge, match)
+    second = bridge.write(match)
+    turn = bridge.pushed(match)
+    worker = bridge.session()
+    bridge.rows("SELECT bridge.claim(%s, %s, 15, 0)", turn, str(uuid4()), connection=worker)
+
+    retry = bridge.execute(bridge.app(), "SELECT bridge.retry_dead(%s)", dead)
+    retry.until_waiting()
+    worker.commit()
+    retry.result()
+    [_, active, waiting] = bridge.turns(match)
+    assert (active.state, waiting.state) == ("composing", "open")
+    assert (bridge.covered(active.id), bridge.covered(waiting.id)) == ([second], [first])
+    assert ledger.retry(dead).state == "cancelled"
+
+
+@without(("retry_dead", "FOR UPDATE OF e;", "FOR KEY SHARE OF e;"))
+def test_A2_a_dead_opener_waits_for_a_message_under_way_and_stays_silent(bridge: Bridge, ledger: Ledger) -> None:
+    """An opener is not revived into a match in which somebody is just writing."""
+    match = bridge.match(opener=True)
+    opener = _dead_opener(bridge, match)
+    app = bridge.session()
+    bridge.write(match, connection=app)
+    retry = bridge.execute(bridge.app(), "SELECT bridge.retry_dead(%s)", opener)
+    retry.until_waiting()
+    app.commit()
+    retry.result()
+    assert (bridge.turn(opener).state, bridge.turn(opener).reason) == ("cancelled", "message")
+    assert ledger.retry(opener).outcome == "nothing"
+
+
+@without(("retry_dead", "attempts = 0, takeovers = 0,", ""))
+def test_A2_a_dead_opener_speaks_after_all_if_nobody_wrote(bridge: Bridge, ledger: Ledger) -> None:
+    """It goes on in its own row, with its failures forgotten."""
+    match = bridge.match(opener=True)
+    opener = _dead_opener(bridge, match)
+    assert ledger.retry(opener).turn_id == opener
+    claim = bridge.claim(opener)
+    assert bridge.store.fail(opener, claim.token, "ValueError", retry=0, counts=True).name == "failed"
+    _typing(bridge, opener)
+    assert bridge.deliver(opener).name == "answered"
+    assert bridge.messages(match) == [(CAMILLE, "coucou")]
+
+
+# Rule A3: retention
+
+
+@without(("prune", "AND t.kind = 'reply' AND t.state IN ('answered', 'cancelled')", ""))
+def test_A3_retention_takes_what_is_over_and_nothing_else(bridge: Bridge) -> None:
+    """Finished replies go with their events; unfinished and dead turns and openers stay, however old."""
+    answered, dead, opened, undrawn = bridge.match(), bridge.match(HUGO), bridge.match(opener=True), bridge.match()
+    bridge.write(answered)
+    over = bridge.typing(answered)
+    assert bridge.deliver(over).name == "answered"
+    bridge.write(dead, sender=HUGO)
+    _die(bridge, dead)
+    assert bridge.deliver(bridge.typing_opener(opened)).name == "answered"
+    bridge.value("SELECT bridge.capture_match(%s, %s, %s, now())", undrawn, LEA, CAMILLE)
+    bridge.group(probability=0)
+    bridge.write(answered)
+    bridge.group()
+    before = bridge.rows("SELECT id FROM bridge.turns WHERE id <> %s ORDER BY id", over)
+    events = bridge.rows("SELECT id FROM bridge.events WHERE turn_id <> %s ORDER BY id", over)
+
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 0
+    bridge.advance((RETENTION_DAYS + 1) * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 1
+    assert bridge.rows("SELECT id FROM bridge.turns ORDER BY id") == before
+    assert bridge.rows("SELECT id FROM bridge.events ORDER BY id") == events
+
+
+@without(("prune", "LIMIT p_limit", ""))
+def test_A3_retention_goes_in_steps(bridge: Bridge) -> None:
+    """One call deletes as many turns as it is allowed to, the oldest first."""
+    turns = []
+    for _ in range(3):
+        match = bridge.match()
+        bridge.write(match)
+        turns.append(bridge.typing(match))
+        bridge.deliver(turns[-1])
+    bridge.advance((RETENTION_DAYS + 1) * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 2) == 2
+    assert bridge.rows("SELECT id FROM bridge.turns") == [(turns[2],)]
+
+
+@without(("prune", "FOR UPDATE SKIP LOCKED", "FOR UPDATE"))
+def test_A3_retention_waits_for_nobody(bridge: Bridge) -> None:
+    """A turn that somebody holds is left for the next time."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.deliver(turn)
+    bridge.advance((RETENTION_DAYS + 1) * DAY)
+    holder = bridge.session()
+    bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR SHARE", turn, connection=holder)
+    assert bridge.run(lambda store: store.prune(RETENTION_DAYS, 1000)).result_at_once() == 0
+
+
+@without(("draw", "md5(p_match::text || p_purpose)", "md5(random()::text)"))
+def test_A3_a_draw_that_is_drawn_again_falls_the_same(bridge: Bridge) -> None:
+    """A crash or a second capture never gives an opener a second chance."""
+    draws = {bridge.value("SELECT bridge.draw(%s, 'probability')", LEA) for _ in range(10)}
+    assert len(draws) == 1
+
+
+def test_A3_draws_are_spread_and_independent(bridge: Bridge) -> None:
+    """Over many matches the draws are even, and the delay does not follow from the probability."""
+    [(mean, both, smallest, largest)] = bridge.rows("""
+        WITH d AS (SELECT bridge.draw(m, 'probability') AS p, bridge.draw(m, 'delay') AS d
+                   FROM (SELECT md5(i::text)::uuid AS m FROM generate_series(1, 2000) i) s)
+        SELECT avg(p), avg((p < 0.5 AND d < 0.5)::integer), min(p), max(p) FROM d
+    """)
+    assert 0.45 < mean < 0.55
+    assert 0.2 < both < 0.3
+    assert 0 <= smallest < largest < 1
+
+
+def _import(bridge: Bridge, match: str, days: float) -> str:
+    """Write a message of so many days after the installation by the app's time, as another trigger would see it."""
+    message = str(uuid4())
+    bridge.rows("SET session_replication_role = replica")
+    bridge.rows(WRITE, message, match, LEA, "salut")
+    bridge.rows(
+        "UPDATE messages SET created_at = (SELECT installed_at FROM bridge.installation) + make_interval(secs => %s)"
+        " WHERE id = %s",
+        *(days * DAY, message),
+    )
+    bridge.rows("RESET session_replication_role")
+    return message
+
+
+@without(
+    ("capture_notified", "greatest(i.installed_at, bridge.now() -", "least(i.installed_at, bridge.now() -"),
+)
+@pytest.mark.parametrize("age", ["older than the installation", "older than half of the retention"])
+def test_A3_no_notification_captures_what_is_too_old(bridge: Bridge, age: str) -> None:
+    """A message whose turn may have been pruned is refused, and so is one that nobody promised to answer."""
+    match = bridge.match()
+    written = -0.1 if age == "older than the installation" else 1.0
+    bridge.advance((0.1 if written < 0 else 17.0) * DAY)
+    message = _import(bridge, match, written)
+    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is None
+    assert bridge.captured(message) == 0
+
+
+@without(("capture_notified", "CASE WHEN c.matched_at >= v_since THEN", "CASE WHEN true THEN"))
+def test_A3_no_notification_captures_a_match_that_is_too_old(bridge: Bridge) -> None:
+    """Matches from before the installation get no opener."""
+    match = bridge.match()
+    bridge.rows("UPDATE matches SET created_at = now() - interval '1 day'")
+    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is None
+
+
+@without(("capture_notified", "bridge.capture_message(p_message, p_match, h.sender_id, h.created_at)", "NULL"))
+def test_A3_a_notification_captures_what_is_young_enough_once(bridge: Bridge) -> None:
+    """A young message or match is captured by what the database says of it, and a second time nothing happens."""
+    bridge.advance(17 * DAY)
+    match, other = bridge.match(), bridge.match()
+    message = _import(bridge, match, 16.0)
+    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
+    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(other, message, RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(match, str(uuid4()), RETENTION_DAYS) is None
+    bridge.rows("UPDATE matches SET created_at = created_at + interval '16 days'")
+    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is not None
+    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is None
+    assert bridge.covered(bridge.pushed(match)) == [message]
+
+
+@without(("replay", "IF v_since < v_earliest THEN", "IF false THEN"))
+def test_A3_no_replay_goes_back_beyond_half_of_the_retention(bridge: Bridge, ledger: Ledger) -> None:
+    """Not even the operator gets a message answered a second time after its turn was pruned."""
+    match = bridge.match()
+    bridge.write(match)
+    assert bridge.deliver(bridge.typing(match)).name == "answered"
+    bridge.advance((RETENTION_DAYS + 1) * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 1
+    since = bridge.value("SELECT installed_at FROM bridge.installation")
+    replayed = ledger.replay(since, None, None, retention_days=RETENTION_DAYS, dry_run=False)
+    assert replayed.too_old is not None
+    assert bridge.rows("SELECT FROM bridge.events") == []

@@ -1,0 +1,26 @@
+"""Responders that take their time: RESPONDER=tests.support.responders:brief."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from bridge_service.responders import echo
+
+if TYPE_CHECKING:
+    from bridge_service.turns import Task
+
+BRIEF_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 60.0
+
+
+def brief(task: Task) -> str:
+    """Echo after a second: a turn that is under way and soon done."""
+    time.sleep(BRIEF_SECONDS)
+    return echo.reply(task)
+
+
+def stuck(task: Task) -> str:
+    """Echo after a minute: longer than any process may take to end."""
+    time.sleep(STUCK_SECONDS)
+    return echo.reply(task)
