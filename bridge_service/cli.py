@@ -174,7 +174,7 @@ def replay(
 
 @app.command()
 def demo(
-    *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes: 0 if all of them came out right.")] = False
+    *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes, 0 if all came out right.")] = False
 ) -> None:
     """Show the bridge at work on a PostgreSQL and a Redis of its own, which are gone afterwards."""
     from bridge_service.commands import demo as command

@@ -20,7 +20,7 @@ def run(environ: Mapping[str, str], *, ends: bool) -> int:
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         output.complain(f"the demo needs {' and '.join(missing)}: pip install -r requirements-demo.txt")
         return 1
-    from bridge_service.demo import show  # only now, for it imports them
+    from bridge_service.demo import show  # noqa: PLC0415 - only now, for it imports them
 
     try:
         return show.run(environ, ends=ends)

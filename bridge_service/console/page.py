@@ -40,7 +40,19 @@ _STATE_CLASSES: Final = {
     "cancelled": "soft",
     "dead": "bad",
 }
-_COLUMNS: Final = ("turn", "kind", "state", "messages", "match", "opened", "due", "ended", "attempts", "merges")
+_COLUMNS: Final = (
+    "turn",
+    "kind",
+    "state",
+    "messages",
+    "match",
+    "opened",
+    "pushed",
+    "due",
+    "ended",
+    "attempts",
+    "merges",
+)
 _NUMBERS: Final = frozenset({"turn", "messages", "attempts", "merges"})
 
 
@@ -50,6 +62,7 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
     Parameters:
       refresh: whether it loads itself anew.
     """
+    now = datetime.fromtimestamp(look.at, UTC)
     level, findings = _verdict(look)
     again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
     toggle = '<a href="/?refresh=off">Pause</a>' if refresh else '<a href="/">Resume</a>'
@@ -65,11 +78,15 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
 </head>
 <body>
 <main>
-<header><h1>Bridge</h1><small>{_moment(datetime.fromtimestamp(look.at, UTC))} UTC · {toggle}</small></header>
+<header>
+<h1>Bridge</h1>
+<span>{_service("PostgreSQL", look.postgresql)} {_service("Redis", look.redis)}</span>
+<small>{now:%Y-%m-%d %H:%M:%S} UTC · {toggle}</small>
+</header>
 <div class="verdict {level}" role="status">{_TITLES[level]}{_list(findings)}</div>
-<dl>{"".join(_cards(look))}</dl>
+{_figures(look)}
 <h2>Newest turns</h2>
-<div class="wide">{_table(turns)}</div>
+<div class="wide">{_table(turns, now)}</div>
 <footer>
 <span>Times in UTC. What people write is never shown here.</span>
 <span><a href="/metrics">metrics</a> · <a href="/health/ready">ready</a> · <a href="/health/live">live</a></span>
@@ -110,33 +127,40 @@ def _list(findings: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in findings)}</ul>" if findings else ""
 
 
-def _cards(look: Look) -> Iterator[str]:
+def _service(name: str, state: str) -> str:
+    return f'<span class="service {"good" if state == OK else "bad"}">{name} {escape(state)}</span>'
+
+
+def _figures(look: Look) -> str:
     figures = look.figures
-    if figures is not None:
-        yield _card("Open groups", figures.open)
-        yield _card("Queued", figures.queued)
-        yield _card("Composing", figures.composing)
-        yield _card("Typing", figures.typing)
-        yield _card("Due now", figures.overdue)
-        yield _card("Dead", figures.dead, "bad" if figures.dead else "")
-        oldest = figures.oldest_unanswered_at
-        yield _card("Oldest unanswered", "–" if oldest is None else _age(look.at - oldest))
-    for name, state in (("PostgreSQL", look.postgresql), ("Redis", look.redis)):
-        yield _card(name, state, "good" if state == OK else "bad")
+    if figures is None:
+        return ""
+    oldest = figures.oldest_unanswered_at
+    cards = (
+        _card("Open", figures.open),
+        _card("Queued", figures.queued),
+        _card("Composing", figures.composing),
+        _card("Typing", figures.typing),
+        _card("Overdue", figures.overdue),
+        _card("Dead", figures.dead, "bad" if figures.dead else ""),
+        _card("Oldest wait", "–" if oldest is None else _age(look.at - oldest)),
+    )
+    return f"<dl>{''.join(cards)}</dl>"
 
 
 def _card(name: str, value: object, css: str = "") -> str:
     return f'<div><dt>{name}</dt><dd class="{css}">{escape(str(value))}</dd></div>'
 
 
-def _table(turns: Sequence[Turn]) -> str:
+def _table(turns: Sequence[Turn], now: datetime) -> str:
     if not turns:
         return '<p class="none">None yet.</p>'
     head = "".join(f"<th{_class(name)}>{name}</th>" for name in _COLUMNS)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, turns))}</tbody></table>"
+    rows = "".join(_row(turn, now) for turn in turns)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _row(turn: Turn) -> str:
+def _row(turn: Turn, now: datetime) -> str:
     state = escape(turn.state) + (f" <small>{escape(turn.reason)}</small>" if turn.reason else "")
     cells = (
         str(turn.turn_id),
@@ -144,7 +168,7 @@ def _row(turn: Turn) -> str:
         f'<span class="{_STATE_CLASSES.get(turn.state, "soft")}">{state}</span>',
         str(turn.messages),
         f"<code>{escape(turn.match_id)}</code>",
-        *(_moment(each) for each in (turn.opened_at, turn.due_at, turn.ended_at)),
+        *(_moment(each, now) for each in (turn.opened_at, turn.queued_at, turn.due_at, turn.ended_at)),
         str(turn.attempts),
         str(turn.merges),
     )
@@ -155,8 +179,13 @@ def _class(column: str) -> str:
     return ' class="number"' if column in _NUMBERS else ""
 
 
-def _moment(time: datetime | None) -> str:
-    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _moment(time: datetime | None, now: datetime) -> str:
+    """Say the time of day, and the date where it is not today's."""
+    if time is None:
+        return ""
+    time = time.astimezone(UTC)
+    words = f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
+    return f'<time datetime="{time.isoformat()}">{words}</time>'
 
 
 def _age(seconds: float) -> str:

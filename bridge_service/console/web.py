@@ -90,7 +90,7 @@ def serve(app: ASGIApp, host: str, port: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
-    # After draining, uvicorn raises the signal again for whoever handled it before it; by default that kills the process.
+    # When it has drained, uvicorn raises the signal again, and by default that would kill a process that ended well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     _logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

@@ -41,7 +41,7 @@ class App:
 
     Parameters:
       connection: as the owner of the app's tables.
-      watching: the same, for the other thread.
+      watching: the same, for the other thread; `catch_up` uses it too.
     """
 
     def __init__(self, connection: Connection, watching: Connection, screen: Screen) -> None:
@@ -108,24 +108,23 @@ class App:
         )
         return [Said(*row) for row in rows]
 
+    def catch_up(self) -> None:
+        """Show what was written and is not shown yet."""
+        with self._lock:
+            rows = self._watching.execute(
+                "SELECT m.id::text, s.is_bot, s.first_name, l.first_name, m.content FROM messages m"
+                " JOIN matches c ON c.id = m.match_id JOIN profiles s ON s.id = m.sender_id"
+                " JOIN profiles l ON l.id = CASE WHEN s.id = c.user1_id THEN c.user2_id ELSE c.user1_id END"
+                " WHERE m.id <> ALL (%s::uuid[]) ORDER BY m.created_at",
+                (list(self._shown),),
+            )
+            for message_id, from_bot, speaker, listener, content in rows:
+                self._shown.add(message_id)
+                self._screen.said(speaker, listener, content or "", from_bot=from_bot)
+
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             try:
-                self._show_new()
+                self.catch_up()
             except BridgeError:
                 return  # the database has gone, and whoever works with it says so
-
-    def _show_new(self) -> None:
-        with self._lock:
-            shown = list(self._shown)
-        rows = self._watching.execute(
-            "SELECT m.id::text, s.is_bot, s.first_name, l.first_name, m.content FROM messages m"
-            " JOIN matches c ON c.id = m.match_id JOIN profiles s ON s.id = m.sender_id"
-            " JOIN profiles l ON l.id = CASE WHEN s.id = c.user1_id THEN c.user2_id ELSE c.user1_id END"
-            " WHERE m.id <> ALL (%s::uuid[]) ORDER BY m.created_at",
-            (shown,),
-        )
-        for message_id, from_bot, speaker, listener, content in rows:
-            with self._lock:
-                self._shown.add(message_id)
-            self._screen.said(speaker, listener, content or "", from_bot=from_bot)

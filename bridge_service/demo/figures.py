@@ -12,7 +12,7 @@ from bridge_service.settings import Settings
 DETECTION_SECONDS: Final = 0.5
 PUSH_SECONDS: Final = 0.05
 LATENESS_SECONDS: Final = 0.5
-"""The guide's goals for detection and push, and ours for the guide's "grouping timer respected"."""
+"""The guide's goals for detection and push; it only says that the timer is kept, so this one is ours."""
 
 _GROUPED: Final = ("⏰ Nouveau message", "🔄 Grouping: +1", "🔍 Nouveau match")
 _CLOSED: Final = ("📦 Grouping:", "💬 Initiation pour match")
@@ -36,7 +36,7 @@ class Figures:
       groups: turns that were pushed.
       detection: from an event's capture to the line that says that it was grouped.
       push: from the line that closes a group to the line that says that Redis took it.
-      lateness: that last line, after the planned time: first capture + GROUPING_DELAY, or the drawn time of a first word.
+      lateness: that last line, after the planned time: first capture + GROUPING_DELAY, or a first word's drawn time.
     """
 
     groups: int

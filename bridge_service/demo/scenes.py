@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from bridge_service.demo.app import Chat, Said
@@ -14,6 +15,12 @@ OUTAGE_SECONDS: Final = 10.0
 RAPID_SECONDS: Final = 0.4
 LINES_SECONDS: Final = 3.0
 """How long a line may take from the process to here."""
+
+LAST_LINES_SECONDS: Final = 0.15
+"""How long they mostly take: only so that the verdict stands after them."""
+
+TYPED_SECONDS: Final = 0.3
+"""How long a bot has typed when it is interrupted."""
 
 POLL_SECONDS: Final = 0.1
 
@@ -86,10 +93,11 @@ class Act:
         self.sent += 1
 
     def wait_until_typing(self, chat: Chat) -> None:
-        """Wait until the bot types its answer to what was written in this scene."""
+        """Wait until the bot is in the middle of its answer to what was written in this scene."""
         typing = f"✍️ Saisie en cours (match {chat.match_id}"
         if not self.stage.log.wait(_says(typing), self._mark.line, self.stage.patience):
             raise WentWrong(f"{chat.bot} never typed")
+        self.stage.pause(TYPED_SECONDS)
 
     def kill_redis(self) -> float:
         """Kill Redis; return the moment."""
@@ -165,7 +173,7 @@ def audit(said: Sequence[Said], whose: str) -> list[str]:
     faults = []
     if said and not said[-1].from_bot:
         faults.append(f"{whose}: the last message has no answer")
-    if any(one.from_bot and other.from_bot for one, other in zip(said, said[1:], strict=False)):
+    if any(one.from_bot and other.from_bot for one, other in pairwise(said)):
         faults.append(f"{whose}: two answers in a row")
     return faults
 
@@ -199,6 +207,8 @@ def perform(scenes: Iterable[Scene], stage: Stage) -> list[Result]:
             scene.play(act)
         except WentWrong as error:
             act.faults.append(str(error))
+        stage.pause(LAST_LINES_SECONDS)
+        stage.app.catch_up()
         result = act.result(scene.name)
         stage.screen.verdict(result.name, result.faults, result.note)
         results.append(result)

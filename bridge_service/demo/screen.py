@@ -21,7 +21,7 @@ except ImportError:  # a Python that was built without it
 
 _WIDTH_OF_A_PIPE: Final = 120
 _CLEAR_LINE: Final = "\r\x1b[2K"
-_WHO: Final = 22
+_WHO: Final = 23
 """Columns of time and process, before what is said."""
 
 _STYLES: Final = {
@@ -67,7 +67,7 @@ class Screen:
     def line(self, line: LogLine) -> None:
         """Show a process's line."""
         at = line.at.strftime("%H:%M:%S.%f")[:-3] if line.at else ""
-        shown = Text(f"{at:<13}{line.process[:9]:<9}".ljust(_WHO), "dim")
+        shown = Text(f"{at:<13}{line.process}".ljust(_WHO), "dim")
         shown.append(f"│ {escape(line.text)}", _style(line))
         self._print(shown)
 

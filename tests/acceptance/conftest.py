@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge_service.demo.servers import RedisServer
 from tests.support.app import App
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import redis
-
-    from bridge_service.demo.servers import RedisServer
 
 
 @pytest.fixture
@@ -31,3 +31,12 @@ def app(bridge_database: str) -> Iterator[App]:
     """Give the app on the service's database."""
     with closing(App(bridge_database)) as app:
         yield app
+
+
+@pytest.fixture
+def mortal_redis(service: Service, servers_folder: Path) -> Iterator[RedisServer]:
+    """Give a Redis of the test's own, not started yet, and make the service use it."""
+    server = RedisServer(servers_folder / "mortal_redis")
+    service.environment["REDIS_URL"] = server.url()
+    yield server
+    server.stop()

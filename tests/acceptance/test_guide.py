@@ -11,17 +11,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
-from bridge_service.demo.servers import RedisServer
-from tests.support.clock import advance, install_clock
+from tests.support.clock import install_clock
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    import redis
+
+    from bridge_service.demo.servers import RedisServer
     from tests.support.app import App
     from tests.support.service import ServiceProcess
 
@@ -39,24 +39,10 @@ def service(bridge_database: str, redis_server: RedisServer, redis_client: redis
         yield service
 
 
-@pytest.fixture
-def mortal_redis(service: Service, servers_folder: Path) -> Iterator[RedisServer]:
-    """Give a Redis that the test may kill, and make the service use it."""
-    with RedisServer(servers_folder / "mortal_redis") as server:
-        service.environment["REDIS_URL"] = server.url()
-        yield server
-
-
 def up(service: Service) -> ServiceProcess:
     """Start the service; return its scheduler, whose log the guide shows."""
     service.up()
     return service.processes[0]
-
-
-def pass_time(app: App, seconds: float) -> None:
-    """Let so much time pass at once, and have the scheduler look at the clock."""
-    advance(app.url, seconds)
-    app.rows("NOTIFY bridge_due")
 
 
 def assert_lines(lines: list[str], *patterns: str) -> None:
@@ -89,7 +75,7 @@ def test_the_immediate_test(service: Service, app: App) -> None:
 
     app.write(match, "test")
     service.wait_for_line("timer", process=scheduler, after=mark)
-    pass_time(app, 15)
+    app.pass_time(15)
     app.wait_for_replies(match, "test")
 
     assert_lines(
@@ -113,7 +99,7 @@ def test_1_ten_messages(service: Service, app: App) -> None:
     for match in matches:
         app.write(match, "un message")
     service.wait_for_line("timer 15s", count=10)
-    pass_time(app, 15)
+    app.pass_time(15)
     for match in matches:
         app.wait_for_replies(match, "un message")
 
@@ -128,7 +114,7 @@ def test_2_grouping(service: Service, app: App) -> None:
     for number, text in enumerate(("salut", "ça va ?", "tu fais quoi ?"), start=1):
         app.write(match, text)
         service.wait_for_line("Grouping|timer", count=number)
-    pass_time(app, 15)
+    app.pass_time(15)
     app.wait_for_replies(match, "salut\nça va ?\ntu fais quoi ?")
 
     assert service.texts("Grouping|timer|Message poussé") == [
@@ -147,7 +133,7 @@ def test_3_initiation(service: Service, app: App) -> None:
 
     match = app.match()
     service.wait_for_line("Nouveau match", process=scheduler, after=mark)
-    pass_time(app, 60)
+    app.pass_time(60)
     app.wait_for_replies(match, "bonjour")
 
     assert service.texts("Nouveau match|Initiation|Message poussé", after=mark) == [
@@ -166,7 +152,7 @@ def test_4_fifty_rapid_messages(service: Service, app: App) -> None:
     for number in range(50):
         app.write(matches[number % 5], f"message {number}")
     service.wait_for_line("timer|total", count=50)
-    pass_time(app, 15)
+    app.pass_time(15)
     for place, match in enumerate(matches):
         app.wait_for_replies(match, "\n".join(f"message {number}" for number in range(place, 50, 5)))
 
@@ -193,7 +179,7 @@ def test_the_context_keys(service: Service, app: App, redis_client: redis.Redis)
     assert datetime.fromisoformat(shown["due_at"]) == due_at
     assert redis_client.ttl(key) > (due_at - app.value("SELECT bridge.now()")).total_seconds()
 
-    pass_time(app, 15)
+    app.pass_time(15)
     app.wait_for_replies(match, "un\ndeux")
     eventually(lambda: redis_client.keys("context:*") == [])
 
@@ -201,6 +187,7 @@ def test_the_context_keys(service: Service, app: App, redis_client: redis.Redis)
 @pytest.mark.slow
 def test_a_short_cut_of_redis(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """A Redis that is back at the second attempt gives the guide's lines, and the message is answered."""
+    mortal_redis.start()
     scheduler = up(service)
     match = app.old_match()
     mark = service.mark()
@@ -208,7 +195,7 @@ def test_a_short_cut_of_redis(service: Service, app: App, mortal_redis: RedisSer
     app.write(match, "un message")
     service.wait_for_line("timer", process=scheduler, after=mark)
     mortal_redis.kill()
-    pass_time(app, 15)
+    app.pass_time(15)
     service.wait_for_line("Retry dans", process=scheduler, after=mark)
     mortal_redis.start()
     app.wait_for_replies(match, "un message")
@@ -226,6 +213,7 @@ def test_a_short_cut_of_redis(service: Service, app: App, mortal_redis: RedisSer
 @pytest.mark.slow
 def test_a_long_absence_of_redis(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """All attempts failing is told once, whatever comes in meanwhile; afterwards everything is answered by itself."""
+    mortal_redis.start()
     scheduler = up(service)
     first, second = app.old_match(), app.old_match()
     mark = service.mark()
@@ -233,7 +221,7 @@ def test_a_long_absence_of_redis(service: Service, app: App, mortal_redis: Redis
     app.write(first, "avant")
     service.wait_for_line("timer", process=scheduler, after=mark)
     mortal_redis.kill()
-    pass_time(app, 15)
+    app.pass_time(15)
     service.wait_for_line("Échec définitif", process=scheduler, after=mark)
     assert_lines(
         service.texts("Redis|Retry|Échec|Message poussé", process=scheduler, after=mark),
@@ -251,7 +239,7 @@ def test_a_long_absence_of_redis(service: Service, app: App, mortal_redis: Redis
 
     app.write(second, "pendant")
     service.wait_for_line("timer", count=2, process=scheduler, after=mark)
-    pass_time(app, 15)
+    app.pass_time(15)
     mortal_redis.start()
     app.wait_for_replies(first, "avant")
     app.wait_for_replies(second, "pendant")
@@ -267,12 +255,13 @@ def test_a_long_absence_of_redis(service: Service, app: App, mortal_redis: Redis
 def test_nothing_restarts_the_count_of_an_outage(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """An outage that lasts through several groups and probes has one ❌ line a scheduler process."""
     service.environment["REDIS_MAX_ATTEMPTS"] = "1"
+    mortal_redis.start()
     scheduler = up(service)
     mortal_redis.kill()
     for number in range(3):
         app.write(app.old_match(), f"message {number}")
         service.wait_for_line("timer", count=number + 1, process=scheduler)
-        pass_time(app, 15)
+        app.pass_time(15)
     service.wait_for_line("Échec définitif", process=scheduler)
 
     mortal_redis.start()

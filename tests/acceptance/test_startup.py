@@ -12,14 +12,14 @@ import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
-from tests.conftest import DEMO_FOLDER, QUICK as QUICK_DISK
+from tests.conftest import DEMO_FOLDER, QUICK as NO_DISK
 from tests.support.app import App
+from tests.support.clock import install_clock
 from tests.support.databases import execute
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import redis
@@ -31,15 +31,6 @@ STOP_SECONDS = 8.0
 """What the contract promises from SIGTERM to the end."""
 
 SECRET = "s3cretvalue"
-
-
-@pytest.fixture
-def mortal_redis(service: Service, servers_folder: Path) -> Iterator[RedisServer]:
-    """Give a Redis that does not run yet and that the test may kill, and make the service use it."""
-    server = RedisServer(servers_folder / "mortal_redis")
-    service.environment["REDIS_URL"] = server.url()
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize("role", ["scheduler", "worker"])
@@ -83,7 +74,7 @@ def test_postgresql_absent_at_the_start_is_waited_for(
 ) -> None:
     """Both processes say that they wait for PostgreSQL and then for the schema, and go on by themselves."""
     del redis_client
-    server = PostgresServer(servers_folder / "late_postgres", QUICK_DISK)
+    server = PostgresServer(servers_folder / "late_postgres", NO_DISK)
     environment = {"DATABASE_URL": server.url(), "REDIS_URL": redis_server.url(), **QUICK}
     with Service(environment) as service:
         processes = service.start_scheduler(), service.start_worker()
@@ -168,6 +159,7 @@ def test_sigterm_ends_busy_processes_in_time(service: Service, app: App) -> None
 @pytest.mark.slow
 def test_sigterm_with_redis_dead(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """Processes in the middle of their attempts on a dead Redis end in time, and the push is made by the next ones."""
+    install_clock(app.url)
     mortal_redis.start()
     service.up()
     match = app.old_match()
@@ -181,12 +173,12 @@ def test_sigterm_with_redis_dead(service: Service, app: App, mortal_redis: Redis
 
     mortal_redis.start()
     service.up()
-    app.wait_for_replies(match, "plus tard", timeout=25)  # pushed again when the first push is believed lost
+    app.pass_time(10)  # until the first push is believed lost
+    app.wait_for_replies(match, "plus tard")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_everyone_twice_is_one_order(service: Service, app: App, number: signal.Signals) -> None:
-    """Platforms and terminals signal parent and children, and again; the turn under way is still finished."""
+def test_sigterm_to_everyone_twice_is_one_order(service: Service, app: App) -> None:
+    """Platforms signal parent and children, and again; the turn under way is still finished."""
     service.environment["RESPONDER"] = "tests.support.responders:brief"
     scheduler = service.start_scheduler()
     worker = service.start_worker(processes=2)
@@ -198,10 +190,10 @@ def test_a_signal_to_everyone_twice_is_one_order(service: Service, app: App, num
 
     for _ in range(2):
         for process in (scheduler, worker):
-            process.signal_all(number)
+            process.signal_all(signal.SIGTERM)
     service.wait_for_line("Arrêt demandé", count=3)
     for process in (scheduler, worker):
-        process.signal_all(number)
+        process.signal_all(signal.SIGTERM)
 
     assert [process.wait(STOP_SECONDS) for process in (scheduler, worker)] == [0, 0]
     assert app.said(match) == ["au revoir"]
@@ -219,7 +211,9 @@ def test_json_lines(service: Service, app: App) -> None:
     app.rows("NOTIFY bot_events, 'secret de famille'")
     app.wait_for_replies(match, "secret de famille")
     service.wait_for_line("reply_delivered")
-    assert service.stop(STOP_SECONDS) == [0, 0]
+    for process in (scheduler, worker):
+        process.signal_all(signal.SIGINT)  # as Ctrl-C does
+    assert [process.wait(STOP_SECONDS) for process in (scheduler, worker)] == [0, 0]
 
     records = [json.loads(line.raw) for line in service.lines() if "[dramatiq.MainProcess]" not in line.raw]
     for record in records:
@@ -234,19 +228,21 @@ def test_json_lines(service: Service, app: App) -> None:
 
 def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, app: App) -> None:
     """A worker whose child is killed ends as a whole, so that the platform starts another one; the turn comes back."""
-    service.environment["RESPONDER"] = "tests.support.responders:brief"
+    install_clock(app.url)
+    service.environment["RESPONDER"] = "tests.support.responders:stuck"
     service.up()
     [worker] = service.processes[1:]
     match = app.old_match()
     app.write(match, "revenant")
     service.wait_for_line("en préparation")
-    [child] = worker.children()
-    child.kill()
+    for child in worker.children():
+        child.kill()
 
     assert worker.wait() != 0
     service.processes.remove(worker)
-    service.start_worker()
-    app.wait_for_replies(match, "revenant", timeout=25)  # a lease and a sweep
+    service.start_worker(RESPONDER="echo")
+    app.pass_time(15)  # until the lease runs out
+    app.wait_for_replies(match, "revenant")
 
 
 def assert_at_most_once_a_second(service: Service, pattern: str, process: ServiceProcess) -> None:

@@ -75,7 +75,7 @@ class Noise:
         with self._lock:
             for (_, shape, _), count in self._seconds.items():
                 most[shape] = max(most[shape], count)
-        return sorted(((count, shape) for shape, count in most.items() if count > 2), reverse=True)  # noqa: PLR2004
+        return sorted(((count, shape) for shape, count in most.items() if count > 2), reverse=True)
 
 
 class Crew:
@@ -91,7 +91,7 @@ class Crew:
         self.exits: list[Exit] = []
         self._commands = dict(commands)
         self._environment = dict(environment)
-        self._noise = noise
+        self.noise = noise
         self._posts: dict[str, ServiceProcess | None] = {}
         self._due: dict[str, float] = {}
         self._former: list[ServiceProcess] = []
@@ -180,7 +180,7 @@ class Crew:
         role = post.rstrip("+")
         self._numbers[role] += 1
         name = f"{role}.{self._numbers[role]}"
-        return ServiceProcess(name, self._commands[role], self._environment, self._noise.hear)
+        return ServiceProcess(name, self._commands[role], self._environment, self.noise.hear)
 
     def _watch(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):

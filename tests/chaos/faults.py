@@ -4,11 +4,12 @@ A fault does not know of the others: the nemesis never plays two at once whose `
 chance decides comes from the random numbers a fault is given.
 """
 
+# ruff: noqa: D101, D102 - `Fault` says what inject, again and heal do; a class without a docstring is its base on one link
+
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import threading
@@ -30,7 +31,6 @@ from tests.chaos.stage import BRIDGE, DATABASE
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
 
@@ -106,7 +106,7 @@ class RedisFault(Fault):
 
     def drop_clients(self) -> None:
         """Close every connection but our own."""
-        self.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        self.client.client_kill_filter(_type="normal", skipme=True)
 
 
 class RedisKill(RedisFault):
@@ -346,7 +346,12 @@ class RedisDoubled(RedisFault):
             for turn in range(max(1, last - 60), last + 3):
                 for step in ("compose", "deliver", "deliver", "compose"):
                     forged = f"{step}:{turn}:{self.rng.random()}"
-                    body = {"queue_name": "bot_messages", "actor_name": step, "args": [turn], "kwargs": {}}
+                    body: dict[str, Any] = {
+                        "queue_name": "bot_messages",
+                        "actor_name": step,
+                        "args": [turn],
+                        "kwargs": {},
+                    }
                     pipeline.hset(BODIES, forged, json.dumps(body))
                     pipeline.rpush(QUEUE, forged)
             pipeline.lpush(BELL, *["ring"] * 4)
@@ -414,7 +419,7 @@ class Stall(LinkFault):
         self.link.set(Weather(stalled=self.stalled))
 
     def heal(self) -> None:
-        if self.rng.random() < 0.5:  # noqa: PLR2004 - what is on its way is lost as often as it arrives
+        if self.rng.random() < 0.5:  # what is on its way is lost as often as it arrives
             self.link.cut()
         super().heal()
 
@@ -453,31 +458,31 @@ class CutMidMessage(LinkFault):
         self.link.set(Weather(limits={way: int(2 ** self.rng.uniform(0, 11))}))
 
 
-class RedisCut(Cut):  # noqa: D101
+class RedisCut(Cut):
     name, target = "redis-cut", Target.REDIS_LINK
 
 
-class RedisRefuse(Refuse):  # noqa: D101
+class RedisRefuse(Refuse):
     name, target = "redis-refuse", Target.REDIS_LINK
 
 
-class RedisStall(Stall):  # noqa: D101
+class RedisStall(Stall):
     name, target = "redis-stall", Target.REDIS_LINK
 
 
-class RedisStallAnswers(StallAnswers):  # noqa: D101
+class RedisStallAnswers(StallAnswers):
     name, target = "redis-stall-answers", Target.REDIS_LINK
 
 
-class RedisSlow(Slow):  # noqa: D101
+class RedisSlow(Slow):
     name, target = "redis-slow", Target.REDIS_LINK
 
 
-class RedisHalfClose(HalfClose):  # noqa: D101
+class RedisHalfClose(HalfClose):
     name, target = "redis-half-close", Target.REDIS_LINK
 
 
-class RedisCutMidMessage(CutMidMessage):  # noqa: D101
+class RedisCutMidMessage(CutMidMessage):
     name, target = "redis-cut-mid-message", Target.REDIS_LINK
 
 
@@ -511,31 +516,31 @@ class RedisGarbage(LinkFault):
         ))  # fmt: skip
 
 
-class PostgresCut(Cut):  # noqa: D101
+class PostgresCut(Cut):
     name, target = "postgres-cut", Target.POSTGRES_LINK
 
 
-class PostgresRefuse(Refuse):  # noqa: D101
+class PostgresRefuse(Refuse):
     name, target = "postgres-refuse", Target.POSTGRES_LINK
 
 
-class PostgresStall(Stall):  # noqa: D101
+class PostgresStall(Stall):
     name, target = "postgres-stall", Target.POSTGRES_LINK
 
 
-class PostgresStallAnswers(StallAnswers):  # noqa: D101
+class PostgresStallAnswers(StallAnswers):
     name, target = "postgres-stall-answers", Target.POSTGRES_LINK
 
 
-class PostgresSlow(Slow):  # noqa: D101
+class PostgresSlow(Slow):
     name, target = "postgres-slow", Target.POSTGRES_LINK
 
 
-class PostgresHalfClose(HalfClose):  # noqa: D101
+class PostgresHalfClose(HalfClose):
     name, target = "postgres-half-close", Target.POSTGRES_LINK
 
 
-class PostgresCutMidMessage(CutMidMessage):  # noqa: D101
+class PostgresCutMidMessage(CutMidMessage):
     name, target = "postgres-cut-mid-message", Target.POSTGRES_LINK
 
 
@@ -1004,11 +1009,11 @@ class Second(CrewFault):
             self.stage.crew.dismiss(self._post)
 
 
-class WorkerSecond(Second):  # noqa: D101
+class WorkerSecond(Second):
     name, target = "worker-second", Target.WORKER
 
 
-class SchedulerSecond(Second):  # noqa: D101
+class SchedulerSecond(Second):
     name, target = "scheduler-second", Target.SCHEDULER
 
 
@@ -1080,7 +1085,7 @@ def _kinds(of: type[Fault]) -> list[type[Fault]]:
     return found
 
 
-KINDS: Final[dict[str, type[Fault]]] = {kind.name: kind for kind in _kinds(Fault)}
+KINDS: Final[dict[str, type[Fault]]] = {kind.name: kind for kind in _kinds(Fault)}  # type: ignore[type-abstract]
 """Every kind of fault, by name."""
 
 

@@ -119,13 +119,13 @@ def _match(rng: random.Random, number: int, habits: Habits) -> Match:
 
 
 def _first_acts(rng: random.Random, match: Match, at: float, habits: Habits) -> Iterator[Act]:
-    if rng.random() < 0.05:  # noqa: PLR2004 - now and then an app does both in one transaction
+    if rng.random() < 0.05:  # now and then an app does both in one transaction
         yield Act(at, (match,), (match,))
         return
     yield Act(at, (match,), hold=rng.uniform(*habits.hold_seconds) if rng.random() < habits.held else 0.0)
     if rng.random() < habits.first_words:
         soon, late = habits.opener
-        hold = rng.uniform(*habits.hold_seconds) if rng.random() < 0.5 else 0.0  # noqa: PLR2004 - half of them
+        hold = rng.uniform(*habits.hold_seconds) if rng.random() < 0.5 else 0.0  # half of them
         yield Act(at + rng.uniform(soon - 0.3, late + 0.3), (), (match,), hold)
 
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import psycopg2
 
+from tests.support.clock import advance
 from tests.support.waiting import TIMEOUT_SECONDS, eventually
 
 if TYPE_CHECKING:
@@ -75,3 +76,8 @@ class App:
             assert self.said(match) == list(expected)
 
         eventually(check, timeout)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass at once, in a database with `install_clock`, and have the scheduler look at the clock."""
+        advance(self.url, seconds)
+        self.rows("NOTIFY bridge_due")

@@ -68,7 +68,9 @@ class ServiceProcess:
             errors="replace",
             start_new_session=True,
         )
-        self._guard = _guard(self.pid, signal.SIGTERM)  # it waits for lost servers, and would for ever if a run is killed
+        self._guard = _guard(
+            self.pid, signal.SIGTERM
+        )  # it waits for lost servers, and would for ever if a run is killed
         self._reader = Thread(target=self._read, name=f"lines of {name}", daemon=True)
         self._reader.start()
 

@@ -1,0 +1,240 @@
+"""One run, from the empty servers to the verdict."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import psycopg2
+
+from tests.chaos.checker import Pace, Recovery, Verdict, judge, recoveries
+from tests.chaos.crowd import Crowd
+from tests.chaos.faults import KINDS
+from tests.chaos.nemesis import Band, Nemesis, Rhythm, plan
+from tests.chaos.script import Habits, write_script
+from tests.chaos.stage import BRIDGE, COMMANDS, Stage
+from tests.support.ledger import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.chaos.crew import Command, Exit
+    from tests.chaos.script import Act
+
+READY_SECONDS: Final = 30.0
+CALM_SECONDS: Final = 8.0
+"""People go on writing for so long after the last fault, to see whether all is well again."""
+
+LOOK_SECONDS: Final = 0.5
+AFTERMATH_SECONDS: Final = 2.0
+"""Once everything is answered, so long is waited for an answer too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What a run does; everything that chance decides comes from `seed`.
+
+    Attributes:
+      messages: how many people write; None: as many as `rate` makes of the time that the faults take.
+      rate: messages a second.
+      faults: kinds, by name.
+      once: whether each kind comes once; otherwise as often as there is time for.
+      settle: seconds to wait, once all is healed, until everything is answered.
+      settings: variables of the service beside those that the kit needs.
+      breakage: SQL that breaks the bridge on purpose.
+      commands: what starts the processes.
+    """
+
+    seed: int
+    messages: int | None = None
+    rate: float = 15.0
+    faults: tuple[str, ...] = tuple(KINDS)
+    once: bool = False
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    habits: Habits = field(default_factory=Habits)
+    settle: float = 60.0
+    thinking: tuple[float, float] = (0.0, 0.3)
+    max_merges: int = 3
+    settings: Mapping[str, str] = field(default_factory=dict)
+    breakage: tuple[str, ...] = ()
+    commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+      unhealed: faults that could not be played or healed: the run proves less than it should.
+      hurt: errors that the app met and never should, by SQLSTATE.
+      codes: exit codes of the processes at the final SIGTERM; None: it did not end in time.
+      threads: of each role's processes, at the beginning and at the end.
+      loud: (most lines a second of one process, the line), where that is more than it should be.
+      alarming: lines that tell of a mistake in the program, with their numbers.
+    """
+
+    verdict: Verdict
+    bands: tuple[Band, ...]
+    recoveries: tuple[Recovery, ...]
+    exits: tuple[Exit, ...]
+    began: float
+    ended: float
+    unhealed: tuple[str, ...]
+    hurt: Mapping[str, int]
+    codes: Mapping[str, int | None]
+    threads: tuple[Mapping[str, Sequence[int]], Mapping[str, Sequence[int]]]
+    loud: tuple[tuple[int, str], ...]
+    alarming: Mapping[str, int]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every promise was kept."""
+        return not (self.verdict.broken or self.unhealed or self.hurt)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    phase: str
+    seconds: float
+    of_seconds: float
+    sent: int
+    answered: int
+    active: Sequence[str]
+
+
+def play(plot: Plot, logs: Path, tell: Callable[[Progress], None] = lambda _: None) -> Outcome:
+    """Play a run.
+
+    Parameters:
+      logs: a folder for the processes' lines.
+      tell: told of the progress, about twice a second.
+    """
+    rng = random.Random(plot.seed)  # noqa: S311 - chance, not secrets
+    seconds = None if plot.messages is None else plot.messages / plot.rate
+    until = None if plot.once or seconds is None else seconds - CALM_SECONDS
+    faults = plan(rng, plot.faults, until, plot.rhythm)
+    if seconds is None or plot.once:
+        seconds = max((fault.end for fault in faults), default=0.0) + CALM_SECONDS
+    messages = round(seconds * plot.rate) if plot.messages is None else plot.messages
+    script = write_script(rng, messages, seconds, plot.habits)
+    tell(Progress("starting", 0, seconds, 0, 0, ()))
+    with Stage(_settings(plot), plot.breakage, plot.commands, logs) as stage:
+        return _Run(plot, stage, script, Nemesis(stage, faults), seconds, tell).play()
+
+
+def _settings(plot: Plot) -> dict[str, str]:
+    soon, late = plot.habits.opener
+    return {
+        "GROUPING_DELAY": f"{plot.habits.delay:g}",
+        "TEST_MODE": "true",
+        "INITIATION_DELAY_MIN": f"{soon:g}",
+        "INITIATION_DELAY_MAX": f"{late:g}",
+        "THINKING_DELAY_MIN": f"{plot.thinking[0]:g}",
+        "THINKING_DELAY_MAX": f"{plot.thinking[1]:g}",
+        "TYPING_SPEED_CPS": "0",
+        "MAX_MERGES": str(plot.max_merges),
+        **plot.settings,
+    }
+
+
+class _Run:
+    def __init__(
+        self,
+        plot: Plot,
+        stage: Stage,
+        script: Sequence[Act],
+        nemesis: Nemesis,
+        seconds: float,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self._plot = plot
+        self._stage = stage
+        self._crowd = Crowd(stage.app_url, script)
+        self._nemesis = nemesis
+        self._seconds = seconds
+        self._tell = tell
+        self._pace = Pace(plot.habits.delay, plot.thinking[1], plot.max_merges)
+        self._answered = 0
+
+    def play(self) -> Outcome:
+        stage, crowd, nemesis = self._stage, self._crowd, self._nemesis
+        stage.crew.start()
+        try:
+            self._until_ready()
+            before = stage.crew.threads()
+            began = time.time()
+            crowd.start()
+            nemesis.start()
+            self._watch("running", began, lambda: crowd.busy)
+            nemesis.join()
+            stage.crew.bury()
+            self._watch("settling", began, self._unsettled(time.monotonic() + self._plot.settle))
+            time.sleep(AFTERMATH_SECONDS)
+            after = stage.crew.threads()
+        finally:
+            crowd.stop()
+            nemesis.stop()
+            codes = stage.crew.stop()
+        verdict = self._judge()
+        assert verdict is not None, "PostgreSQL is not there at the end"
+        noise = stage.crew.noise
+        return Outcome(
+            verdict=verdict,
+            bands=tuple(nemesis.bands),
+            recoveries=tuple(recoveries(nemesis.bands, verdict.waited)),
+            exits=tuple(stage.crew.exits),
+            began=began,
+            ended=time.time(),
+            unhealed=tuple(f"{band.kind}: {band.error}" for band in nemesis.bands if band.error),
+            hurt=dict(crowd.hurt),
+            codes=codes,
+            threads=(before, after),
+            loud=tuple(noise.worst()),
+            alarming=dict(noise.alarming),
+        )
+
+    def _until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            with self._stage.admin() as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FILTER (WHERE application_name LIKE '%%listener%%'),"
+                    " count(*) FILTER (WHERE application_name LIKE '%%worker%%')"
+                    " FROM pg_stat_activity WHERE usename = %s",
+                    (BRIDGE,),
+                )
+                [(listeners, workers)] = cursor.fetchall()
+            if listeners >= 1 and workers >= 2:
+                time.sleep(1)
+                return
+            time.sleep(0.1)
+
+    def _watch(self, phase: str, began: float, goes_on: Callable[[], bool]) -> None:
+        while goes_on():
+            sent, seconds = len(self._crowd.sent), time.time() - began
+            self._tell(Progress(phase, seconds, self._seconds, sent, self._answered, self._nemesis.active))
+            time.sleep(LOOK_SECONDS)
+
+    def _unsettled(self, deadline: float) -> Callable[[], bool]:
+        def unsettled() -> bool:
+            verdict = self._judge()
+            if verdict is not None:
+                self._answered = verdict.sent - verdict.lost
+            return (verdict is None or verdict.lost > 0) and time.monotonic() < deadline
+
+        return unsettled
+
+    def _judge(self) -> Verdict | None:
+        """Judge what stands in the table now; None if PostgreSQL is not there."""
+        try:
+            with self._stage.admin() as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT id::text, match_id::text, content, created_at FROM messages")
+                rows = [Message(*row) for row in cursor.fetchall()]
+        except psycopg2.Error:
+            return None
+        return judge(rows, self._crowd.sent, self._crowd.met, self._pace, self._nemesis.bands)
