@@ -8,7 +8,7 @@ from dramatiq import Broker
 from dramatiq.errors import Retry
 
 from bridge_service.broker import QUEUE_NAME
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import BridgeError
 
 # Lower goes first: a reply whose time has come does not wait behind the composing of others.
 DELIVER_PRIORITY: Final = 0
@@ -40,6 +40,6 @@ def declare_actors(broker: Broker, steps: Steps) -> None:
 def _run(step: Callable[[int], None], turn_id: int) -> None:
     try:
         step(turn_id)
-    except DatabaseUnavailable as error:
-        # Dramatiq logs a Retry nowhere: who tells of a lost PostgreSQL is the middleware, once a second.
+    except BridgeError as error:
+        # Dramatiq logs a Retry nowhere: the middleware tells of it, once a second.
         raise Retry(str(error)) from error

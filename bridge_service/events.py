@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
+from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+
 _logger: Final = logging.getLogger("bridge.events")
 
 
@@ -106,6 +108,15 @@ class PostgresLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PostgresRefused(Event):
+    """PostgreSQL refused a step: a right or a table is missing. The process tries again; an operator has to act."""
+
+    name = "postgres_refused"
+    level = logging.ERROR
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RedisLost(Event):
     """A consumer lost Redis and waits for it."""
 
@@ -146,6 +157,17 @@ class Stopped(Event):
     """The process has ended in order."""
 
     name = "stopped"
+
+
+def database_trouble(error: BridgeError) -> Event:
+    """Return the event for a step that PostgreSQL did not carry out."""
+    match error:
+        case SchemaMissing():
+            return SchemaAbsent()
+        case DatabaseRefused():
+            return PostgresRefused(str(error))
+        case _:
+            return PostgresLost(str(error))
 
 
 # --- Listening -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from bridge_service.errors import BridgeError
-from bridge_service.events import Emit, PostgresLost
+from bridge_service.events import Emit, database_trouble
 from bridge_service.store import LEASE_SECONDS, Store
 
 RESPONDER_SECONDS: Final = 300.0
@@ -75,4 +75,4 @@ class Leases:
                     self._store.renew(leases)
                 except BridgeError as error:
                     # The lease outlives two missed renewals; after that the fence protects the turn.
-                    self._emit(PostgresLost(str(error)))
+                    self._emit(database_trouble(error))

@@ -148,9 +148,7 @@ class Ledger:
         """Go through the dead turns, by id."""
         after = 0
         while True:
-            rows = self._connection.execute(
-                "SELECT bridge.dead_turns(%s, %s)", (after, _PAGE), seconds=self._seconds
-            )
+            rows = self._connection.execute("SELECT bridge.dead_turns(%s, %s)", (after, _PAGE), seconds=self._seconds)
             yield from (turn for [turn] in rows)
             if len(rows) < _PAGE:
                 return

@@ -145,7 +145,11 @@ class Metrics:
                 self._enqueue_errors("given_up").inc()
             case events.RedisLost() | events.WaitingForRedis():
                 self._redis_lost.inc()
-            case events.PostgresLost(error=error) | events.WaitingForPostgres(error=error):
+            case (
+                events.PostgresLost(error=error)
+                | events.PostgresRefused(error=error)
+                | events.WaitingForPostgres(error=error)
+            ):
                 found = _SQLSTATE.search(error)
                 self._db_errors(found[1] if found else _NO_SQLSTATE).inc()
             case events.ReplyDelivered():

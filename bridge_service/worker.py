@@ -25,7 +25,7 @@ from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
-from bridge_service.events import Draining, PostgresLost, ProcessStarted, Stopped, fan_out
+from bridge_service.events import Draining, ProcessStarted, Stopped, database_trouble, fan_out
 from bridge_service.journal import Journal
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
@@ -141,8 +141,8 @@ class WorkerProcess(Middleware):
         """Tell of a PostgreSQL that is away; the message is tried again by Retries, and its turn by its due time."""
         del broker, message, result
         cause = exception.__cause__ if isinstance(exception, Retry) else None
-        if cause is not None and not isinstance(cause, DatabaseBusy):
-            self._emit(PostgresLost(str(cause)))
+        if isinstance(cause, BridgeError) and not isinstance(cause, DatabaseBusy):
+            self._emit(database_trouble(cause))
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Stop fetching; what was begun may finish, but not for ever."""

@@ -16,7 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.database import Connection
-from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused
 from bridge_service.events import (
     Emit,
     EventSetAside,
@@ -27,8 +27,7 @@ from bridge_service.events import (
     MessageGrouped,
     NotificationReceived,
     NotificationRejected,
-    PostgresLost,
-    SchemaAbsent,
+    database_trouble,
 )
 from bridge_service.store import Grouped, GroupingRules, Store
 from schedulers.notifications import MATCH_CHANNEL, MESSAGE_CHANNEL, Notification, parse
@@ -118,11 +117,8 @@ class Listener:
             self._beat()
             try:
                 self._listen()
-            except SchemaMissing:
-                self._emit(SchemaAbsent())
-                self._stopping.wait(RECONNECT_SECONDS)
             except BridgeError as error:
-                self._emit(PostgresLost(str(error)))
+                self._emit(database_trouble(error))
                 self._stopping.wait(RECONNECT_SECONDS)
 
     def _listen(self) -> None:

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from bridge_service.errors import BridgeError, DatabaseBusy, SchemaMissing
-from bridge_service.events import Emit, PostgresLost, Pruned
+from bridge_service.errors import BridgeError, DatabaseBusy
+from bridge_service.events import Emit, Pruned, database_trouble
 from bridge_service.store import Due, Store
 
 SWEEP_SECONDS: Final = 5.0
@@ -113,8 +113,7 @@ class Planner:
             except DatabaseBusy:
                 self.wake()
             except BridgeError as error:
-                if not isinstance(error, SchemaMissing):  # the listener tells of that
-                    self._emit(PostgresLost(str(error)))
+                self._emit(database_trouble(error))
                 self._stopping.wait(RETRY_SECONDS)
                 self.wake()
             self._stopping.wait(max(0.0, began + PASS_SECONDS - time.monotonic()))
@@ -146,4 +145,4 @@ class Planner:
             if pruned:
                 self._emit(Pruned(pruned, 0))
         except BridgeError as error:
-            self._emit(PostgresLost(str(error)))
+            self._emit(database_trouble(error))

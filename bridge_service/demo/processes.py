@@ -83,6 +83,7 @@ class Processes:
         try:
             self._runner.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
+            self.remember()
             self._runner.kill()
             self._runner.wait()
         for process in self._family:

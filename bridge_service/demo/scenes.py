@@ -122,15 +122,15 @@ class Act:
 
     # What is expected
 
-    def expect_lines(self, *wanted: str) -> None:
-        """Expect lines of the scheduler that begin with these words, in this order."""
+    def expect_lines(self, *wanted: str, process: str = "scheduler") -> None:
+        """Expect lines of a process that begin with these words, in this order."""
 
-        def all_there(lines: Sequence[LogLine]) -> bool:
-            return self._missing(lines, wanted) is None
+        def missing(lines: Sequence[LogLine]) -> str | None:
+            return first_missing([line for line in lines if line.process == process], wanted)
 
-        if not self.stage.log.wait(all_there, self._mark.line, LINES_SECONDS):
-            missing = self._missing(self.stage.log.since(self._mark.line), wanted)
-            self.faults.append(f"no line, or not in its place: {missing}")
+        if not self.stage.log.wait(lambda lines: missing(lines) is None, self._mark.line, LINES_SECONDS):
+            lines = self.stage.log.since(self._mark.line)
+            self.faults.append(f"no line of the {process}, or not in its place: {missing(lines)}")
 
     def expect_replies(self, chat: Chat, number: int) -> None:
         """Expect so many messages of the bot in this scene."""
@@ -154,9 +154,6 @@ class Act:
 
     def _new(self, chat: Chat) -> list[Said]:
         return self.stage.app.said(chat)[self._old.get(chat.match_id, 0) :]
-
-    def _missing(self, lines: Iterable[LogLine], wanted: Sequence[str]) -> str | None:
-        return first_missing([line for line in lines if line.process == "scheduler"], wanted)
 
     def _unfinished(self) -> list[str]:
         rows = self.stage.connection.execute(
@@ -250,6 +247,7 @@ def _burst(act: Act) -> None:
         "📦 Grouping: 3 messages",
         "✅ Message poussé dans queue",
     )
+    act.expect_lines(f"💬 Réponse envoyée (match {chat.match_id}, messages: 3,", process="worker")
     act.expect_replies(chat, 1)
 
 
@@ -259,7 +257,12 @@ def _while_typing(act: Act) -> None:
     act.wait_until_typing(chat)
     act.write(chat, "et tu pars où en vacances ?")
     act.settle()
-    act.expect_lines("📦 Grouping: 1 messages", "⏰ Nouveau message", "📦 Grouping: 1 messages")
+    act.expect_lines("📦 Grouping: 1 messages", "⏰ Nouveau message", "📦 Grouping: ")
+    act.expect_lines(
+        f"🔀 Réponse dépassée par de nouveaux messages (match {chat.match_id}",
+        f"💬 Réponse envoyée (match {chat.match_id}, messages: 2,",
+        process="worker",
+    )
     act.expect_replies(chat, 1)
 
 

@@ -67,17 +67,14 @@ class Screen:
     def line(self, line: LogLine) -> None:
         """Show a process's line."""
         at = line.at.strftime("%H:%M:%S.%f")[:-3] if line.at else ""
-        shown = Text(f"{at:<13}{line.process}".ljust(_WHO), "dim")
-        shown.append(f"│ {escape(line.text)}", _style(line))
-        self._print(shown)
+        who = f"{at:<13}{line.process}".ljust(_WHO)
+        self._print(Text.assemble((f"{who}│ ", "dim"), (escape(line.text), _style(line))))
 
     def said(self, speaker: str, listener: str, content: str, *, from_bot: bool) -> None:
         """Show a message of a conversation."""
         who = f"{speaker} → {listener}"
         for part in content.split("\n"):
-            shown = Text(f"{who:>{_WHO - 1}} ", "bold magenta" if from_bot else "bold cyan")
-            shown.append(f"▌ {escape(part)}")
-            self._print(shown)
+            self._print(Text(f"{who:>{_WHO - 1}} ▌ {escape(part)}", "bold magenta" if from_bot else "bold cyan"))
             who = ""
 
     def verdict(self, name: str, faults: Sequence[str], note: str) -> None:
@@ -89,7 +86,7 @@ class Screen:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], last: Sequence[Sequence[str]]) -> None:
         """Show a table, whose `last` rows stand apart."""
-        made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+        made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         for place, column in enumerate(columns):
             made.add_column(column, justify="left" if place == 0 else "right")
         for row in rows:

@@ -51,6 +51,10 @@ CONTRACT: list[tuple[Event, str]] = [
 AGREED: list[tuple[Event, str]] = [
     (events.RedisLost("Connection reset"), "⚠️ Connexion Redis perdue, en attente: Connection reset"),
     (events.PostgresLost("server closed"), "⚠️ Connexion PostgreSQL perdue: server closed"),
+    (
+        events.PostgresRefused("permission denied"),
+        "⛔ PostgreSQL refuse: permission denied (voir python -m bridge_service check)",
+    ),
     (events.WaitingForPostgres("refused"), "⏳ En attente de PostgreSQL: refused"),
     (events.WaitingForRedis("refused"), "⏳ En attente de Redis: refused"),
     (events.SchemaAbsent(), "⏳ Schéma bridge absent: lancez python -m bridge_service migrate"),
@@ -112,6 +116,7 @@ REPEATED = {
     events.BadBrokerMessage,
     events.RedisLost,
     events.PostgresLost,
+    events.PostgresRefused,
     events.WaitingForPostgres,
     events.WaitingForRedis,
     events.SchemaAbsent,

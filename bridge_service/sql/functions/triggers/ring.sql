@@ -2,13 +2,20 @@
 -- of the whole instance until it is on disk, and a burst needs one bell. Another ungrouped event among the hundred
 -- before this one has rung, or is younger than the scheduler's next look. When the notification queue fills, silence:
 -- a full queue would fail the app's COMMIT. A bell that is not rung costs time, never a message: the sweep looks.
+--
+-- An app that writes under another isolation level than READ COMMITTED rings every time: its snapshot still shows
+-- events that were grouped long ago, and under SERIALIZABLE the look itself would make any two messages conflict.
 CREATE OR REPLACE FUNCTION bridge.ring(p_channel text, p_event bigint, p_payload json) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' AS $$
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM bridge.events e
-        WHERE e.turn_id IS NULL AND e.error IS NULL AND e.id >= p_event - 100 AND e.id < p_event
-    ) AND pg_notification_queue_usage() < 0.5 THEN
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        IF EXISTS (
+            SELECT FROM bridge.events e
+            WHERE e.turn_id IS NULL AND e.error IS NULL AND e.id >= p_event - 100 AND e.id < p_event) THEN
+            RETURN;
+        END IF;
+    END IF;
+    IF pg_notification_queue_usage() < 0.5 THEN
         PERFORM pg_notify(p_channel, p_payload::text);
     END IF;
 END

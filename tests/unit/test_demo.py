@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from threading import Timer
+
+import pytest
+
+from bridge_service.demo.app import Said
+from bridge_service.demo.figures import Figures
+from bridge_service.demo.log import Log, LogLine, first_missing, parse
+from bridge_service.demo.scenes import Result, audit
+from bridge_service.demo.show import closing_table
+from bridge_service.demo.stage import DEFAULTS, environment
+from bridge_service.settings import Settings
+
+PERSON, BOT = Said("1", from_bot=False, content="salut"), Said("2", from_bot=True, content="coucou")
+QUICK = Figures(groups=1, detection=0.012, push=0.004, lateness=0.02)
+SLOW = Figures(groups=2, detection=0.6, push=8.0, lateness=9.0)
+
+
+def result(figures: Figures, *faults: str, outage: bool = False) -> Result:
+    """Make a result of a scene with one message and one reply."""
+    return Result("A scene", faults, "", 1, 1, figures, outage)
+
+
+def test_a_record_is_read_through_both_prefixes() -> None:
+    """The runner's prefix gives the process, the record's gives level and time, and leading spaces stay."""
+    line = parse("23:16:18 scheduler.1 | 2026-11-24T23:16:18.123Z INFO bridge:    Match ID: x | y")
+    at = datetime(2026, 11, 24, 23, 16, 18, 123000, tzinfo=UTC)
+    assert line == LogLine("scheduler", "   Match ID: x | y", "INFO", at)
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ("23:16:18 worker.1    | Shutting down...", LogLine("worker", "Shutting down...")),
+        ("23:16:18 system      | worker.1 stopped (rc=1)", LogLine("system", "worker.1 stopped (rc=1)")),
+        ("Traceback (most recent call last):", LogLine("system", "Traceback (most recent call last):")),
+        ("", LogLine("system", "")),
+    ],
+)
+def test_what_is_no_record_is_kept_as_it_is(raw: str, line: LogLine) -> None:
+    """Lines of Dramatiq's parent, of the runner, and of whatever else have no level and no time."""
+    assert parse(raw) == line
+
+
+def test_lines_are_missed_in_their_order() -> None:
+    """The first line that is not there after the one before it is named."""
+    lines = [LogLine("scheduler", text) for text in ("⏰ Nouveau message", "   Match ID: 1", "📦 Grouping: 1 messages")]
+    assert first_missing(lines, ["⏰", "Match ID", "📦"]) is None
+    assert first_missing(lines, ["📦", "⏰"]) == "⏰"
+    assert first_missing(lines, ["⏰", "⏰"]) == "⏰"
+    assert first_missing(lines, []) is None
+
+
+def test_a_line_is_waited_for() -> None:
+    """A wait ends when a later line makes it true, does not see what was before its mark, and gives up in time."""
+    log = Log()
+    log.add(LogLine("scheduler", "old"))
+    mark = log.mark()
+    timer = Timer(0.05, log.add, [LogLine("scheduler", "new")])
+    timer.start()
+    assert log.wait(lambda lines: [line.text for line in lines] == ["new"], mark, 10)
+    assert not log.wait(lambda lines: any(line.text == "old" for line in lines), mark, 0.05)
+    timer.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "faults"),
+    [
+        ([], []),
+        ([BOT], []),
+        ([PERSON, PERSON, BOT], []),
+        ([PERSON, BOT, PERSON], ["both: the last message has no answer"]),
+        ([PERSON, BOT, BOT], ["both: two answers in a row"]),
+    ],
+)
+def test_a_conversation_is_audited_by_its_rows(said: list[Said], faults: list[str]) -> None:
+    """Every burst has one answer; an opener stands alone."""
+    assert audit(said, "both") == faults
+
+
+def test_the_table_tells_what_went_wrong() -> None:
+    """A scene with a fault is marked, one above the guide's goals too, and an outage's push is no measure."""
+    _, rows, [together, _] = closing_table([result(QUICK), result(SLOW, "a fault"), result(SLOW, outage=True)])
+    assert [row[-1] for row in rows] == ["✅", "❌", "✅"]
+    assert rows[0][4:7] == ["12 ms", "4 ms", "20 ms"]
+    assert rows[1][4:7] == ["600 ms ▲", "8000 ms ▲", "9000 ms ▲"]
+    assert rows[2][4:7] == ["600 ms ▲", "-", "-"]
+    assert together[1:4] == ["3", "5", "3"]
+
+
+def test_the_environment_wins_but_for_the_servers() -> None:
+    """Delays of the environment hold, blank ones do not, and no foreign database, Redis or broker is touched."""
+    given = {
+        "GROUPING_DELAY": "7",
+        "TYPING_SPEED_CPS": " ",
+        "DATABASE_URL": "postgresql://elsewhere/app",
+        "POSTGRES_CONNECTION_STRING": "postgresql://elsewhere/app",
+        "REDIS_URL": "redis://elsewhere",
+        "BROKER_URL": "amqp://elsewhere",
+        "LOG_FORMAT": "json",
+    }
+    settings = Settings.from_environ(environment(given, "postgresql://bridge@127.0.0.1/app", "redis://127.0.0.1"))
+    assert settings.grouping_delay == 7
+    assert settings.typing_speed_cps == float(DEFAULTS["TYPING_SPEED_CPS"])
+    assert settings.database_url == "postgresql://bridge@127.0.0.1/app"
+    assert settings.broker_url == settings.redis_url == "redis://127.0.0.1"
+    assert settings.log_format == "text"
