@@ -128,8 +128,8 @@ REPEATED = {
 @pytest.mark.parametrize(
     ("level", "kinds"),
     [
-        (logging.WARNING, REPEATED | {events.RedisAttemptFailed, events.ListenSilent}),
-        (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside}),
+        (logging.WARNING, REPEATED - {events.PostgresRefused} | {events.RedisAttemptFailed, events.ListenSilent}),
+        (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
         (logging.CRITICAL, {events.FatalError, events.WatchdogBarked}),
     ],
 )

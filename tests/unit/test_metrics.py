@@ -26,6 +26,7 @@ def registry() -> CollectorRegistry:
 
 
 def delivered(kind: Kind = Kind.REPLY, *, covered: int = 3, late: float = 0.2) -> Event:
+    """Return the event of a delivered reply."""
     return events.ReplyDelivered(TURN, MATCH, str(uuid4()), kind, 12, covered, late)
 
 
@@ -57,6 +58,7 @@ def series(registry: CollectorRegistry) -> set[str]:
         (events.RedisLost("x"), "bridge_redis_lost_total", {}, 1),
         (events.PostgresLost("gone (SQLSTATE 57P01)"), "bridge_db_errors_total", {"sqlstate_class": "57"}, 1),
         (events.PostgresLost("no answer"), "bridge_db_errors_total", {"sqlstate_class": "none"}, 1),
+        (events.PostgresRefused("no (SQLSTATE 42501)"), "bridge_db_errors_total", {"sqlstate_class": "42"}, 1),
         (events.PostgresLost("odd (SQLSTATE ZZ123)"), "bridge_db_errors_total", {"sqlstate_class": "other"}, 1),
         (delivered(), "bridge_turns_total", {"outcome": "answered"}, 1),
         (delivered(), "bridge_replies_total", {}, 1),
