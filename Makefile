@@ -29,8 +29,8 @@ migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABA
 	@$(BIN)/python -m bridge_service migrate $(ARGS)
 
 .PHONY: test
-test: .venv/dev.stamp ## run the unit, integration and acceptance tests (ARGS="-k journal" runs some)
-	@$(BIN)/python -m pytest tests/unit tests/integration tests/acceptance $(ARGS)
+test: .venv/dev.stamp ## run all tests but those of make chaos (ARGS="-k journal" runs some)
+	@$(BIN)/python -m pytest tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev.stamp ## kill servers, processes and connections, and check that no promise breaks

@@ -10,5 +10,4 @@ import dramatiq
 
 from bridge_service.worker import assemble
 
-broker = assemble(os.environ)
-dramatiq.set_broker(broker)
+dramatiq.set_broker(assemble(os.environ))

@@ -43,6 +43,10 @@ BELL_TIMEOUT_SECONDS: Final = 20.0
 """The socket's patience during that wait; a connection that died silently is noticed by it."""
 
 RECONNECT_SECONDS: Final = 1.0
+SAY_AGAIN_SECONDS: Final = 10.0
+"""How often a consumer repeats that Redis is away."""
+
+INTERRUPT_SECONDS: Final = 2.0
 BATCH: Final = 500
 _LUA_FOLDER: Final = Path(__file__).parent / "lua"
 _BODY_LIMIT: Final = 10_000
@@ -174,7 +178,7 @@ class WaitingBroker(RedisBroker):
 
     def fetch(self, queue_name: str, count: int) -> list[bytes]:
         """Take up to `count` messages out of Redis."""
-        return redis_call(lambda: list(self._fetch(keys=self._keys(queue_name)[:2], args=[count])))
+        return redis_call(lambda: list(self._fetch(keys=self._keys(queue_name), args=[count])))
 
     def bell(self, queue_name: str) -> str:
         """Name the list on which the consumers of a queue wait."""
@@ -224,6 +228,8 @@ class WaitingConsumer(Consumer):
         self._out = 0
         self._hungry = True
         self._lost = True  # until the first fetch
+        self._say_at = 0.0
+        self._blocked = threading.Event()
         self._changed = threading.Condition()
         self._waiting = connect(broker.url, timeout=BELL_TIMEOUT_SECONDS)
 
@@ -235,31 +241,50 @@ class WaitingConsumer(Consumer):
         if self._broker.draining.is_set():
             self._pause(0.1)
             return None
-        room = self._prefetch - self._out
-        if room <= 0:
-            self._pause(RECONNECT_SECONDS)
-            return None
+        with self._changed:
+            room = self._prefetch - self._out
+            if room <= 0:
+                self._changed.wait(RECONNECT_SECONDS)
+                return None
         try:
             if self._hungry:
                 self._cache.extend(self._broker.fetch(self._queue_name, room))
                 self._hungry = len(self._cache) == room
                 self._found()
             else:
-                rung = redis_call(lambda: self._waiting.blpop([self._broker.bell(self._queue_name)], BELL_SECONDS))
-                self._hungry = rung is not None
-        except (ConnectionClosed, ValueError) as error:  # ValueError: the connection was closed under our feet
+                self._hungry = self._hear()
+        except ConnectionClosed as error:
             if not self._broker.draining.is_set():
                 self._hungry = True  # what was pushed meanwhile rang unheard
                 self._lost = True
                 self._waiting.connection_pool.disconnect()
                 self._broker.drop_connections()
-                self._broker.emit(RedisLost(describe(error)))
+                if time.monotonic() >= self._say_at:
+                    self._say_at = time.monotonic() + SAY_AGAIN_SECONDS
+                    self._broker.emit(RedisLost(describe(error)))
                 self._pause(RECONNECT_SECONDS)
         return None
+
+    def _hear(self) -> bool:
+        """Wait for the bell; whether it rang. `interrupt` ends the wait from another thread."""
+        self._blocked.set()  # before the look at `draining`: who sets that looks at this afterwards
+        try:
+            if self._broker.draining.is_set():
+                return False
+            rung = redis_call(lambda: self._waiting.blpop([self._broker.bell(self._queue_name)], BELL_SECONDS))
+        except Exception:
+            # A connection that is closed under its feet makes redis-py raise AttributeError, ValueError and others.
+            if not self._broker.draining.is_set():
+                raise
+            return False
+        finally:
+            self._blocked.clear()
+        return rung is not None
 
     def _found(self) -> None:
         if self._lost:
             self._lost = False
+            self._say_at = 0.0
             self._broker.emit(RedisConnected())
 
     def _hand_out(self, body: bytes) -> MessageProxy | None:
@@ -294,12 +319,18 @@ class WaitingConsumer(Consumer):
                 waiting.append(message_for(proxy.actor_name, proxy.args[0]))
         try:
             self._broker.enqueue_many(waiting)
+            if self._hungry and not self._lost and not waiting:
+                self._broker.probe()  # a bell was heard and not followed: it rings for somebody else
         except ConnectionClosed as error:
             self._broker.emit(RedisLost(describe(error)))
 
     def interrupt(self) -> None:
         """End a wait under way in another thread."""
-        self._waiting.connection_pool.disconnect(inuse_connections=True)
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        while self._blocked.is_set() and time.monotonic() < deadline:
+            # More than once, perhaps: a connection that is only being made is not there to be closed.
+            self._waiting.connection_pool.disconnect(inuse_connections=True)
+            time.sleep(INTERRUPT_SECONDS / 200)
         with self._changed:
             self._changed.notify_all()
 

@@ -173,6 +173,14 @@ def replay(
 
 
 @app.command()
+def console() -> None:
+    """Serve a page with the state of the bridge, probes and metrics on HOST and PORT, until told to stop."""
+    from bridge_service.commands import console as command
+
+    _run(command.run)
+
+
+@app.command()
 def demo(
     *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes, 0 if all came out right.")] = False
 ) -> None:

@@ -28,6 +28,7 @@ from bridge_service.store import Outcome, Store
 from bridge_service.turns import Kind, Task
 
 AWAY_RETRY_SECONDS: Final = 5.0
+AWAY_RETRY_MIN_SECONDS: Final = 1.0
 AWAY_RETRY_MAX_SECONDS: Final = 60.0
 
 
@@ -77,7 +78,9 @@ class Composer:
             try:
                 draft = clean_reply(self._responder(task))
             except ResponderUnavailable as error:
-                retry = min(error.retry_after or AWAY_RETRY_SECONDS, AWAY_RETRY_MAX_SECONDS)
+                wanted = error.retry_after or AWAY_RETRY_SECONDS
+                # A time that has passed, or no number, must not make it ask without a pause.
+                retry = min(max(AWAY_RETRY_MIN_SECONDS, wanted), AWAY_RETRY_MAX_SECONDS)
                 self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
                 self._emit(ResponderAway(turn_id, task.match_id, type(error).__name__, retry))
                 return None

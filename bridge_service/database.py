@@ -26,9 +26,9 @@ _SESSION_OPTIONS: Final = "-c statement_timeout=30000 -c default_transaction_iso
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
-# Shutdown, crash, read-only standby, cancelled statement; and the classes connection, resources, system.
-_UNAVAILABLE: Final = {"57P01", "57P02", "57P03", "25006", "57014"}
-_UNAVAILABLE_CLASSES: Final = {"08", "53", "58", "XX"}
+# Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
+_UNAVAILABLE: Final = {"25006", "25P04"}
+_UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
 
 
 class Connection:

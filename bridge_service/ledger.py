@@ -16,12 +16,14 @@ import tenacity
 from bridge_service.database import CALL_SECONDS, Connection
 from bridge_service.errors import DatabaseBusy
 
-LONG_CALL_SECONDS: Final = 35.0
-"""For what looks at every message; PostgreSQL itself ends a statement of the bridge's after 30 s."""
+LONG_CALL_SECONDS: Final = 600.0
+"""For what looks at every message: some seconds a million of them."""
 
 REPLAY_BATCH: Final = 10_000
 FAULTS_SHOWN: Final = 20
 _PAGE: Final = 1000
+# In one message with the call, so it lasts as long as that and never reaches another client of a pooler.
+_TAKING_LONG: Final = f"SET LOCAL statement_timeout = {LONG_CALL_SECONDS * 1000:.0f}; "
 
 _patiently = tenacity.retry(
     retry=tenacity.retry_if_exception_type(DatabaseBusy),
@@ -137,12 +139,14 @@ class Ledger:
 
     def verify(self, retention_days: float) -> Accounts:
         """Account for every message."""
-        answer = self._ask("SELECT bridge.verify(%s, %s)", retention_days, FAULTS_SHOWN, seconds=LONG_CALL_SECONDS)
+        answer = self._ask(
+            _TAKING_LONG + "SELECT bridge.verify(%s, %s)", retention_days, FAULTS_SHOWN, seconds=LONG_CALL_SECONDS
+        )
         return Accounts(**{**answer, "faults": tuple(Fault(**fault) for fault in answer["faults"])})
 
     def why(self, message_id: str) -> dict[str, Any] | None:
         """Tell the story of a message; None if no event knows it."""
-        return self._find("SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
+        return self._find("SELECT bridge.why(%s)", message_id)
 
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
@@ -185,7 +189,7 @@ class Ledger:
           match_id: one conversation only.
         """
         answer = self._ask(
-            "SELECT bridge.replay(%s::timestamptz, %s::timestamptz, %s::uuid, %s, %s, %s)",
+            _TAKING_LONG + "SELECT bridge.replay(%s::timestamptz, %s::timestamptz, %s::uuid, %s, %s, %s)",
             since,
             until,
             match_id,

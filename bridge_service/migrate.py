@@ -26,9 +26,10 @@ SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
 # "bridge" in ASCII: every migrate and uninstall of one database waits for the one before.
 _ADVISORY_KEY: Final = 0x627269646765
-# A waiting lock on `messages` makes every INSERT queue up behind it: give up soon, let them pass, try again.
-_LOCK_TIMEOUT: Final = "2s"
-_ATTEMPTS: Final = 30
+# A waiting lock on `messages` makes every INSERT queue up behind it: give up soon, let them pass, try again. And before
+# PostgreSQL looks for deadlocks (after 1 s), or it would be the app's transaction that it ends.
+_LOCK_TIMEOUT: Final = "400ms"
+_ATTEMPTS: Final = 100
 
 _FUNCTION_FOLDERS: Final = ("functions/inner", "functions/app", "functions/triggers", "functions")
 
@@ -37,10 +38,11 @@ APP_TABLES: Final = {
     "matches": ("id", "user1_id", "user2_id", "created_at"),
     "messages": ("id", "match_id", "sender_id", "content", "created_at"),
 }
+# Matches first, as apps write: the other way round a transaction with a new match and its first message would deadlock.
 TRIGGERS: Final = {
+    "bridge_after_match": "AFTER INSERT ON {matches} FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",
     "bridge_after_message": "AFTER INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_message()",
-    "bridge_after_match": "AFTER INSERT ON {matches} FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
 }
 
 
@@ -59,7 +61,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | Non
 
     Parameters:
       url: the app's database, as a role that owns its tables or may create triggers on them.
-      runtime_role: gets EXECUTE on the steps, and nothing else.
+      runtime_role: gets EXECUTE on the steps, and nothing else. Roles that got it before keep it, on new steps too.
       reader_role: gets SELECT on the bridge's tables.
 
     Raises:
@@ -70,16 +72,18 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | Non
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
-            app = _find_app_tables(cursor)
+            schema, app = _find_app_tables(cursor)
+            _refuse_foreign_schema(cursor)
+            runtime_roles = _runtime_roles(cursor) | ({runtime_role} if runtime_role else set())
             cursor.execute("CREATE SCHEMA IF NOT EXISTS bridge")
             cursor.execute("REVOKE ALL ON SCHEMA bridge FROM PUBLIC")
             _run_migrations(cursor, report)
-            _lay_functions(cursor, app["messages"].split(".")[0], report)
+            _lay_functions(cursor, schema, report)
             _make_triggers(cursor, app, report)
             if "0001_tables.sql" in report.migrations:
                 # From here on everything is captured; what was written while this ran came before.
                 cursor.execute("UPDATE bridge.installation SET installed_at = clock_timestamp()")
-            _grant(cursor, runtime_role, reader_role)
+            _grant(cursor, runtime_roles, reader_role)
     return report
 
 
@@ -95,9 +99,11 @@ def uninstall(url: str) -> bool:
     found = False
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
+            _refuse_foreign_schema(cursor)
             # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema.
             cursor.execute(
-                "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE tgname = ANY (%s) AND tgparentid = 0",
+                "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE tgname = ANY (%s) AND tgparentid = 0"
+                " ORDER BY tgname",
                 (list(TRIGGERS),),
             )
             triggers = cursor.fetchall()
@@ -136,7 +142,7 @@ def steps() -> list[str]:
 def _attempts() -> tenacity.Retrying:
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_busy),
-        wait=tenacity.wait_random(0.1, 1.0),
+        wait=tenacity.wait_random(0.1, 0.8),
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
         reraise=True,
     )
@@ -151,6 +157,8 @@ def _transaction(url: str) -> Iterator[Cursor]:
     try:
         connection = psycopg2.connect(url, connect_timeout=10, fallback_application_name="bridge migrate")
         try:
+            # Who waited for another run has to see what that one did.
+            connection.set_session(isolation_level="READ COMMITTED")
             with connection, connection.cursor() as cursor:
                 cursor.execute("SET LOCAL client_min_messages = warning")
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_KEY,))
@@ -164,12 +172,13 @@ def _transaction(url: str) -> Iterator[Cursor]:
         raise translate(error) from error
 
 
-def _find_app_tables(cursor: Cursor) -> dict[str, str]:
-    """Quoted, qualified names of the app's tables, as the search path finds them."""
+def _find_app_tables(cursor: Cursor) -> tuple[str, dict[str, str]]:
+    """Find the app's tables by the search path: their schema, quoted, and their names, quoted and qualified."""
     found = {}
+    schemas = []
     for table, columns in APP_TABLES.items():
         cursor.execute(
-            "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.oid FROM pg_class c"
+            "SELECT c.oid, quote_ident(n.nspname), quote_ident(c.relname) FROM pg_class c"
             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
             (table,),
         )
@@ -177,13 +186,28 @@ def _find_app_tables(cursor: Cursor) -> dict[str, str]:
         if row is None:
             message = f"the app's table `{table}` was not found: create it, or add its schema to the role's search_path"
             raise DatabaseRefused(message)
-        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s AND NOT attisdropped", (row[1],))
+        oid, schema, name = row
+        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s AND NOT attisdropped", (oid,))
         missing = sorted(set(columns) - {name for (name,) in cursor.fetchall()})
         if missing:
             message = f"the app's table `{table}` has no column {', '.join(missing)}"
             raise DatabaseRefused(message)
-        found[table] = row[0]
-    return found
+        found[table] = f"{schema}.{name}"
+        schemas.append(schema)
+    if len(set(schemas)) > 1:
+        message = f"the app's tables were found in several schemas ({', '.join(found.values())}): one is expected"
+        raise DatabaseRefused(message)
+    return schemas[0], found
+
+
+def _refuse_foreign_schema(cursor: Cursor) -> None:
+    """Leave alone a schema `bridge` that is somebody else's."""
+    cursor.execute(
+        "SELECT to_regclass('bridge.migrations') IS NULL"
+        " AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('bridge'))"
+    )
+    if _value(cursor):
+        raise DatabaseRefused("schema `bridge` holds tables that are not the bridge's: rename it, the name is needed")
 
 
 def _run_migrations(cursor: Cursor, report: Report) -> None:
@@ -274,8 +298,17 @@ def _make_triggers(cursor: Cursor, app: dict[str, str], report: Report) -> None:
             report.triggers.append(name)
 
 
-def _grant(cursor: Cursor, runtime_role: str | None, reader_role: str | None) -> None:
-    if runtime_role:
+def _runtime_roles(cursor: Cursor) -> set[str]:
+    """Find the roles that an earlier run let call the steps: a function that is dropped and made anew forgets them."""
+    cursor.execute(
+        "SELECT pg_get_userbyid(a.grantee) FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a"
+        " WHERE p.pronamespace = to_regnamespace('bridge') AND p.proname = 'claim' AND a.grantee NOT IN (0, p.proowner)"
+    )
+    return {role for (role,) in cursor.fetchall()}
+
+
+def _grant(cursor: Cursor, runtime_roles: set[str], reader_role: str | None) -> None:
+    for runtime_role in sorted(runtime_roles):
         role = sql.Identifier(runtime_role)
         cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA bridge TO {}").format(role))
         for step in steps():

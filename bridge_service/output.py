@@ -72,10 +72,21 @@ class Output:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Make a table; None is an empty cell, and whatever else is foreign cannot break it."""
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    made = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for row in rows:
-        made.add_row(*(Text("" if cell is None else escape(str(cell)), overflow="fold") for cell in row))
+        made.add_row(*map(_cell, row))
     return made
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    return Text("" if value is None else escape(str(value)), overflow="fold")
+
+
+def coloured(value: object, *, good: bool) -> Text:
+    """Make a cell in green or red."""
+    return Text(str(value), "green" if good else "red")
 
 
 def short_time(text: str | None) -> str:

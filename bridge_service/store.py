@@ -131,11 +131,15 @@ class Store:
         return self._number("SELECT bridge.set_aside(%s, %s)", match_id, error)
 
     def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> int | None:
-        """Capture what somebody else's trigger told of; the event's id, or None if there was nothing to capture."""
+        """Capture what somebody else's trigger told of; the event's id, or None if there is nothing to capture."""
         [[event]] = self._database.call(
             "SELECT bridge.capture_notified(%s, %s, %s)", match_id, message_id, retention_days
         )
         return None if event is None else int(event)
+
+    def notify(self, channel: str, payload: str) -> None:
+        """Send a notification."""
+        self._database.call("SELECT pg_notify(%s, %s)", channel, payload)
 
     def triggers_installed(self) -> bool:
         """Whether the capture triggers are in place and enabled."""

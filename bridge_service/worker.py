@@ -36,8 +36,8 @@ from bridge_service.startup import wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
 
-DRAIN_SECONDS: Final = 6.0
-"""How long begun turns may take after SIGTERM; with Dramatiq's own second or two a process ends within 8 s."""
+DRAIN_SECONDS: Final = 5.0
+"""How long begun turns may take after SIGTERM; with Dramatiq's own two seconds and a bit a process ends within 8 s."""
 
 TICK_SECONDS: Final = 1.0
 

@@ -113,9 +113,9 @@ class WorkerMetrics(Middleware):
     # Messages
 
     def after_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Count a retry."""
-        del broker, delay
-        if self._messages is not None and "retries" in message.options:
+        """Count a retry, when its wait begins."""
+        del broker
+        if self._messages is not None and delay is not None and "retries" in message.options:
             self._messages.retries.labels(*_labels(message)).inc()
 
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:

@@ -108,8 +108,8 @@ def run(settings: Settings, emit: Emit, process: Process) -> None:
     )
 
     def on_grouped(events: list[Grouped]) -> None:
+        window.show(events, datetime.now(UTC))  # before a push can close it
         planner.wake()
-        window.show(events, datetime.now(UTC))
 
     planner = Planner(
         store,

@@ -55,6 +55,7 @@ BOUND_SECONDS: Final = 10.0
 """Looks between sweeps ignore events below the highest id seen this long ago (C4)."""
 
 BAD_BATCH: Final = 500
+UNCAPTURED: Final = 10_000
 
 
 class Listener:
@@ -97,6 +98,7 @@ class Listener:
         self._looks: list[float] = []
         self._looked_at = 0.0
         self._seen: deque[tuple[float, int]] = deque()
+        self._uncaptured: deque[Notification] = deque(maxlen=UNCAPTURED)
 
     def look(self) -> None:
         """Ask for a look at all that is ungrouped; from any thread."""
@@ -146,9 +148,10 @@ class Listener:
             connection.close()
 
     def _prove(self, connection: Connection) -> bool:
-        """Send a notification to oneself: a pooler in transaction mode accepts LISTEN and delivers nothing."""
+        """Have a notification sent to oneself: a pooler in transaction mode accepts LISTEN and delivers nothing."""
         proof = f"proof {uuid4()}"
-        connection.execute("SELECT pg_notify(%s, %s)", (DUE_CHANNEL, proof))
+        # By another connection: a pooler hands a notification of one's own back with the answer, and others to nobody.
+        self._store.notify(DUE_CHANNEL, proof)
         deadline = time.monotonic() + PROOF_SECONDS
         while time.monotonic() < deadline:
             connection.execute("SELECT 1")
@@ -190,10 +193,18 @@ class Listener:
                 continue
             self._emit(NotificationReceived(bell.pid, bell.channel, notification.payload, notification.match_id))
             if not capturing:
-                self._capture(notification)
+                self._uncaptured.append(notification)
+        while self._uncaptured:
+            self._capture(self._uncaptured[0])
+            self._uncaptured.popleft()
+            self._beat()
 
     def _capture(self, notification: Notification) -> None:
-        """Capture what somebody else's trigger tells of, where ours are not installed."""
+        """Capture what somebody else's trigger tells of, where ours are not installed.
+
+        Raises:
+          DatabaseUnavailable: try again, for nothing else tells of it.
+        """
         try:
             captured = self._store.capture_notified(
                 notification.match_id, notification.message_id, self._retention_days
@@ -212,13 +223,17 @@ class Listener:
         if now - self._looked_at < LOOK_SECONDS and not self._sweep:
             self._looks = [max(moment, self._looked_at + LOOK_SECONDS) for moment in self._looks]
             return
-        everything, self._sweep = self._sweep, False
+        everything = self._sweep
+        if everything:  # else another thread's wish of this very moment would be lost
+            self._sweep = False
         self._looks = [moment for moment in self._looks if moment > now]
         self._looked_at = now
         try:
             self._group(after=0 if everything else self._bound(now))
         except DatabaseBusy:
             self._looks.append(now + LOOK_SECONDS)
+            if everything:
+                self._sweep = True
 
     def _group(self, *, after: int) -> None:
         try:
@@ -245,6 +260,8 @@ class Listener:
         for match_id in self._store.ungrouped_matches(BAD_BATCH):
             try:
                 grouped += self._store.group(self._rules, only=match_id)
+            except DatabaseBusy:
+                self._looks.append(time.monotonic() + LOOK_SECONDS)
             except DatabaseRefused as error:
                 self._store.set_aside(match_id, str(error))
                 self._emit(EventSetAside(0, match_id, str(error)))

@@ -23,6 +23,9 @@ PRUNE_SECONDS: Final = 3600.0
 PRUNE_BATCH: Final = 1000
 RETRY_SECONDS: Final = 1.0
 
+IDLE_SECONDS: Final = 10.0
+"""APScheduler goes by the clock on the wall: if that is set back, no job comes, and this thread sweeps by itself."""
+
 PASS_SECONDS: Final = 0.02
 """Passes are this far apart under load; the first one comes at once."""
 
@@ -70,7 +73,8 @@ class Planner:
         self._jobs = BackgroundScheduler(
             timezone=UTC,
             # 1 s, the default, drops a job for good that was late by more (a frozen process).
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            # And 1 instance drops a date job that is due before its predecessor is seen to have ended.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 10},
         )
 
     def start(self) -> None:
@@ -83,6 +87,7 @@ class Planner:
             seconds=PRUNE_SECONDS,
             id="prune",
             next_run_time=datetime.now(UTC) + timedelta(minutes=1),
+            max_instances=1,
         )
         self._jobs.start()
         self.wake()
@@ -100,8 +105,10 @@ class Planner:
     def run(self) -> None:
         """Push whenever asked, until told to stop."""
         while not self._stopping.is_set():
-            # While Redis is away the pusher probes it, once a second.
-            self._wanted.wait(RETRY_SECONDS if self._pusher.waits_for_redis else None)
+            if self._pusher.waits_for_redis:
+                self._wanted.wait(RETRY_SECONDS)  # the pusher probes it
+            elif not self._wanted.wait(IDLE_SECONDS):
+                self._look()
             self._wanted.clear()
             self._beat()
             if self._stopping.is_set():

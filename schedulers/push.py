@@ -62,6 +62,7 @@ class Pusher:
         self._stopping = stopping
         self._attempts = attempts
         self._probed_at = 0.0
+        self._untold: set[int] = set()  # turns whose first push did not get through yet
 
     def push_due(self, beat: Callable[[], None] = lambda: None) -> int:
         """Push what is due, until nothing is or Redis is away.
@@ -91,11 +92,14 @@ class Pusher:
                 self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
             else:
                 self._emit(InitiationDue(push.turn_id, push.match_id))
+        self._untold.update(push.turn_id for push in first)
         if not self._enqueue(pushes):
             return
-        for push in first:
+        told = [push for push in pushes if push.turn_id in self._untold]
+        for push in told:
             self._emit(TurnPushed(push.turn_id, push.match_id, push.kind))
-        self._window.close([push.match_id for push in first if push.kind is Kind.REPLY])
+        self._untold.difference_update(push.turn_id for push in told)
+        self._window.close([push.match_id for push in told if push.kind is Kind.REPLY])
         recovered = sum(push.recovered for push in pushes)
         repeated = sum(push.step == "compose" and not push.first for push in pushes) - recovered
         if recovered:

@@ -12,7 +12,7 @@ from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.ledger import Ledger, Status
-from bridge_service.output import Output, table
+from bridge_service.output import Output, coloured, table
 from bridge_service.settings import Settings
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -114,6 +114,13 @@ def _queue_length(url: str) -> int | None:
 
 
 def _shown(report: Report) -> Table:
-    rows = [(name.replace("_", " "), value) for name, value in report.document().items()]
-    rows.append((f"messages in queue {QUEUE_NAME}", report.queue))
-    return table(["", ""], [(name, "-" if value is None else value) for name, value in rows])
+    values = {**report.document(), "messages in the queue": report.queue}
+    return table(["", ""], [(name.replace("_", " "), _cell(name, value)) for name, value in values.items()])
+
+
+def _cell(name: str, value: object) -> object:
+    if value is None:
+        return "-"
+    if name in {"redis", "postgresql"}:
+        return coloured(value, good=value == OK)
+    return coloured(value, good=False) if value and name in {"overdue", "dead"} else value

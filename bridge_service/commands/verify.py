@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from bridge_service.ledger import open_ledger
-from bridge_service.output import Output, counted
+from bridge_service.output import Output, coloured, counted
 from bridge_service.settings import Settings
 
 
@@ -14,7 +14,9 @@ def run(settings: Settings, output: Output) -> bool:
     numbers = asdict(accounts)
     del numbers["faults"]
     output.document(numbers)
-    output.table(list(numbers), [list(numbers.values())])
+    faulty = {"unaccounted", "doubled"}
+    cells = [coloured(number, good=not number) if name in faulty else number for name, number in numbers.items()]
+    output.table(list(numbers), [cells])
     for fault in accounts.faults:
         output.complain(f"{fault.message_id}: {fault.fault}")
     if accounts.unaccounted:

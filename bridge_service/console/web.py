@@ -75,26 +75,32 @@ def serve(app: ASGIApp, host: str, port: int) -> None:
       BridgeError: the address cannot be listened on.
     """
     listening = _listen(host, port)
-    config = uvicorn.Config(
-        app,
-        log_config=None,  # the process has set up its logs
-        log_level="warning",
-        access_log=False,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=REQUESTS_AT_ONCE,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = uvicorn.Server(config)
+    server = make_server(app)
     # When it has drained, uvicorn raises the signal again, and by default that would kill a process that ended well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     _logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     server.run(sockets=[listening])
+
+
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """Return what serves the console, in bounds that no visitor can exceed."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,  # the process has set up its logs
+            log_level="warning",
+            access_log=False,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=REQUESTS_AT_ONCE,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

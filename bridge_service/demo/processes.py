@@ -13,7 +13,7 @@ from typing import Final
 import psutil
 
 from bridge_service.demo.log import LogLine, parse
-from bridge_service.demo.servers import _guard
+from bridge_service.demo.servers import guard
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS: Final = 15.0
@@ -59,7 +59,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which ends them in order
             )
-        self._guard = _guard(self._runner.pid, signal.SIGTERM)
+        self._guard = guard(self._runner.pid, signal.SIGTERM)
         self._reader.start()
 
     @property

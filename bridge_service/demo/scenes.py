@@ -1,9 +1,9 @@
 """The guide's scenes: what each shows, how it is played, and what has to come of it."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 from typing import Final
 
 from bridge_service.demo.app import Chat, Said
@@ -140,7 +140,7 @@ class Act:
 
     def result(self, name: str) -> Result:
         """Add what must hold of every conversation, and sum up."""
-        self.faults += audit_all(self.stage)
+        self.faults += audit_all(self.stage, self._chats.values())
         lines = self.stage.log.since(self._mark.line)
         return Result(
             name,
@@ -165,29 +165,36 @@ class Act:
         return [f"{count} {state}" for state, count in rows]
 
 
-def audit(said: Sequence[Said], whose: str) -> list[str]:
-    """Check one conversation by the app's rows alone: everything is answered, and nothing twice."""
+def audit(said: Sequence[Said]) -> list[str]:
+    """Check one conversation by the app's rows alone: the last word is the bot's, and it never answers unasked."""
     faults = []
     if said and not said[-1].from_bot:
-        faults.append(f"{whose}: the last message has no answer")
-    if any(one.from_bot and other.from_bot for one, other in pairwise(said)):
-        faults.append(f"{whose}: two answers in a row")
+        faults.append("the last message has no answer")
+    opened = bool(said) and said[0].from_bot
+    if min(accumulate((-1 if one.from_bot else 1 for one in said[opened:]), initial=0)) < 0:
+        faults.append("there are more answers than messages")
     return faults
 
 
-def audit_all(stage: Stage) -> list[str]:
-    """Check every conversation: by the app's rows, and that each answer of the bridge's rows stands there."""
-    faults = []
-    for chat in stage.app.chats():
-        faults += audit(stage.app.said(chat), f"{chat.person} and {chat.bot}")
-    [[number]] = stage.connection.execute(
-        "SELECT count(*) FROM messages m JOIN profiles p ON p.id = m.sender_id AND NOT p.is_bot"
+def audit_all(stage: Stage, chats: Collection[Chat]) -> list[str]:
+    """Check conversations by the app's rows, and by the bridge's: each message and its answer belong to one turn."""
+    faults = [f"{chat.person} and {chat.bot}: {fault}" for chat in chats for fault in audit(stage.app.said(chat))]
+    [[unanswered, unasked]] = stage.connection.execute(
+        "SELECT count(*) FILTER (WHERE NOT p.is_bot AND r.id IS NULL),"
+        " count(*) FILTER (WHERE p.is_bot AND own.id IS NULL)"
+        " FROM messages m JOIN profiles p ON p.id = m.sender_id"
         " LEFT JOIN bridge.events e ON e.message_id = m.id"
         " LEFT JOIN bridge.turns t ON t.id = e.turn_id AND t.state = 'answered'"
         " LEFT JOIN messages r ON r.id = t.reply_message_id AND r.match_id = m.match_id"
-        " WHERE r.id IS NULL"
+        " LEFT JOIN bridge.turns own ON own.reply_message_id = m.id AND own.state = 'answered'"
+        " WHERE m.match_id = ANY (%s::uuid[])",
+        ([chat.match_id for chat in chats],),
     )
-    return [*faults, f"messages without an answer: {number}"] if number else faults
+    if unanswered:
+        faults.append(f"messages without an answer: {unanswered}")
+    if unasked:
+        faults.append(f"answers that belong to no message: {unasked}")
+    return faults
 
 
 def perform(scenes: Iterable[Scene], stage: Stage) -> list[Result]:

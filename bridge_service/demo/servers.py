@@ -96,7 +96,7 @@ class _Server(ABC):
         self.directory.mkdir(parents=True, exist_ok=True)
         process = self._launch()
         self._process = process
-        self._guard = _guard(process.pid, self._stop_signal)
+        self._guard = guard(process.pid, self._stop_signal)
         deadline = time.monotonic() + START_SECONDS
         while not self._accepts_connections():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -369,7 +369,7 @@ def _free_port() -> int:
         return port
 
 
-def _guard(pid: int, signal_number: signal.Signals) -> subprocess.Popen[bytes]:
+def guard(pid: int, signal_number: signal.Signals) -> subprocess.Popen[bytes]:
     """Start a process that signals `pid` once this process is gone: then nobody holds its standard input open.
 
     PR_SET_PDEATHSIG would do, but on Linux only, and it fires when the *thread* that started the server ends.

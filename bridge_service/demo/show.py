@@ -105,7 +105,7 @@ def close(stage: Stage, results: Sequence[Result]) -> bool:
         "dim",
     )
     screen.say()
-    faults = audit_all(stage)
+    faults = audit_all(stage, stage.app.chats())
     screen.verdict("All conversations", faults, "every message answered, none twice")
     wrong = sum(bool(result.faults) for result in results)
     if wrong:

@@ -142,7 +142,7 @@ class Stage:
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""
-        time.sleep(seconds)
+        time.sleep(max(0.0, seconds))
         self.check()
 
     @property

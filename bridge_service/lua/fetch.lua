@@ -1,7 +1,16 @@
--- fetch(keys=[queue, bodies], args=[count]) -> [body, body, ...]
+-- fetch(keys=[queue, bodies, bell], args=[count]) -> [body, body, ...]
 --
 -- Takes messages out for good. There is no acknowledgement in Redis: if the worker that took them dies, their turns'
 -- due times in PostgreSQL bring them back, sooner than any heartbeat in Redis would.
+--
+-- A key of a wrong type is not ours, and would fail every command from now on: it is deleted.
+for i, kind in ipairs({"list", "hash", "list"}) do
+    local found = redis.call("type", KEYS[i]).ok
+    if found ~= kind and found ~= "none" then
+        redis.call("del", KEYS[i])
+    end
+end
+
 local bodies = {}
 for _ = 1, tonumber(ARGV[1]) do
     local id = redis.call("lpop", KEYS[1])
@@ -13,5 +22,10 @@ for _ = 1, tonumber(ARGV[1]) do
         redis.call("hdel", KEYS[2], id)
         bodies[#bodies + 1] = body
     end
+end
+-- Many messages may have rung once, and who heard it takes no more than it has room for: the rest is somebody else's.
+if #bodies > 0 and redis.call("exists", KEYS[1]) == 1 then
+    redis.call("lpush", KEYS[3], "1")
+    redis.call("ltrim", KEYS[3], 0, 15)
 end
 return bodies

@@ -3,6 +3,15 @@
 -- An id that still waits in the queue is not put there again: pushing twice is free, so a push in doubt is simply
 -- repeated, and turns pushed again while workers are behind do not multiply. A body whose id is gone from the queue (half
 -- of the data was lost) is queued again. Fetching removes both.
+--
+-- A key of a wrong type is not ours, and would fail every command from now on: it is deleted.
+for i, kind in ipairs({"list", "hash", "list"}) do
+    local found = redis.call("type", KEYS[i]).ok
+    if found ~= kind and found ~= "none" then
+        redis.call("del", KEYS[i])
+    end
+end
+
 local pushed = 0
 for i = 1, #ARGV, 2 do
     if redis.call("hsetnx", KEYS[2], ARGV[i], ARGV[i + 1]) == 1 or not redis.call("lpos", KEYS[1], ARGV[i]) then

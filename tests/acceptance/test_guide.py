@@ -6,7 +6,6 @@ The database's clock is moved on over the guide's fifteen seconds; only the wait
 from __future__ import annotations
 
 import re
-from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -171,7 +170,7 @@ def test_the_context_keys(service: Service, app: App, redis_client: redis.Redis)
     eventually(lambda: redis_client.hget(key, "count") == "2")
 
     assert redis_client.keys("context:*") == [key]
-    shown = redis_client.hgetall(key)
+    shown = {str(name): str(value) for name, value in redis_client.hgetall(key).items()}
     turn, opened_at, due_at = app.rows("SELECT id, opened_at, due_at FROM bridge.turns WHERE match_id = %s", match)[0]
     assert set(shown) == {"count", "turn_id", "first_message_at", "due_at"}
     assert shown["turn_id"] == str(turn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,17 +12,17 @@ from tests.acceptance.load import ENVIRONMENT, Load, run
 if TYPE_CHECKING:
     from tests.support.service import Service
 
-SHORT = {"rate": 100.0, "seconds": 6.0, "conversations": 100, "seed": 2}
+SHORT = Load(rate=100, seconds=6, conversations=100, seed=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "load",
     [
-        pytest.param(Load(**SHORT), id="one of each"),
-        pytest.param(Load(**SHORT, waiting=500), id="500 messages waiting"),
-        pytest.param(Load(**SHORT, schedulers=2), id="two schedulers"),
-        pytest.param(Load(**SHORT, workers=2), id="two workers"),
+        pytest.param(SHORT, id="one of each"),
+        pytest.param(replace(SHORT, waiting=500), id="500 messages waiting"),
+        pytest.param(replace(SHORT, schedulers=2), id="two schedulers"),
+        pytest.param(replace(SHORT, workers=2), id="two workers"),
     ],
 )
 def test_every_message_is_answered_once_in_order_and_in_time(

@@ -12,19 +12,17 @@ import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
-from tests.conftest import DEMO_FOLDER, QUICK as NO_DISK
+from tests.conftest import DEMO_FOLDER
+from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App
 from tests.support.clock import install_clock
 from tests.support.databases import execute
 from tests.support.service import QUICK, Service
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
-
-    from tests.support.service import ServiceProcess
 
 EX_CONFIG = 78
 STOP_SECONDS = 8.0
@@ -95,8 +93,8 @@ def test_postgresql_absent_at_the_start_is_waited_for(
                 app.wait_for_replies(match, "enfin")
             assert service.stop(STOP_SECONDS) == [0, 0]
     for process in processes:
-        assert_at_most_once_a_second(service, "En attente de PostgreSQL", process)
-        assert_at_most_once_a_second(service, "Schéma bridge absent", process)
+        service.assert_at_most_once_a_second("En attente de PostgreSQL", process)
+        service.assert_at_most_once_a_second("Schéma bridge absent", process)
 
 
 def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mortal_redis: RedisServer) -> None:
@@ -113,7 +111,7 @@ def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mor
     assert service.texts("Connecté à Redis", process=scheduler) == ["✅ Connecté à Redis"]
     assert service.texts("Connecté à Redis", process=worker) == ["✅ Connecté à Redis"]
     for process in (scheduler, worker):
-        assert_at_most_once_a_second(service, "Redis.*refused", process)
+        service.assert_at_most_once_a_second("Redis.*refused", process)
 
 
 @pytest.mark.slow
@@ -140,7 +138,7 @@ def test_sigterm_ends_idle_processes(service: Service) -> None:
 
 @pytest.mark.slow
 def test_sigterm_ends_busy_processes_in_time(service: Service, app: App) -> None:
-    """A turn whose responder does not return is given back, and the next worker answers it without waiting for a lease."""
+    """A turn whose responder does not return is given back, and the next worker answers it at once."""
     service.environment["RESPONDER"] = "tests.support.responders:stuck"
     service.up()
     match = app.old_match()
@@ -243,10 +241,3 @@ def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, a
     service.start_worker(RESPONDER="echo")
     app.pass_time(15)  # until the lease runs out
     app.wait_for_replies(match, "revenant")
-
-
-def assert_at_most_once_a_second(service: Service, pattern: str, process: ServiceProcess) -> None:
-    """Check that a line is not repeated faster than once a second."""
-    told = [datetime.fromisoformat(line.raw.split(" ")[0]) for line in service.lines(pattern, process=process)]
-    gaps = [(later - earlier).total_seconds() for earlier, later in zip(told, told[1:], strict=False)]
-    assert all(gap > 0.9 for gap in gaps), gaps

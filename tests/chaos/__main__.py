@@ -31,10 +31,13 @@ FINDINGS_SHOWN = 20
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 180  # a log is as wide as its lines
 
 
 @app.command()
-def chaos(  # noqa: PLR0917 - typer calls it by name
+def chaos(
+    *,
     seed: Annotated[
         int | None, typer.Option(help="Decides everything that chance decides; printed, to be given again.")
     ] = None,
@@ -134,7 +137,8 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
     line = verdict.line(len(outcome.bands))
     title = f"seed {plot.seed}: {line}"
     picture.write_text(
-        timeline.draw(title, outcome.began, outcome.ended, outcome.bands, verdict.dots, outcome.exits), encoding="utf-8"
+        timeline.draw(title, (outcome.began, outcome.ended), outcome.bands, verdict.dots, outcome.exits),
+        encoding="utf-8",
     )
     console.print(f"picture: {picture}", markup=False)
     console.print(f"seed={plot.seed} {line}", markup=False)
@@ -199,7 +203,7 @@ def _sabotage(name: str, out: Path) -> bool:
         for broken in (False, True):
             folder = out / breakage.name / ("broken" if broken else "intact")
             folder.mkdir(parents=True, exist_ok=True)
-            results.append(_show(breakage.plot(broken=broken), folder))
+            results.append(_show(breakage.run(broken=broken), folder))
         intact, broken_ = results
         caught = intact.passed and breakage.caught(broken_.verdict)
         caught_all &= caught

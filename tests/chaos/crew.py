@@ -30,7 +30,9 @@ _TOLD: Final = re.compile(r"^\S+Z (DEBUG|INFO) |^\[[^]]+\] \[PID \d+\] .*\[(DEBU
 _CONTRACT: Final = re.compile(r"⚠️ Tentative|⏳ Retry dans|🔄 Reconnexion|✅ Reconnexion|❌ Échec définitif")
 _CHANGING: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 _TIME: Final = re.compile(r"^\S+Z |\[PID \d+\] ")
-_ALARMING: Final = re.compile(r"Traceback|CRITICAL|unexpected error|Exception in thread|Logging error|Fatal Python")
+_ALARMING: Final = re.compile(
+    r"Traceback|CRITICAL|unexpected error|unhandled exception|Exception in thread|Logging error|Fatal Python"
+)
 
 
 class Exit(NamedTuple):

@@ -798,7 +798,10 @@ class PostgresNotifyFull(PostgresFault):
     """Somebody listens and never reads, and the notification queue is full: every NOTIFY fails its COMMIT."""
 
     name = "postgres-notify-full"
+    seconds = (5.0, 8.0)
     every = 0.5
+    # A real queue takes a minute to fill: whoever rang while it was half empty has committed long before it is full.
+    patience: ClassVar[float] = 2.5
 
     def __init__(self, stage: Stage, rng: random.Random) -> None:
         super().__init__(stage, rng)
@@ -810,23 +813,21 @@ class PostgresNotifyFull(PostgresFault):
             cursor.execute("LISTEN nobody")
             self._deaf.commit()
             cursor.execute("SELECT 1")  # in a transaction from here on: nothing is read out of the queue
+        self._fill(0.6)
+        time.sleep(self.patience)
         self.again()
 
     def again(self) -> None:
         with contextlib.suppress(psycopg2.errors.ProgramLimitExceeded):
-            for size in (7900, 7900, 10):
-                while True:
-                    if not self._notify(size):
-                        break
+            self._fill(2.0)
 
-    def _notify(self, size: int) -> bool:
+    def _fill(self, share: float) -> None:
         with self.stage.admin() as connection, connection.cursor() as cursor:
-            try:
-                for number in range(100):
-                    cursor.execute("SELECT pg_notify('nobody', repeat('x', %s) || %s)", (size, str(number)))
-            except psycopg2.errors.ProgramLimitExceeded:
-                return False
-        return True
+            usage = 0.0
+            while usage < share:
+                cursor.execute("SELECT pg_notify('nobody', repeat('x', 7000) || random())")
+                cursor.execute("SELECT pg_notification_queue_usage()")
+                [[usage]] = cursor.fetchall()
 
     def heal(self) -> None:
         if self._deaf is not None:

@@ -80,9 +80,9 @@ def plan(rng: random.Random, kinds: Sequence[str], seconds: float | None, rhythm
         if not left:
             left = rng.sample(list(kinds), len(kinds))
             rounds += 1
-        count = rng.choice((1, 1, 2, 2, 3))
+        count = rng.randint(1, rhythm.at_once)
         end = at
-        for _ in range(min(count, rhythm.at_once)):
+        for _ in range(count):
             kind = next((each for each in left if busy.get(KINDS[each].target, 0.0) <= at), None)
             if kind is None:
                 break

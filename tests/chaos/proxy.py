@@ -166,7 +166,10 @@ class Proxy:
             link.carried[way] += len(data)
             if weather.rate is not None:
                 await asyncio.sleep(len(data) / weather.rate)
-            writer.write(data[: max(0, room)])
+            try:
+                writer.write(data[: max(0, room)])
+            except RuntimeError:  # this direction was ended by `half_close`
+                return
             await writer.drain()
             if room < len(data):
                 raise _CutShort

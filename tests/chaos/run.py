@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
     from tests.chaos.crew import Command, Exit
     from tests.chaos.script import Act
+    from tests.support.rules import Taken
 
 READY_SECONDS: Final = 30.0
-CALM_SECONDS: Final = 8.0
-"""People go on writing for so long after the last fault, to see whether all is well again."""
-
 LOOK_SECONDS: Final = 0.5
 AFTERMATH_SECONDS: Final = 2.0
 """Once everything is answered, so long is waited for an answer too many."""
@@ -42,9 +40,10 @@ class Plot:
       rate: messages a second.
       faults: kinds, by name.
       once: whether each kind comes once; otherwise as often as there is time for.
+      calm: seconds for which people go on writing after the last fault, to see whether all is well again.
       settle: seconds to wait, once all is healed, until everything is answered.
       settings: variables of the service beside those that the kit needs.
-      breakage: SQL that breaks the bridge on purpose.
+      taken: what to take out of the bridge on purpose, as tests/support/rules.py has it.
       commands: what starts the processes.
     """
 
@@ -55,11 +54,12 @@ class Plot:
     once: bool = False
     rhythm: Rhythm = field(default_factory=Rhythm)
     habits: Habits = field(default_factory=Habits)
+    calm: float = 8.0
     settle: float = 60.0
     thinking: tuple[float, float] = (0.0, 0.3)
     max_merges: int = 3
     settings: Mapping[str, str] = field(default_factory=dict)
-    breakage: tuple[str, ...] = ()
+    taken: tuple[Taken, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
 
 
@@ -116,15 +116,15 @@ def play(plot: Plot, logs: Path, tell: Callable[[Progress], None] = lambda _: No
     """
     rng = random.Random(plot.seed)  # noqa: S311 - chance, not secrets
     seconds = None if plot.messages is None else plot.messages / plot.rate
-    until = None if plot.once or seconds is None else seconds - CALM_SECONDS
+    until = None if plot.once or seconds is None else seconds - plot.calm
     faults = plan(rng, plot.faults, until, plot.rhythm)
     if seconds is None or plot.once:
-        seconds = max((fault.end for fault in faults), default=0.0) + CALM_SECONDS
+        seconds = max((fault.end for fault in faults), default=0.0) + plot.calm
     messages = round(seconds * plot.rate) if plot.messages is None else plot.messages
     script = write_script(rng, messages, seconds, plot.habits)
     tell(Progress("starting", 0, seconds, 0, 0, ()))
-    with Stage(_settings(plot), plot.breakage, plot.commands, logs) as stage:
-        return _Run(plot, stage, script, Nemesis(stage, faults), seconds, tell).play()
+    with Stage(_settings(plot), plot.taken, plot.commands, logs) as stage:
+        return _Run(plot, stage, script, Nemesis(stage, faults), seconds, tell=tell).play()
 
 
 def _settings(plot: Plot) -> dict[str, str]:
@@ -150,6 +150,7 @@ class _Run:
         script: Sequence[Act],
         nemesis: Nemesis,
         seconds: float,
+        *,
         tell: Callable[[Progress], None],
     ) -> None:
         self._plot = plot

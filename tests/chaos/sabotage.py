@@ -1,11 +1,363 @@
+"""Breakages: rules taken out of the service one at a time, to prove that the kit would notice.
+
+SQL is replaced in the database once the bridge is installed, as in tests/support/rules.py; Python is patched by
+saboteur.py, which is run in the place of the real entry points. Each breakage brings a short run that meets it: the
+faults, the habits of the people, and `widen`, pauses inside functions that make a race of microseconds one of a tenth
+of a second. The same run is played with the rule and without it: with it, it has to pass.
+"""
+
 from __future__ import annotations
 
-BREAKAGES = []
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.table import Table
+
+from tests.chaos.nemesis import Rhythm
+from tests.chaos.run import Plot
+from tests.chaos.script import Habits
+from tests.chaos.stage import BRIDGE, COMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.chaos.checker import Verdict
+    from tests.support.rules import Taken
+
+SEED: Final = 1
+RATE: Final = 15.0
+
+LOST_SECONDS: Final = 36.0
+"""Everything that the service does to bring a turn back has been done by then: a lease and a push again."""
+
+DONE_SECONDS: Final = 5.0
 
 
-def table():
-    return ""
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """A rule that is taken out.
+
+    Attributes:
+      name: as on the command line; saboteur.py has a function of this name if `python` is set.
+      rule: the rule's name in CONCURRENCY.md or DESIGN.md.
+      what: what the broken service does.
+      sees: what has to be found, one of them at least: fields of the verdict.
+      taken: SQL, as `without` in tests/support/rules.py takes it.
+      widen: the same, for the run with the rule and the one without.
+      python: whether Python is patched.
+      calm: seconds for which people go on writing after the last fault; below 0 they stop before its end.
+    """
+
+    name: str
+    rule: str
+    what: str
+    sees: tuple[str, ...]
+    taken: tuple[Taken, ...] = ()
+    widen: tuple[Taken, ...] = ()
+    python: bool = False
+    faults: tuple[str, ...] = ()
+    seconds: float = 20.0
+    at_once: int = 1
+    calm: float = 3.0
+    habits: Habits = field(default_factory=Habits)
+    plot: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, *, broken: bool) -> Plot:
+        """Return the run, with the rule or without it."""
+        commands = dict(COMMANDS)
+        if broken and self.python:
+            commands["scheduler"] = (sys.executable, "-m", "tests.chaos.saboteur", self.name)
+            commands["worker"] = tuple(
+                f"tests.chaos.saboteur:worker_{self.name}" if word == "bridge_service" else word
+                for word in commands["worker"]
+            )
+        return Plot(
+            seed=SEED,
+            messages=None if self.faults else round(self.seconds * RATE),
+            rate=RATE,
+            faults=self.faults,
+            rhythm=Rhythm(self.at_once, (1.0, 1.0)),
+            habits=self.habits,
+            calm=self.calm,
+            settle=LOST_SECONDS if "lost" in self.sees or not broken else DONE_SECONDS,
+            taken=(*self.widen, *(self.taken if broken else ())),
+            commands=commands,
+            **self.plot,
+        )
+
+    def caught(self, verdict: Verdict) -> bool:
+        """Whether the broken run's verdict shows what it has to show."""
+        return any(getattr(verdict, name) > 0 for name in self.sees)
 
 
-def summary(v):
-    return ""
+_SLOW_GROUPING: Final = (
+    "group_events",
+    "RETURN QUERY SELECT e.id, e.kind",
+    "PERFORM pg_sleep(0.15); RETURN QUERY SELECT e.id, e.kind",
+)
+
+_HALF_DELIVERY: Final = """
+    CREATE FUNCTION bridge.insert_reply(p_turn bigint) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    DECLARE
+        t bridge.turns%ROWTYPE;
+    BEGIN
+        SELECT * INTO t FROM bridge.turns WHERE id = p_turn AND state = 'typing' AND deliver_at <= bridge.now();
+        IF FOUND THEN
+            PERFORM bridge.deliver(t.id, gen_random_uuid(), t.match_id, t.bot_id, t.draft, bridge.now());
+        END IF;
+        RETURN jsonb_build_object('outcome', CASE WHEN FOUND THEN 'later' ELSE 'nothing' END);
+    END
+    $$;
+    CREATE FUNCTION bridge.mark_answered(p_turn bigint) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+        SELECT bridge.end_turn(t.id, 'answered') FROM bridge.turns t WHERE t.id = p_turn AND t.state = 'typing'
+    $$;
+    GRANT EXECUTE ON FUNCTION bridge.insert_reply(bigint), bridge.mark_answered(bigint) TO ROLE;
+""".replace("ROLE", BRIDGE)
+
+_KEEP_DRAFTS: Final = """
+    DO $$
+    DECLARE
+        v_name text;
+    BEGIN
+        FOR v_name IN SELECT conname FROM pg_constraint
+            WHERE conrelid = 'bridge.turns'::regclass AND contype = 'c'
+              AND pg_get_constraintdef(oid) LIKE '%draft IS NULL%'
+        LOOP
+            EXECUTE format('ALTER TABLE bridge.turns DROP CONSTRAINT %I', v_name);
+        END LOOP;
+    END
+    $$;
+"""
+
+BREAKAGES: Final = (
+    Breakage(
+        "grouping-too-early",
+        "I5",
+        "a group closes after half of GROUPING_DELAY",
+        ("early",),
+        taken=(
+            (
+                "group_events",
+                "min(e.captured_at) + make_interval(secs => p_delay)",
+                "min(e.captured_at) + make_interval(secs => p_delay / 2)",
+            ),
+        ),
+    ),
+    Breakage(
+        "no-last-look",
+        "D1",
+        "a reply is delivered without looking for newer messages",
+        ("stale",),
+        taken=(("newer_turn", "IF NOT p_may_merge THEN", "IF true THEN"),),
+        plot={"thinking": (0.8, 1.2)},
+    ),
+    Breakage(
+        "looks-at-grouped-only",
+        "D1",
+        "the last look ignores what nobody has grouped yet",
+        ("stale",),
+        taken=(
+            (
+                "newer_turn",
+                "WHERE e.match_id = p_match AND e.kind = 'message' AND e.turn_id IS NULL AND e.error IS NULL;",
+                "WHERE false;",
+            ),
+        ),
+        faults=("scheduler-kill-often", "responder-dawdles"),
+        at_once=2,
+        plot={"thinking": (0.0, 0.0)},
+    ),
+    Breakage(
+        "events-stay-behind",
+        "D1",
+        "an overtaken reply's messages do not move into the next turn",
+        ("lost",),
+        taken=(("supersede", "UPDATE bridge.events SET turn_id = p_waiting WHERE turn_id = p_turn;", ""),),
+        plot={"thinking": (0.8, 1.2)},
+    ),
+    Breakage(
+        "no-first-word-lock",
+        "F1",
+        "a message does not lock its match's event, so the opener cannot see it before its commit",
+        ("forbidden",),
+        taken=(("before_message", "FOR KEY SHARE OF e", ""),),
+        habits=Habits(first_words=1.0, held=0.0),
+    ),
+    Breakage(
+        "two-active-turns",
+        "T1",
+        "no unique index on the active turn, and the claim does not look for one",
+        ("disordered", "stale"),
+        taken=(
+            ("claim", "IF t.state = 'queued' AND EXISTS (", "IF false AND EXISTS ("),
+            ("sql", "DROP INDEX bridge.turns_one_active"),
+        ),
+        plot={"thinking": (0.0, 3.0)},
+    ),
+    Breakage(
+        "grouping-does-nothing",
+        "T2",
+        "grouping inserts with DO NOTHING and joins a turn that is being claimed",
+        ("lost",),
+        taken=(("group_events", "DO UPDATE SET opened_at = waiting.opened_at", "DO NOTHING"),),
+        widen=(_SLOW_GROUPING,),
+        habits=Habits(races=0.9),
+        plot={"thinking": (0.0, 0.0)},
+    ),
+    Breakage(
+        "claim-looks-before-it-locks",
+        "T3",
+        "the claim reads its messages before it has the turn's lock, and delivery does not compare",
+        ("lost",),
+        taken=(
+            ("claim", "v_covered jsonb;", "v_covered jsonb; v_early bigint[];"),
+            (
+                "claim",
+                "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_early
+                   FROM bridge.events e WHERE e.turn_id = p_turn;
+                   SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;""",
+            ),
+            (
+                "claim",
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_ids
+                   FROM bridge.events e WHERE e.turn_id = t.id;""",
+                "v_ids := v_early;",
+            ),
+            ("deliver_turn", "IF v_events <> t.covers THEN", "IF false THEN"),
+        ),
+        widen=(_SLOW_GROUPING,),
+        habits=Habits(races=0.9),
+        plot={"thinking": (0.0, 0.0)},
+    ),
+    Breakage(
+        "delivery-without-state",
+        "T5, D4",
+        "a delivery does not ask for the turn's state or its time, and the draft is kept",
+        ("doubled", "early"),
+        taken=(
+            (
+                "deliver_turn",
+                "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() THEN",
+                "IF NOT FOUND OR t.draft IS NULL THEN",
+            ),
+            ("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"),
+            ("end_turn", "draft = NULL, due_at = NULL", "due_at = NULL"),
+            ("sql", _KEEP_DRAFTS),
+        ),
+        faults=("redis-doubled",),
+    ),
+    Breakage(
+        "no-fence",
+        "T6",
+        "a worker that wakes after its lease was given away may finish all the same",
+        ("doubled", "disordered", "stale"),
+        taken=(
+            ("finish", "IF NOT FOUND OR t.token IS DISTINCT FROM p_token THEN", "IF NOT FOUND THEN"),
+            ("finish", "ELSIF t.state = 'composing' THEN", "ELSIF true THEN"),
+            (
+                "finish",
+                "SET state = 'typing', draft = p_draft",
+                "SET state = 'typing', ended_at = NULL, draft = p_draft",
+            ),
+        ),
+        faults=("worker-freeze-child", "responder-dawdles"),
+        at_once=2,
+    ),
+    Breakage(
+        "no-push-again",
+        "the one idea",
+        "what was pushed once is trusted to be in Redis",
+        ("lost",),
+        taken=(
+            (
+                "push_due",
+                "due_at = v_now + make_interval(secs => p_again) FROM due",
+                "due_at = v_now + interval '1 day' FROM due",
+            ),
+        ),
+        faults=("redis-drop-queue", "redis-kill-empty"),
+    ),
+    Breakage(
+        "no-takeover",
+        "T6",
+        "a lease never runs out",
+        ("lost",),
+        taken=(
+            (
+                "push_due",
+                "WHERE t.state IN ('composing', 'typing') AND t.due_at <= v_now",
+                "WHERE (t.state = 'typing' OR t.state = 'composing' AND t.token IS NULL) AND t.due_at <= v_now",
+            ),
+        ),
+        faults=("responder-dies",),
+    ),
+    Breakage(
+        "bell-is-truth",
+        "the one idea",
+        "a message is captured when its notification is heard, not in its own transaction",
+        ("lost",),
+        taken=(
+            (
+                "after_message",
+                "PERFORM bridge.capture_message(NEW.id, NEW.match_id, NEW.sender_id, NEW.created_at);",
+                """PERFORM pg_notify('bot_events', json_build_object('match_id', NEW.match_id, 'message_id', NEW.id,
+                   'sender_id', NEW.sender_id, 'bot_id', NEW.sender_id)::text);""",
+            ),
+            ("triggers_installed", "SELECT count(*) >= 3", "SELECT false"),
+        ),
+        faults=("postgres-drop-listener", "scheduler-kill"),
+    ),
+    Breakage(
+        "no_look_at_start",
+        "I6",
+        "a scheduler that starts waits for bells, and there is no sweep",
+        ("lost",),
+        python=True,
+        faults=("scheduler-kill-often",),
+        calm=-2.0,
+    ),
+    Breakage(
+        "half_delivery",
+        "D3, D4",
+        "the reply is inserted in one transaction and the turn ended in the next",
+        ("doubled",),
+        python=True,
+        widen=(("sql", _HALF_DELIVERY),),
+        faults=("postgres-drop-bridge", "worker-kill-often"),
+        plot={"thinking": (0.1, 0.3)},
+    ),
+    Breakage(
+        "trusting_consumer",
+        "R2",
+        "a message from Redis is taken as it is",
+        ("lost",),
+        python=True,
+        faults=("redis-junk",),
+    ),
+    Breakage(
+        "away_counts",
+        "A1",
+        "a responder that is away uses up the turn's attempts",
+        ("lost",),
+        python=True,
+        faults=("responder-away",),
+    ),
+)
+
+
+def table() -> Table:
+    """List the breakages."""
+    listed = Table("breakage", "rule", "what is broken", "has to be seen as", box=None)
+    for each in BREAKAGES:
+        listed.add_row(each.name, each.rule, each.what, " or ".join(each.sees))
+    return listed
+
+
+def summary(verdict: Verdict) -> str:
+    """Tell what was found, in a few words."""
+    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "stale")
+    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(verdict, kind))) or "nothing"

@@ -23,11 +23,14 @@ from tests.chaos.crew import Command, Crew, Noise
 from tests.chaos.ports import free_port
 from tests.chaos.proxy import Proxy
 from tests.support.databases import execute
+from tests.support.rules import _lay_without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
+
+    from tests.support.rules import Taken
 
 DATABASE: Final = "app"
 BRIDGE: Final = "bridge_runtime"
@@ -64,13 +67,13 @@ class Stage:
 
     Parameters:
       settings: the service's variables, but for the URLs and the responder.
-      breakage: SQL to run once the bridge is installed.
+      taken: what to take out of the bridge once it is installed.
       commands: what starts the processes.
       logs: a folder for their lines.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], breakage: Sequence[str], commands: Mapping[str, Command], logs: Path
+        self, settings: Mapping[str, str], taken: tuple[Taken, ...], commands: Mapping[str, Command], logs: Path
     ) -> None:
         self._open = ExitStack()
         enter = self._open.enter_context
@@ -79,7 +82,7 @@ class Stage:
         self.redis = enter(RedisServer(self.folder / "redis", appendonly=True, settings=_REDIS))
         self.postgres_link = enter(Proxy(free_port(), self.postgres.port))
         self.redis_link = enter(Proxy(free_port(), self.redis.port))
-        self._install(breakage)
+        self._install(taken)
         self.control = self.folder / "responder.json"
         responder.control(self.control)
         inherited = {name: value for name, value in os.environ.items() if name not in _NAMES}
@@ -103,12 +106,12 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def _install(self, breakage: Sequence[str]) -> None:
+    def _install(self, taken: tuple[Taken, ...]) -> None:
         execute(self.postgres.url(), f"CREATE DATABASE {DATABASE}")
         execute(self.owner_url, _APP_SQL.read_text(encoding="utf-8") + _ROLES)
         self.migrate()
-        for statement in breakage:
-            execute(self.owner_url, statement)
+        if taken:
+            _lay_without(self.owner_url, taken)
         with self.admin() as connection:
             crowd.settle(connection)
 

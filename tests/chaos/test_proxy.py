@@ -138,6 +138,7 @@ def test_half_close_ends_the_answers_only(proxy: Proxy) -> None:
         proxy.half_close()
         assert client.recv(10) == b""
         client.sendall(b"still here")
+        client.sendall(b"and here")
 
 
 def test_garble_changes_answers(proxy: Proxy) -> None:

@@ -38,20 +38,19 @@ _LETTER: Final = 5.2
 
 
 def draw(
-    title: str, began: float, ended: float, bands: Sequence[Band], dots: Sequence[Dot], exits: Sequence[Exit]
+    title: str, span: tuple[float, float], bands: Sequence[Band], dots: Sequence[Dot], exits: Sequence[Exit]
 ) -> str:
     """Return the picture as SVG.
 
     Parameters:
       title: stands above it.
-      began, ended: the time it shows, as of time.time().
+      span: the time it shows, from and to, as of time.time().
       exits: processes that ended, marked by ticks on their lanes.
     """
-    picture = _Picture(began, max(ended, began + 1))
+    picture = _Picture(*span)
     height = TOP + LANE * len(Target) + PLOT + FOOT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
-        ' font-family="sans-serif" font-size="11">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans" font-size="11">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="22" font-size="14" fill="#222">{escape(title)}</text>',
         *picture.lanes(bands, exits),

@@ -25,6 +25,8 @@ from bridge_service.commands import check_postgresql
 from bridge_service.commands.check_redis import check_redis
 from bridge_service.commands.finding import Finding, encryption
 from bridge_service.database import Connection, Database
+from bridge_service.errors import DatabaseUnavailable
+from bridge_service.output import Output
 from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
 from tests.support.databases import execute
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -307,6 +309,23 @@ def test_the_other_roles_see_nothing_of_it(operator: Operator, chat: Chat, postg
         execute(chat.url, f"DROP ROLE {role}")
 
 
+def test_no_error_tells_a_secret() -> None:
+    """Whatever a library quotes, a password is replaced, and only the first line of its words is told."""
+    output = Output(as_json=False)
+    output.secrets = (PASSWORD, "abc")
+    told = output.describe(DatabaseUnavailable(f'no host "{PASSWORD}@x" in abc\nDETAIL: {CONTENT}'))
+    assert told.endswith('no host "***@x" in abc')
+
+
+def test_every_command_and_check_is_documented(operator: Operator) -> None:
+    """docs/COMMANDS.md has a row for every check, and a section for each command of this file."""
+    page = (REPOSITORY / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
+    for words in (*READING, *WRITING):
+        assert f"\n## {words[0]}\n" in page
+    for check in operator("check", "--json").document["checks"]:
+        assert f"| `{check['name']}` |" in page
+
+
 # --- migrate, uninstall --------------------------------------------------------------------------
 
 
@@ -419,7 +438,7 @@ def test_status_reports_what_is_away(operator: Operator, newcomer: Operator) -> 
 def test_status_tells_how_much_lies_in_the_queue(operator: Operator, redis_client: redis.Redis) -> None:
     """The table shows the length of Dramatiq's list."""
     redis_client.rpush("dramatiq:bot_messages", "a", "b", "c")
-    assert re.search(r"queue bot_messages +3", operator("status").out)
+    assert re.search(r"messages in the queue +3", operator("status").out)
 
 
 def test_status_is_watched_until_interrupted(operator: Operator) -> None:
@@ -560,12 +579,11 @@ def test_verify_misses_what_was_never_captured(operator: Operator, chat: Chat) -
     assert columns(operator("verify", "--json")) == {"messages": 1, "open": 1}
 
 
-@pytest.mark.parametrize("age", ["1 s", "20 days", "-1 day"])
+@pytest.mark.parametrize("age", ["1 s", "20 days", "-1 day", "-200000 years"])
 def test_verify_is_not_confused_by_the_app_s_times(operator: Operator, chat: Chat, age: str) -> None:
     """What the app dates before the installation or in the future is not missed."""
     chat.rows("UPDATE bridge.installation SET installed_at = now() - interval '0.5 s'")
     chat.write(chat.match(), unseen=True, age=age)
-    chat.rows("UPDATE messages SET created_at = 'infinity' WHERE created_at > now()")
     result = operator("verify", "--json")
     assert (result.code, columns(result)) == (0, {})
 
@@ -575,6 +593,9 @@ def test_verify_looks_at_people_s_messages_to_bots_only(operator: Operator, chat
     match = chat.match()
     chat.write(match, sender=CAMILLE, unseen=True)
     chat.write(match, sender=HUGO, unseen=True)
+    turned = str(uuid4())
+    chat.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", turned, CAMILLE, LEA)
+    chat.write(turned, sender=HUGO, unseen=True)
     people = str(uuid4())
     chat.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", people, LEA, HUGO)
     chat.write(people, unseen=True)
@@ -963,6 +984,22 @@ def test_check_finds_what_is_wrong_in_the_database(
     result = operator("check", "--json")
     assert failed(result) == {name}
     assert detail in found(result, name)["detail"]
+
+
+def test_check_finds_triggers_that_only_another_role_switches_off(
+    operator: Operator, chat: Chat, postgres: PostgresServer
+) -> None:
+    """A role of the app's whose sessions fire no triggers would not be heard, whoever checks."""
+    role = f"silent_{uuid4().hex[:8]}"
+    execute(postgres.url(), f"CREATE ROLE {role}")
+    try:
+        [[database]] = chat.rows("SELECT current_database()")
+        execute(postgres.url(), f"ALTER ROLE {role} IN DATABASE {database} SET session_replication_role = replica")
+        result = operator("check", "--json")
+        assert failed(result) == {"replication_role"}
+        assert f"replica for {role}" in found(result, "replication_role")["detail"]
+    finally:
+        execute(postgres.url(), f"DROP ROLE {role}")
 
 
 def test_check_counts_the_connections_that_are_left(operator: Operator, chat: Chat, postgres: PostgresServer) -> None:

@@ -1,7 +1,7 @@
 """The SQL functions of the machine in Python, statement by statement; each `yield` is where another session may come.
 
 Every one of them mirrors the function of its name in bridge_service/sql/functions. A machine may be built with one
-planted mistake: then one rule of docs/CONCURRENCY.md is left out, at the place where it stands.
+planted mistake: then one rule is left out, at the place where it stands.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import pytest
 from tests.simulation.machine import Mistake
 from tests.simulation.world import Broken, World
 
-INTERLEAVINGS = 2500
+INTERLEAVINGS = 2000
 BUDGET = 2500
 
 

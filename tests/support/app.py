@@ -78,6 +78,6 @@ class App:
         eventually(check, timeout)
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time pass at once, in a database with `install_clock`, and have the scheduler look at the clock."""
+        """Let so much time pass at once, in a database with `install_clock`, and wake the scheduler."""
         advance(self.url, seconds)
         self.rows("NOTIFY bridge_due")

@@ -1,8 +1,8 @@
 """The books of a run: were all messages answered, once, in order, in time, in the right place?
 
 Pure, and independent of the bridge: `check` reads rows of the app's table `messages` and what the writers noted, and
-nothing else. It needs RESPONDER=echo, whose replies quote what they cover, one content a line; so each content has to be
-unique and without a line break.
+nothing else. It needs RESPONDER=echo, whose replies quote what they cover, one content a line; so each content has to
+be unique and without a line break.
 
 Times of the writers and of PostgreSQL are compared, so both have to run on one machine. Wherever an order cannot be
 known for sure (two commits under way at the same time), the service is given the benefit of the doubt.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg2
-import psycopg2.errorcodes
+import psycopg2.errors
 import psycopg2.extras
 import pytest
 

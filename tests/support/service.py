@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
+from signal import Signals
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import psutil
 
-from bridge_service.demo.servers import _guard
+from bridge_service.demo.servers import guard
 from bridge_service.settings import VARIABLES
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ ROOT: Final = Path(__file__).parents[2]
 WAIT_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 10.0
 """The service promises 8 s; a busy machine gets two more before a stop is called a hang."""
+
+SECOND: Final = 0.95
+"""Lines are stamped a little after they were let pass."""
 
 QUICK: Final = {
     "RESPONDER": "echo",
@@ -68,9 +73,8 @@ class ServiceProcess:
             errors="replace",
             start_new_session=True,
         )
-        self._guard = _guard(
-            self.pid, signal.SIGTERM
-        )  # it waits for lost servers, and would for ever if a run is killed
+        # It waits for lost servers, and would for ever if a run of the tests is killed.
+        self._guard = guard(self.pid, Signals.SIGTERM)
         self._reader = Thread(target=self._read, name=f"lines of {name}", daemon=True)
         self._reader.start()
 
@@ -95,11 +99,11 @@ class ServiceProcess:
         """None while it runs."""
         return self._popen.poll()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send a signal as a platform does that signals one process."""
         self._popen.send_signal(number)
 
-    def signal_all(self, number: signal.Signals) -> None:
+    def signal_all(self, number: Signals) -> None:
         """Send a signal as a platform does that signals the process and its children."""
         try:
             os.killpg(self.pid, number)
@@ -122,7 +126,7 @@ class ServiceProcess:
 
     def kill(self) -> None:
         """End it and its children at once, in the middle of whatever they do."""
-        self.signal_all(signal.SIGKILL)
+        self.signal_all(Signals.SIGKILL)
         self._popen.wait()
         self._close()
 
@@ -190,7 +194,7 @@ class Service:
         """Send SIGTERM to every process that was started and not killed; return their exit codes in that order."""
         stopped, self.processes = self.processes, []
         for process in stopped:
-            process.signal(signal.SIGTERM)
+            process.signal(Signals.SIGTERM)
         deadline = time.monotonic() + timeout
         failures: list[AssertionError] = []
         codes: list[int] = []
@@ -239,6 +243,12 @@ class Service:
     def texts(self, pattern: str = "", *, process: ServiceProcess | None = None, after: int = 0) -> list[str]:
         """As `lines`; the lines without time, level and logger."""
         return [line.text for line in self.lines(pattern, process=process, after=after)]
+
+    def assert_at_most_once_a_second(self, pattern: str, process: ServiceProcess) -> None:
+        """Check that a process does not repeat a line faster than once a second."""
+        told = [datetime.fromisoformat(line.raw.split(" ")[0]) for line in self.lines(pattern, process=process)]
+        gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(told)]
+        assert all(gap > SECOND for gap in gaps), gaps
 
     def mark(self) -> int:
         """Return the present moment, for `after`."""

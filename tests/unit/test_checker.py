@@ -16,6 +16,7 @@ COLUMNS: Final = ("lost", "doubled", "disordered", "forbidden", "early", "foreig
 
 
 def at(seconds: float) -> datetime:
+    """Return a moment, in seconds from the start."""
     return START + timedelta(seconds=seconds)
 
 
@@ -25,18 +26,22 @@ def sent(content: str, seconds: float, *, match: str = "M", took: float = 0.01) 
 
 
 def stored(note: Sent) -> Message:
+    """Return the row of a message that was sent."""
     return Message(note.message_id, note.match_id, note.content, note.began)
 
 
 def said(text: str, seconds: float, *, match: str = "M") -> Message:
+    """Return the row of a reply."""
     return Message(f"reply {text} {seconds}", match, text, at(seconds))
 
 
 def books(notes: list[Sent], *replies: Message) -> Ledger:
+    """Draw up the books of a run in which everything sent was stored."""
     return check([*map(stored, notes), *replies], notes, DELAY)
 
 
 def faults(ledger: Ledger) -> dict[str, int]:
+    """Return the columns that are not zero."""
     return {column: count for column in COLUMNS if (count := getattr(ledger, column))}
 
 

@@ -290,13 +290,15 @@ def test_A3_a_notification_captures_what_is_young_enough_once(bridge: Bridge) ->
     bridge.advance(17 * DAY)
     match, other = bridge.match(), bridge.match()
     message = _import(bridge, match, 16.0)
-    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
-    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is None
+    event = bridge.store.capture_notified(match, message, RETENTION_DAYS)
+    assert event is not None
+    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) == event
     assert bridge.store.capture_notified(other, message, RETENTION_DAYS) is None
     assert bridge.store.capture_notified(match, str(uuid4()), RETENTION_DAYS) is None
     bridge.rows("UPDATE matches SET created_at = created_at + interval '16 days'")
-    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is not None
-    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is None
+    event = bridge.store.capture_notified(match, None, RETENTION_DAYS)
+    assert event is not None
+    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) == event
     assert bridge.covered(bridge.pushed(match)) == [message]
 
 

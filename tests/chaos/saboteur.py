@@ -1,0 +1,95 @@
+"""The service with one rule taken out, for sabotage.py.
+
+    python -m tests.chaos.saboteur NAME          the scheduler
+    dramatiq tests.chaos.saboteur:worker_NAME    the worker
+
+A breakage is a function here; it patches what it breaks, in this process only, before the service is wired.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from dramatiq import Message
+
+from bridge_service.store import Outcome, Store
+from schedulers import listener, planner
+from schedulers.__main__ import main
+from schedulers.listener import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+FOR_EVER: Final = 1e6
+
+
+def no_look_at_start() -> None:
+    """Leave only bells: no look at the start or after a reconnection, no look after a batch, no sweep."""
+
+    def listen(self: Listener) -> None:
+        look, self.look = self.look, lambda: None  # type: ignore[method-assign]
+        self._sweep = False
+        try:
+            intact(self)
+        finally:
+            self.look = look  # type: ignore[method-assign]
+
+    intact = Listener._listen
+    Listener._listen = listen  # type: ignore[method-assign]
+    planner.SWEEP_SECONDS = FOR_EVER  # type: ignore[misc]
+    listener.LOOKS_AFTER_BATCH = ()  # type: ignore[assignment,misc]
+
+
+def half_delivery() -> None:
+    """Insert the reply in one transaction and end the turn in another one."""
+
+    def deliver(self: Store, turn_id: int, **_: object) -> Outcome:
+        outcome = self._step("SELECT bridge.insert_reply(%s)", turn_id)
+        time.sleep(0.05)
+        self._database.call("SELECT bridge.mark_answered(%s)", turn_id)
+        return outcome
+
+    Store.deliver = deliver  # type: ignore[method-assign]
+
+
+def trusting_consumer() -> None:
+    """Take a message from Redis as it is."""
+
+    def rebuild(body: bytes, queue_name: str) -> Message[Any]:
+        del queue_name
+        return Message.decode(body)
+
+    # Not by attribute: that is the broker itself, which the package calls so too.
+    vars(sys.modules["bridge_service.broker"])["rebuild"] = rebuild
+
+
+def away_counts() -> None:
+    """Count it as an attempt when the responder is away."""
+
+    def fail(self: Store, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool) -> Outcome:
+        del counts
+        return intact(self, turn_id, token, error, retry=retry, counts=True)
+
+    intact = Store.fail
+    Store.fail = fail  # type: ignore[method-assign]
+
+
+def __getattr__(name: str) -> Callable[[], None]:
+    """Give the worker's entry point of a breakage."""
+    if not name.startswith("worker_"):
+        raise AttributeError(name)
+    breakage = globals()[name.removeprefix("worker_")]
+
+    def enter() -> None:
+        breakage()
+        import bridge_service  # noqa: F401, PLC0415 - sets the broker, with the breakage in place
+
+    return enter
+
+
+if __name__ == "__main__":
+    globals()[sys.argv.pop()]()
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""The console shows how the bridge stands to whoever may reach it, and nothing of what people write."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import signal
+import socket
+import sys
+from contextlib import closing, contextmanager
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from bridge_service.broker import connect
+from bridge_service.console import observer
+from bridge_service.console.observer import Observer
+from bridge_service.console.web import make_app, make_server
+from bridge_service.database import Connection, Database
+from bridge_service.ledger import Ledger
+from bridge_service.store import GroupingRules, Store
+from tests.support.app import App
+from tests.support.http import ask, free_port, samples
+from tests.support.service import Service
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bridge_service.demo.servers import RedisServer
+
+GROUPING_DELAY: Final = 15.0
+RULES: Final = GroupingRules(GROUPING_DELAY, 60, 60, 1)
+PATHS: Final = ("/", "/?refresh=off", "/health/live", "/health/ready", "/metrics", "/nothing")
+CANARY: Final = "canary-7d1e"
+ATTACK: Final = f'<script>alert("{CANARY}")</script><img src=x onerror=alert(1)>'
+UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
+
+Databases = tuple[str, str]
+"""The URLs of a PostgreSQL and of a Redis."""
+
+
+@contextmanager
+def console(database_url: str, redis_url: str) -> Iterator[int]:
+    """Serve the console in this process; gives its port."""
+    database = Database(lambda: Connection(database_url, application="test console", seconds=2))
+    client = connect(redis_url, timeout=2)
+    server = make_server(make_app(Observer(database, client, GROUPING_DELAY)))
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+            client.close()
+            database.close()
+
+
+@pytest.fixture(autouse=True)
+def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the console look at each question, so that a test sees what it just did."""
+    monkeypatch.setattr(observer, "LOOK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def app(bridge_database: str) -> Iterator[App]:
+    """Give the app of a database with the bridge."""
+    with closing(App(bridge_database)) as app:
+        yield app
+
+
+@pytest.fixture
+def store(bridge_database: str) -> Iterator[Store]:
+    """Give the machine of that database."""
+    with closing(Database(lambda: Connection(bridge_database, application="test"))) as database:
+        yield Store(database)
+
+
+@pytest.fixture
+def port(app: App, redis_server: RedisServer) -> Iterator[int]:
+    """Give the port of a console on that database."""
+    with console(app.url, redis_server.url()) as port:
+        yield port
+
+
+def answer_one(app: App, store: Store, text: str, reply: str) -> int:
+    """Let one conversation take place in no time; return its turn."""
+    match = app.old_match()
+    app.write(match, text)
+    rules = GroupingRules(0, 0, 0, 0)
+    [turn] = {grouped.turn_id for grouped in store.group(rules)}
+    store.push_due(10)
+    token = app.value("SELECT gen_random_uuid()::text")
+    assert store.claim(turn, token).name == "claimed"
+    assert store.finish(turn, token, reply, pause=0, max_merges=3, grouping_delay=0).name == "answered"
+    return turn
+
+
+def write_in_many(app: App, count: int) -> None:
+    """Let people write one message each in new conversations."""
+    app.rows(
+        "WITH made AS (INSERT INTO matches (user1_id, user2_id)"
+        " SELECT 'a0000000-0000-4000-8000-000000000001', 'b0000000-0000-4000-8000-000000000001'"
+        " FROM generate_series(1, %s) RETURNING id, user1_id)"
+        " INSERT INTO messages (match_id, sender_id, content) SELECT id, user1_id, %s FROM made",
+        count,
+        CANARY,
+    )
+
+
+# --- The page ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_headers(port: int, path: str) -> None:
+    """Every answer, errors included, forbids scripts, frames, caches and guesses at its type, and names no server."""
+    answer = ask(port, path)
+
+    policy = dict(
+        directive.strip().partition(" ")[::2] for directive in answer.headers["Content-Security-Policy"].split(";")
+    )
+    assert policy.pop("style-src").startswith("'sha256-")
+    assert policy == dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_nothing_can_be_changed(port: int, path: str, method: str) -> None:
+    """No path takes anything but questions."""
+    assert ask(port, path, method).status in {404, 405}
+
+
+def test_the_page_needs_nothing_else(port: int) -> None:
+    """The page is one document: no script, no handler, no inline style, and no address but its own paths."""
+    page = ask(port, "/").body
+
+    style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
+    assert len(style) == 1
+    assert f"'sha256-{digest}'" in ask(port, "/").headers["Content-Security-Policy"]
+    rest = page.replace(style[0], "")
+    assert not re.search(r"<script|<link|<img|<iframe|\ssrc=|\sstyle=|\son\w+=|https?:|url\(", rest, re.IGNORECASE)
+    assert all(target.startswith("/") for target in re.findall(r'href="([^"]*)"', rest))
+
+
+def test_the_page_refreshes_itself_until_told_not_to(port: int) -> None:
+    """The page loads itself anew, and stands still once it was asked to."""
+    assert 'http-equiv="refresh"' in ask(port, "/").body
+    assert 'http-equiv="refresh"' not in ask(port, "/?refresh=off").body
+
+
+def test_nothing_that_people_write_is_shown(app: App, store: Store, port: int) -> None:
+    """No path shows a message, a reply, a draft, a name or an error's text, whatever stands in them."""
+    app.rows("UPDATE profiles SET first_name = %s", ATTACK)
+    answered = answer_one(app, store, ATTACK, ATTACK)
+    waiting = app.old_match()
+    app.write(waiting, ATTACK)
+    store.group(RULES)
+    app.rows(
+        "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, ended_at, last_error)"
+        " VALUES ('reply', gen_random_uuid(), gen_random_uuid(), 'dead', now(), now(), %s)",
+        ATTACK,
+    )
+
+    answers = {path: ask(port, path) for path in PATHS}
+
+    assert all(CANARY not in answer.body for answer in answers.values())
+    assert f'<td class="number">{answered}</td>' in answers["/"].body
+    assert waiting in answers["/"].body
+
+
+def test_what_is_shown_is_escaped(app: App, port: int) -> None:
+    """A text from the database that is shown, such as a reason, cannot become markup."""
+    app.rows(
+        "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, ended_at, reason)"
+        " VALUES ('reply', gen_random_uuid(), gen_random_uuid(), 'cancelled', now(), now(), %s)",
+        ATTACK,
+    )
+
+    page = ask(port, "/").body
+
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_verdict(app: App, port: int) -> None:
+    """The page says at its top whether there is anything to look at, and what."""
+    assert "All is well" in ask(port, "/").body
+
+    app.rows(
+        "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, due_at)"
+        " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'queued', now(), now() - interval '1 min'"
+    )
+    page = ask(port, "/").body
+
+    assert "Worth a look" in page
+    assert "does a scheduler run?" in page
+
+
+# --- Health --------------------------------------------------------------------------------------
+
+
+def test_all_there(port: int) -> None:
+    """With PostgreSQL, its schema and Redis there, both probes say one word."""
+    live, ready = ask(port, "/health/live"), ask(port, "/health/ready")
+
+    assert (live.status, live.body) == (200, "alive\n")
+    assert (ready.status, ready.body) == (200, "ready\n")
+
+
+@pytest.fixture
+def nobody() -> str:
+    """Give an address at which nobody answers."""
+    return f"127.0.0.1:{free_port()}"
+
+
+def test_both_away(nobody: str) -> None:
+    """With both away the console lives, says so in fixed words, and shows no figure that it does not know."""
+    with console(f"postgresql://{nobody}/app", f"redis://{nobody}/0") as port:
+        live, ready, page = (ask(port, path) for path in ("/health/live", "/health/ready", "/"))
+        numbers = samples(ask(port, "/metrics").body)
+
+    assert (live.status, live.body) == (200, "alive\n")
+    assert (ready.status, ready.body) == (503, "not ready: database redis\n")
+    assert page.status == 200
+    assert "Something is down" in page.body
+    assert {name: value for name, value in numbers.items() if name.startswith("bridge_")} == {
+        "bridge_postgresql_up": 0,
+        "bridge_redis_up": 0,
+    }
+
+
+def test_no_schema(app_database: str, redis_server: RedisServer) -> None:
+    """A database that nobody migrated is told apart from one that is away."""
+    with console(app_database, redis_server.url()) as port:
+        ready = ask(port, "/health/ready")
+        numbers = samples(ask(port, "/metrics").body)
+
+    assert (ready.status, ready.body) == (503, "not ready: schema\n")
+    assert numbers["bridge_postgresql_up"] == 0
+    assert numbers["bridge_redis_up"] == 1
+
+
+# --- Metrics -------------------------------------------------------------------------------------
+
+
+def test_the_figures(app: App, store: Store, port: int) -> None:
+    """The figures are what PostgreSQL holds: what is captured, open, dead, and since when somebody waits."""
+    numbers = samples(ask(port, "/metrics").body)
+    assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == 0
+    assert numbers["bridge_captures_total"] == 0
+
+    app.write(app.old_match(), "salut")
+    captured_at = float(app.value("SELECT extract(epoch FROM captured_at) FROM bridge.events"))
+    numbers = samples(ask(port, "/metrics").body)
+    assert numbers["bridge_inbox_open"] == 1
+    assert numbers['bridge_turns{state="open"}'] == 1
+    assert numbers["bridge_captures_total"] == 1
+    assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == pytest.approx(captured_at, abs=0.001)
+
+    store.group(RULES)
+    numbers = samples(ask(port, "/metrics").body)
+    assert numbers["bridge_inbox_open"] == 0
+    assert numbers['bridge_turns{state="open"}'] == 1
+    assert numbers["bridge_turns_overdue"] == 0
+    assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == pytest.approx(captured_at, abs=0.001)
+
+    app.rows("UPDATE bridge.turns SET due_at = now() - interval '1 min'")
+    assert samples(ask(port, "/metrics").body)["bridge_turns_overdue"] == 1
+
+    app.rows("UPDATE bridge.turns SET state = 'dead', due_at = NULL, ended_at = now(), last_error = 'x'")
+    numbers = samples(ask(port, "/metrics").body)
+    assert numbers["bridge_dead_letters"] == 1
+    assert numbers['bridge_turns{state="open"}'] == 0
+    assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == 0
+
+
+def test_the_figures_are_those_of_the_command(app: App, store: Store) -> None:
+    """`status` and the console count alike, whatever stands where."""
+    for _ in range(3):
+        app.write(app.old_match(), "salut")
+    app.match()
+    store.group(RULES)
+    app.rows("UPDATE bridge.turns SET due_at = now() - interval '1 min' WHERE kind = 'reply' AND id % 2 = 0")
+    store.push_due(1)
+    app.write(app.old_match(), "pas encore groupé")
+    with closing(Connection(app.url, application="test")) as connection:
+        [[figures]] = connection.execute("SELECT bridge.metrics(0)")
+        status = Ledger(connection).status(0)
+
+    for name in ("open", "queued", "composing", "typing", "overdue", "dead"):
+        assert figures[name] == getattr(status, name), name
+    assert figures["overdue"] >= 1
+    waited = float(app.value("SELECT extract(epoch FROM bridge.now())")) - figures["oldest_unanswered_at"]
+    assert waited == pytest.approx(status.oldest_unanswered_seconds, abs=1)
+
+
+def test_the_number_of_series_is_constant(app: App, store: Store, port: int) -> None:
+    """A thousand conversations more add no series, and no series holds an id."""
+    before = set(samples(ask(port, "/metrics").body))
+
+    write_in_many(app, 1000)
+    store.group(RULES)
+    answer_one(app, store, CANARY, CANARY)
+    text = ask(port, "/metrics").body
+
+    assert set(samples(text)) == before
+    assert samples(text)['bridge_turns{state="open"}'] == 1000
+    assert not UUID.search(text)
+
+
+def test_a_look_does_not_grow_with_history(app: App) -> None:
+    """With twenty thousand finished turns a look reads none of them."""
+    app.rows(
+        "INSERT INTO bridge.turns"
+        " (kind, match_id, bot_id, state, opened_at, ended_at, answered_at, reply_message_id)"
+        " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'answered', now(), now(), now(), gen_random_uuid()"
+        " FROM generate_series(1, 20000)"
+    )
+    app.rows(
+        "INSERT INTO bridge.events (kind, match_id, message_id, bot_id, turn_id, captured_at)"
+        " SELECT 'message', match_id, gen_random_uuid(), bot_id, id, opened_at FROM bridge.turns"
+    )
+    app.rows("ANALYZE bridge.turns; ANALYZE bridge.events")
+    with closing(App(app.url)) as fresh:  # whose counters of its own reads begin at 0
+        fresh.rows("BEGIN")
+        fresh.rows("SELECT bridge.metrics(15)")
+        fresh.rows("SELECT bridge.latest_turns(20)")
+        read = fresh.rows(
+            "SELECT relname, seq_tup_read, coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_all_tables"
+            " WHERE relid IN ('bridge.turns'::regclass, 'bridge.events'::regclass)"
+        )
+        fresh.rows("ROLLBACK")
+
+    assert {name for name, *_ in read} == {"turns", "events"}
+    for name, scanned, fetched in read:
+        assert scanned == 0, name
+        assert fetched <= 100, name
+
+
+def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time for which a look is good, PostgreSQL is asked once, however many ask the console."""
+    monkeypatch.setattr(observer, "LOOK_SECONDS", 3600.0)
+    with console(app.url, redis_server.url()) as port:
+        first = samples(ask(port, "/metrics").body)
+        app.write(app.old_match(), "salut")
+        assert samples(ask(port, "/metrics").body)["bridge_captures_total"] == first["bridge_captures_total"]
+        assert ask(port, "/health/ready").status == 200
+
+
+# --- The process ---------------------------------------------------------------------------------
+
+
+def test_the_command(bridge_database: str, redis_server: RedisServer) -> None:
+    """`python -m bridge_service console` serves on HOST and PORT, and ends well at SIGTERM."""
+    port = free_port()
+    environment = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url(), "PORT": str(port)}
+    with Service(environment) as service:
+        process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
+        service.wait_for_line("⚙️ GROUPING_DELAY=15", process=process)
+        service.wait_for_line(f"listening on http://127.0.0.1:{port}", process=process)
+        eventually(lambda: ask(port, "/health/ready").status == 200)
+
+        process.signal(signal.SIGTERM)
+
+        assert process.wait() == 0
+        assert service.texts("Arrêt terminé", process=process)
+
+
+def test_a_taken_port(bridge_database: str, redis_server: RedisServer) -> None:
+    """A PORT that somebody else holds ends the command with 1 and one line that says what to do."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        environment = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url(), "PORT": str(port)}
+        with Service(environment) as service:
+            process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
+
+            assert process.wait() == 1
+            [line] = service.texts("set another PORT", process=process)
+            assert str(port) in line

@@ -1,0 +1,43 @@
+"""Asking a server on this machine, as a probe or a browser does."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+
+class Answer(NamedTuple):
+    """What a server said."""
+
+    status: int
+    headers: Message
+    body: str
+
+
+def ask(port: int, path: str, method: str = "GET") -> Answer:
+    """Make one request and return the answer, whatever its status.
+
+    Raises:
+      OSError: nobody listens there.
+    """
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read().decode())
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens just now."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        return int(listening.getsockname()[1])
+
+
+def samples(exposition: str) -> dict[str, float]:
+    """Return the values of what /metrics says, by the whole name of the series."""
+    lines = (line.rpartition(" ") for line in exposition.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
