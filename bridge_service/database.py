@@ -182,6 +182,7 @@ class Database:
         try:
             return connection.execute(statement, parameters)
         finally:
+            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENed for
             if connection.closed or self._closed.is_set():
                 connection.close()
             else:

@@ -98,8 +98,12 @@ class WorkerMetrics(Middleware):
             self._server.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Take this process's files away, and the folder if they were the last."""
+        """Stop serving."""
         del broker, worker
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving and take this process's files away, and the folder if they were the last; twice is harmless."""
         if self._port is None:
             return
         if self._server is not None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def service(bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
     """Give a service of which nothing runs yet."""
     del redis_client  # only asked for because it empties Redis
-    with Service({"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url(), **QUICK}) as service:
+    urls = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url()}
+    # Tests that need an open group for a while make it longer.
+    with Service({**QUICK, "GROUPING_DELAY": "0.2", **urls}) as service:
         yield service
 
 

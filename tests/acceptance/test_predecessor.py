@@ -161,12 +161,13 @@ def test_near_simultaneous_messages_overwrote_one_another(bridge: Bridge) -> Non
 def test_a_job_popped_by_a_worker_that_crashed_was_lost(service: Service, app: App, redis_client: redis.Redis) -> None:
     """What was taken out of Redis and never done is pushed again; it is done once, however often it was pushed."""
     install_clock(app.url)
+    service.environment["GROUPING_DELAY"] = "15"
     scheduler = service.start_scheduler()
     service.wait_until_ready(scheduler)
     match = app.old_match()
     app.write(match, "perdu en route")
     service.wait_for_line("timer")
-    app.pass_time(1)
+    app.pass_time(15)
     service.wait_for_line("Message poussé")
     eventually(lambda: redis_client.llen("dramatiq:bot_messages") == 1)
     redis_client.flushall()
@@ -296,7 +297,7 @@ def test_who_never_stopped_talking_was_never_answered(bridge: Bridge) -> None:
     """A reply gives way to new messages MAX_MERGES times; then it is delivered, and the newest have their own turn."""
     match = bridge.match()
     bridge.write(match, "message 0")
-    outcomes = []
+    outcomes: list[str] = []
     while "answered" not in outcomes:
         turn = bridge.typing(match, f"réponse {len(outcomes)}")
         bridge.write(match, f"message {len(outcomes) + 1}")
@@ -411,6 +412,7 @@ def test_only_one_of_the_two_processes_was_deployed(service: Service, app: App) 
 
 def test_due_times_were_shifted_by_the_time_zone_of_the_host(service: Service, app: App) -> None:
     """Processes and a database in three time zones answer at their second."""
+    service.environment["GROUPING_DELAY"] = "1"
     name = app.value("SELECT current_database()")
     app.rows(f"ALTER DATABASE {name} SET timezone = 'America/Los_Angeles'")
     scheduler = service.start_scheduler(TZ="Pacific/Kiritimati")

@@ -54,13 +54,13 @@ SHORT_PATIENCE_SECONDS: Final = 4.0
 
 def arm(crash: str, once: Path) -> None:
     """Set the trap named by `moment:step:action`, and shorten what recovery waits for."""
-    store.LEASE_SECONDS = leases.LEASE_SECONDS = SHORT_LEASE_SECONDS  # type: ignore[misc]
-    store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc]
-    leases.RESPONDER_SECONDS = SHORT_PATIENCE_SECONDS  # type: ignore[misc]
-    broker.BELL_SECONDS = 1  # type: ignore[misc]
-    listener.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc]
-    planner.SWEEP_SECONDS = 1.0  # type: ignore[misc]
-    watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc]
+    store.LEASE_SECONDS = leases.LEASE_SECONDS = SHORT_LEASE_SECONDS  # type: ignore[misc,attr-defined,unused-ignore]
+    store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    leases.RESPONDER_SECONDS = SHORT_PATIENCE_SECONDS  # type: ignore[misc,unused-ignore]
+    broker.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
+    listener.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc,unused-ignore]
     assert watchdog.Watchdog.__init__.__kwdefaults__ is not None
     watchdog.Watchdog.__init__.__kwdefaults__["patience"] = SHORT_PATIENCE_SECONDS
     moment, step, action = crash.split(":")

@@ -1,0 +1,169 @@
+"""docs/ARCHITECTURE.md draws the machine that is in the database, and lists the files that are in the tree."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bridge_service.database import Connection
+from bridge_service.ledger import Ledger
+from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS
+
+if TYPE_CHECKING:
+    from tests.support.rules import Bridge
+
+ROOT: Final = Path(__file__).parents[3]
+PAGE: Final = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+FUNCTIONS: Final = ROOT / "bridge_service" / "sql" / "functions"
+
+Arrow = tuple[str, str, str]
+
+RECORDER: Final = """
+CREATE TABLE arrows (old text, new text, stack text);
+CREATE FUNCTION record_arrow() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    v_stack text;
+BEGIN
+    GET DIAGNOSTICS v_stack = PG_CONTEXT;
+    INSERT INTO public.arrows VALUES (CASE WHEN TG_OP = 'UPDATE' THEN OLD.state ELSE '-' END, NEW.state, v_stack);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER record_insert AFTER INSERT ON bridge.turns FOR EACH ROW EXECUTE FUNCTION record_arrow();
+CREATE TRIGGER record_update AFTER UPDATE ON bridge.turns FOR EACH ROW
+    WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION record_arrow();
+"""
+
+
+def test_the_page_draws_the_arrows_that_the_database_makes(bridge: Bridge) -> None:
+    """A conversation that goes every way there is makes exactly the arrows of the page, each in the file named there."""
+    bridge.rows(RECORDER)
+
+    _every_way(bridge)
+
+    seen = {
+        (old, new, _file_of(stack)) for old, new, stack in bridge.rows("SELECT DISTINCT old, new, stack FROM arrows")
+    }
+    assert seen == _drawn()
+
+
+def test_the_page_names_every_file() -> None:
+    """Every module stands in the page's tree, and every file that the page names is there."""
+    tree = PAGE.partition("## Where things are")[2].partition("## ")[0]
+    for package in ("bridge_service", "schedulers"):
+        for path in (ROOT / package).iterdir():
+            if path.name in {"__pycache__", "__main__.py", "output.py", "py.typed"}:
+                continue
+            assert path.stem in tree or path.name in tree, f"{package}/{path.name} is not in docs/ARCHITECTURE.md"
+    for name in re.findall(r"\b[a-z_]+\.py\b", tree):
+        assert list(ROOT.glob(f"*/**/{name}")), f"docs/ARCHITECTURE.md names {name}, which is not there"
+
+
+def _drawn() -> set[Arrow]:
+    rows = re.findall(r"^\| ([a-z, -]+) \| ([a-z]+) \| [^|]+ \| ([a-z_/]+\.sql) \|$", PAGE, re.MULTILINE)
+    drawn = {(old, new, file) for olds, new, file in rows for old in olds.split(", ")}
+    for _, _, file in drawn:
+        assert (FUNCTIONS / file).is_file(), f"docs/ARCHITECTURE.md names {file}, which is not there"
+    return drawn
+
+
+def _file_of(stack: str) -> str:
+    """Return the file of the innermost function of the bridge in a call stack."""
+    name = re.findall(r'function (?:bridge\.|")(\w+)', stack)[0]
+    [path] = FUNCTIONS.glob(f"**/{name}.sql")
+    return str(path.relative_to(FUNCTIONS))
+
+
+def _every_way(bridge: Bridge) -> None:
+    with closing(Connection(bridge.url, application="operator")) as connection:
+        ledger = Ledger(connection)
+        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger)):
+            assert way, "a step on the way did not come out"
+
+
+def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
+    ways = []
+    match = bridge.match()
+
+    bridge.write(match)
+    ways.append(bridge.deliver(bridge.typing(match)).name == "answered")
+
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.write(match)
+    ways.append(bridge.deliver(turn).name == "superseded")  # the newer message is not grouped yet: it opens the turn
+    ways.append(bridge.deliver(bridge.typing(match)).name == "answered")
+
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("UPDATE bridge.turns SET covers = '{}' WHERE id = %s", turn)
+    ways.append(bridge.deliver(turn).name == "nothing")  # the draft is thrown away
+    claim = bridge.claim(turn)
+    ways.append(bridge.finish(claim, pause=0).name == "answered")
+
+    for steps in ("queued", "typing"):
+        lost = bridge.match()
+        message = bridge.write(lost)
+        turn = bridge.typing(lost) if steps == "typing" else bridge.pushed(lost)
+        bridge.rows("DELETE FROM messages WHERE id = %s", message)
+        outcome = bridge.deliver(turn) if steps == "typing" else bridge.claim(turn).outcome
+        ways.append(outcome.name == "cancelled")
+
+    for operate in (ledger.retry, ledger.drop):
+        poisoned = bridge.match()
+        bridge.write(poisoned)
+        turn = bridge.pushed(poisoned)
+        for _ in range(MAX_ATTEMPTS):
+            claim = bridge.claim(turn)
+            outcome = bridge.store.fail(turn, claim.token, "ValueError", retry=0, counts=True)
+        operate(turn)
+        ways.append(outcome.name == "dead")
+
+    bridge.rows("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$")
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse()")
+    for _ in range(MAX_ATTEMPTS):
+        outcome = bridge.deliver(turn)
+        bridge.advance(60)
+    bridge.rows("DROP TRIGGER refuse ON messages")
+    ways.append(outcome.name == "dead")
+    return ways
+
+
+def _openers(bridge: Bridge, ledger: Ledger) -> list[bool]:
+    ways = [bridge.deliver(bridge.typing_opener(bridge.match(opener=True))).name == "answered"]
+
+    undrawn = bridge.match(opener=True)
+    bridge.group(probability=0.0)
+    ways.append(bridge.opener(undrawn).reason == "not_drawn")
+
+    overtaken = bridge.match(opener=True)
+    bridge.group()
+    bridge.write(overtaken)
+    bridge.group()
+    ways.append(bridge.opener(overtaken).state == "cancelled")  # while open
+
+    overtaken = bridge.match(opener=True)
+    bridge.group()
+    bridge.advance(61)
+    bridge.push()
+    claim = bridge.claim(bridge.opener(overtaken).id)
+    bridge.write(overtaken)
+    bridge.group()
+    ways.append(claim.outcome.name == "claimed" and bridge.opener(overtaken).state == "cancelled")  # while composing
+
+    deadly = bridge.match(opener=True)
+    bridge.group()
+    bridge.advance(61)
+    turn = bridge.opener(deadly).id
+    for _ in range(MAX_TAKEOVERS + 1):
+        bridge.push()
+        bridge.claim(turn)
+        bridge.advance(60)
+    ways.append(bridge.turn(turn).state == "dead")
+    ledger.retry(turn)
+    ways.append(bridge.turn(turn).state == "queued")
+    return ways

@@ -1,0 +1,155 @@
+"""The service behind a real pgbouncer: session mode, where LISTEN works, and transaction mode, where it is mute."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import closing
+from signal import SIGINT
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import psycopg2
+import pytest
+
+from bridge_service.database import Connection, Database
+from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
+from bridge_service.store import Store
+from tests.support.app import App
+from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import redis
+
+    from bridge_service.demo.servers import PostgresServer, RedisServer
+
+BINARY: Final = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+TYPING_SECONDS: Final = 2.0
+"""Long enough that a sweep every five seconds would mostly be late, short enough for a test."""
+
+pytestmark = pytest.mark.skipif(
+    BINARY is None, reason="no pgbouncer on this machine: .ci/packages installs it as root on Debian"
+)
+
+
+class Pgbouncer(_Server):
+    """A pgbouncer in front of a PostgreSQL that trusts everybody, as a child process.
+
+    Parameters:
+      directory: holds configuration and log.
+      behind: the PostgreSQL.
+      settings: lines of its [pgbouncer] section that replace or join the defaults, by name.
+    """
+
+    _stop_signal = SIGINT
+
+    def __init__(self, directory: Path, behind: PostgresServer, **settings: str) -> None:
+        super().__init__(directory, settings)
+        self._behind = behind
+
+    def url(self, name: str = "postgres") -> str:
+        """Return the address of one database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        users = self.directory / "users.txt"
+        users.write_text('"postgres" ""\n')
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": str(self.port),
+            "unix_socket_dir": "",
+            "auth_type": "trust",
+            "auth_file": str(users),
+            **self.settings,
+        }
+        lines = [f"{name} = {value}" for name, value in settings.items()]
+        behind = f"* = host=127.0.0.1 port={self._behind.port}"
+        configuration = self.directory / "pgbouncer.ini"
+        configuration.write_text("\n".join(["[databases]", behind, "[pgbouncer]", *lines, ""]))
+        _let_pass(self.directory)
+        assert BINARY is not None
+        # As root it refuses to run.
+        return self._spawn(BINARY, configuration, user=UNPRIVILEGED_USER if os.geteuid() == 0 else None)
+
+    def _accepts_connections(self) -> bool:
+        try:
+            psycopg2.connect(self.url(), connect_timeout=PROBE_SECONDS).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+
+
+@pytest.fixture
+def pooler(
+    request: pytest.FixtureRequest, servers_folder: Path, postgres: PostgresServer, bridge_database: str
+) -> Iterator[Pgbouncer]:
+    """Give a pgbouncer in the mode that the test asks for, with pgbouncer's own defaults otherwise."""
+    del bridge_database  # dropped only when nobody stands in front of it any more
+    with Pgbouncer(servers_folder / f"pgbouncer_{uuid4().hex}", postgres, pool_mode=request.param) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def service(
+    pooler: Pgbouncer, bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis
+) -> Iterator[Service]:
+    """Give a service of which nothing runs yet, and which reaches its database only through the pooler."""
+    del redis_client  # only asked for because it empties Redis
+    url = pooler.url(psycopg2.extensions.parse_dsn(bridge_database)["dbname"])
+    with Service({"DATABASE_URL": url, "REDIS_URL": redis_server.url(), **QUICK}) as service:
+        yield service
+
+
+@pytest.fixture
+def app(bridge_database: str) -> Iterator[App]:
+    """Give the app, which speaks to PostgreSQL itself."""
+    with closing(App(bridge_database)) as app:
+        yield app
+
+
+def converse(app: App) -> None:
+    """Let ten people write at once, two messages each, and check that each is answered once, with both."""
+    matches = [app.old_match() for _ in range(10)]
+    for text in ("un", "deux"):
+        for match in matches:
+            app.write(match, f"{text} {match}")
+    for match in matches:
+        app.wait_for_replies(match, f"un {match}\ndeux {match}")
+
+
+@pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
+def test_transaction_mode_is_recognised_and_polled(service: Service, app: App) -> None:
+    """LISTEN that is accepted and delivers nothing is found out at the start; bursts are answered all the same."""
+    scheduler, worker = service.start_scheduler(), service.start_worker()
+    service.wait_for_line("Écoute muette", process=scheduler)
+    service.wait_until_ready(worker)
+
+    converse(app)
+
+    assert not service.lines("Écoute active|Notification reçue|PostgreSQL perdue|CRITICAL|Traceback")
+    assert service.stop() == [0, 0]
+
+
+@pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
+def test_a_pause_is_kept_in_transaction_mode(service: Service, app: App) -> None:
+    """What becomes due between two sweeps is found by the polling: a typed reply comes within a second of its time."""
+    characters = 10
+    scheduler, worker = service.start_scheduler(), service.start_worker(TYPING_SPEED_CPS=f"{characters / TYPING_SECONDS}")
+    service.wait_for_line("Écoute muette", process=scheduler)
+    service.wait_until_ready(worker)
+
+    for _ in range(3):
+        match = app.old_match()
+        app.write(match, "x" * characters)
+        app.wait_for_replies(match, "x" * characters)
+
+    late = [float(re.findall(r"retard: ([\d.]+)s", line)[0]) for line in service.texts("retard")]
+    assert len(late) == 3
+    assert max(late) < 1.0, late
