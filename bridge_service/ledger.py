@@ -5,7 +5,7 @@ Every method is one call of one function in sql/functions, in one transaction. A
 functions `turn_story` and `why` build, with ids and times in UTC as text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -201,6 +201,38 @@ class Ledger:
         if answer["outcome"] == "too_old":
             return Replayed(too_old=datetime.fromisoformat(answer["earliest"]))
         return Replayed(None, answer["found"], answer["captured"], answer["given_back"])
+
+    def report(self, seconds: float, grouping_delay: float) -> dict[str, Any]:
+        """Tell what the last `seconds` came to; see sql/functions/report.sql."""
+        return self._ask(
+            _TAKING_LONG + "SELECT bridge.report(%s, %s)", seconds, grouping_delay, seconds=LONG_CALL_SECONDS
+        )
+
+    def processes(self, seconds: float, silence: float) -> list[dict[str, Any]]:
+        """Tell of the processes seen within the last `seconds`; see sql/functions/processes.sql.
+
+        Parameters:
+          silence: seconds after which one that was not seen any more counts as vanished.
+        """
+        rows = self._connection.execute("SELECT bridge.processes(%s, %s)", (seconds, silence), seconds=self._seconds)
+        return [process for [process] in rows]
+
+    def follow(self, messages: Sequence[str], matches: Sequence[str]) -> dict[str, Any]:
+        """Tell where messages, and the openers of matches, stand; see sql/functions/follow.sql."""
+        return self._ask("SELECT bridge.follow(%s::uuid[], %s::uuid[])", list(messages), list(matches))
+
+    @_patiently
+    def plan_opener(self, match_id: str, delay: float) -> dict[str, Any]:
+        """Plan a match's opener in `delay` seconds, whatever was drawn for it; see sql/functions/plan_opener.sql."""
+        return self._ask("SELECT bridge.plan_opener(%s, %s)", match_id, delay)
+
+    @_patiently
+    def forget(self, matches: Sequence[str]) -> int:
+        """Delete what the bridge knows of matches that are gone from the app; how many rows went."""
+        [[count]] = self._connection.execute(
+            _TAKING_LONG + "SELECT bridge.forget_matches(%s::uuid[])", (list(matches),), seconds=LONG_CALL_SECONDS
+        )
+        return int(count)
 
     def installed(self) -> Installed:
         """Tell what was laid into this database."""

@@ -317,7 +317,7 @@ def _grant(cursor: Cursor, runtime_roles: set[str], reader_role: str | None) -> 
     if reader_role:
         role = sql.Identifier(reader_role)
         cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA bridge TO {}").format(role))
-        for table in ("events", "turns", "installation", "migrations"):
+        for table in ("events", "turns", "installation", "migrations", "processes", "incidents"):
             name = sql.Identifier(table)
             cursor.execute(sql.SQL("GRANT SELECT ON bridge.{} TO {}").format(name, role))
             cursor.execute(sql.SQL("DROP POLICY IF EXISTS bridge_reader ON bridge.{}").format(name))

@@ -358,7 +358,7 @@ VARIABLES: Final = (
         _one_of("text or json", {"text": "text", "json": "json"}),
         "Lines for people, or one JSON object a line.",
     ),
-    Variable("HOST", "127.0.0.1", Reader("a host name or an IP address", _host), "Where the console listens."),
+    Variable("HOST", "127.0.0.1", Reader("a host name or an IP address", _host), "Where PORT and HEALTH_PORT listen."),
     Variable("PORT", "8080", _PORT, "The console's port; only the console binds it."),
     Variable(
         "HEALTH_PORT",

@@ -217,6 +217,29 @@ class Store:
         """Delete finished turns older than the retention; how many went."""
         return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
 
+    def heartbeat(
+        self, process: UUID, role: str, *, uptime: float, rss_bytes: int, cpu_seconds: float, ended: bool
+    ) -> None:
+        """Note that a process lives, or that it has ended in order.
+
+        Parameters:
+          process: drawn by the process when it started, `uptime` seconds ago.
+          cpu_seconds: of processor time since then.
+        """
+        self._database.call(
+            "SELECT bridge.heartbeat(%s, %s, %s, %s, %s, %s)",
+            str(process),
+            role,
+            uptime,
+            rss_bytes,
+            cpu_seconds,
+            ended,
+        )
+
+    def note_incident(self, kind: str, role: str, times: int, age: float) -> None:
+        """Note that an event of this name happened so many times, first `age` seconds ago."""
+        self._database.call("SELECT bridge.note_incident(%s, %s, %s, %s)", kind, role, times, age)
+
     def _number(self, statement: str, *parameters: object) -> int:
         [[number]] = self._database.call(statement, *parameters)
         return int(number)

@@ -25,7 +25,8 @@ from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
-from bridge_service.events import Draining, ProcessStarted, Stopped, database_trouble, fan_out
+from bridge_service.events import Draining, Emit, ProcessStarted, Stopped, database_trouble, fan_out
+from bridge_service.health import missing_services, stuck_loops
 from bridge_service.journal import Journal
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
@@ -35,6 +36,7 @@ from bridge_service.settings import Settings, secrets, summary
 from bridge_service.startup import wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
+from bridge_service.worker_metrics import WorkerMetrics
 
 DRAIN_SECONDS: Final = 5.0
 """How long begun turns may take after SIGTERM; with Dramatiq's own two seconds and a bit a process ends within 8 s."""
@@ -48,20 +50,27 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     A wrong environment gives a broker whose worker ends with exit code 78 as it boots, naming the variables.
     """
     journal = Journal(logging.getLogger("bridge"))
-    emit = fan_out(journal)
     try:
         settings = Settings.from_environ(environ)
         responder = load_responder(settings.responder)
     except ConfigurationError as error:
-        return WaitingBroker("redis://127.0.0.1", emit=emit, middleware=[RefuseToStart(error)])
+        return WaitingBroker("redis://127.0.0.1", emit=journal, middleware=[RefuseToStart(error)])
 
     database = Database(lambda: Connection(settings.database_url, application="bridge worker"))
+    measure = WorkerMetrics(
+        settings.host,
+        settings.health_port,
+        live=lambda: stuck_loops(watchdog.ages()),
+        ready=lambda: missing_services(database, broker),
+    )
+    emit = fan_out(journal, measure)
+    watchdog = Watchdog(emit)
     store = Store(database)
     leases = Leases(store, emit)
     composer = Composer(
         store,
         leases,
-        responder,
+        measure.timed(responder),
         Pace(settings.thinking_delay_min, settings.thinking_delay_max, settings.typing_speed_cps),
         emit,
         max_merges=settings.max_merges,
@@ -73,7 +82,8 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
-            WorkerProcess(settings, database, leases, journal),
+            WorkerProcess(settings, database, leases, journal, emit=emit, watchdog=watchdog, measure=measure),
+            measure,  # after the process has set up its logs
         ],
     )
     declare_actors(broker, composer)
@@ -99,13 +109,24 @@ class RefuseToStart(Middleware):
 class WorkerProcess(Middleware):
     """What belongs to the process and not to a turn: logs, signals, leases, and draining within its time."""
 
-    def __init__(self, settings: Settings, database: Database, leases: Leases, journal: Journal) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        leases: Leases,
+        journal: Journal,
+        *,
+        emit: Emit,
+        watchdog: Watchdog,
+        measure: WorkerMetrics,
+    ) -> None:
         self._settings = settings
         self._database = database
         self._leases = leases
         self._journal = journal
-        self._emit = fan_out(journal)
-        self._watchdog = Watchdog(self._emit)
+        self._emit = emit
+        self._watchdog = watchdog
+        self._measure = measure
         self._stopping = threading.Event()
         self._drained = threading.Event()
 
@@ -173,6 +194,7 @@ class WorkerProcess(Middleware):
         self._leases.stop()
         self._emit(Stopped())
         self._journal.flush(everything=True)
+        self._measure.close()
         self._database.close()
 
     def _announce(self) -> None:
@@ -184,6 +206,7 @@ class WorkerProcess(Middleware):
             self._lines.report_held_back()
             if self._leases.hung() < self._threads:
                 self._responders_beat()
+            self._measure.loops_turned(self._watchdog.ages())
 
 
 def _handle_once(number: signal.Signals) -> None:

@@ -5,16 +5,21 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from bridge_service import logs
 from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError
 from bridge_service.events import Draining, Emit, FatalError, ProcessStarted, Stopped, fan_out
+from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
 from bridge_service.journal import Journal
+from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
 from bridge_service.settings import Settings, secrets, summary
 from bridge_service.startup import wait_for_postgres, wait_for_redis
@@ -26,7 +31,7 @@ from schedulers.push import Pusher
 from schedulers.window import ContextWindow
 
 DRAIN_SECONDS: Final = 6.0
-FLUSH_SECONDS: Final = 1.0
+TICK_SECONDS: Final = 1.0
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
 
@@ -45,13 +50,16 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     lines = logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
     journal = Journal(logging.getLogger("bridge"))
-    emit = fan_out(journal)
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    emit = fan_out(journal, metrics)
     emit(ProcessStarted(summary(settings), "scheduler"))
     process = Process(emit)
+    watchdog = Watchdog(emit)
     process.spawn("signals", _wait_for_signal(process))
-    process.spawn("flush", _flush(journal, lines, process.stopping))
+    process.spawn("tick", _tick(journal, lines, metrics, watchdog, process.stopping))
     try:
-        run(settings, emit, process)
+        run(settings, emit, process, watchdog=watchdog, metrics=metrics, registry=registry)
     finally:
         emit(Stopped())
         journal.flush(everything=True)
@@ -85,18 +93,36 @@ class Process:
         return thread
 
 
-def run(settings: Settings, emit: Emit, process: Process) -> None:
+def run(
+    settings: Settings,
+    emit: Emit,
+    process: Process,
+    *,
+    watchdog: Watchdog,
+    metrics: Metrics,
+    registry: CollectorRegistry,
+) -> None:
     """Wire the parts, run them until told to stop, and stop them in reverse."""
     stopping = process.stopping
     database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
     store = Store(database)
     reconnect = Reconnect(emit)
     broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect])
+    listening = threading.Event()
+    if settings.health_port is not None:
+        ProcessCollector(registry=registry)
+        metrics.listener(listening.is_set)
+        HealthServer(
+            settings.host,
+            settings.health_port,
+            live=lambda: stuck_loops(watchdog.ages()),
+            ready=lambda: missing_services(database, broker) + ([] if listening.is_set() else [LISTENER]),
+            registry=registry,
+        ).start()
     if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
         return
 
     window = ContextWindow(connect(settings.redis_url))
-    watchdog = Watchdog(emit)
     pusher = Pusher(
         store,
         broker,
@@ -134,6 +160,7 @@ def run(settings: Settings, emit: Emit, process: Process) -> None:
         emit=emit,
         stopping=stopping,
         beat=watchdog.watch("listener"),
+        listening=listening,
         retention_days=settings.retention_days,
     )
     window.start()
@@ -161,13 +188,16 @@ def _wait_for_signal(process: Process) -> Callable[[], None]:
     return wait
 
 
-def _flush(journal: Journal, lines: logs.LineHandler, stopping: threading.Event) -> Callable[[], None]:
-    def flush() -> None:
-        while not stopping.wait(FLUSH_SECONDS):
+def _tick(
+    journal: Journal, lines: logs.LineHandler, metrics: Metrics, watchdog: Watchdog, stopping: threading.Event
+) -> Callable[[], None]:
+    def tick() -> None:
+        while not stopping.wait(TICK_SECONDS):
             journal.flush()
             lines.report_held_back()
+            metrics.loops_turned(watchdog.ages(), time.time())
 
-    return flush
+    return tick
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Listener:
         emit: Emit,
         stopping: threading.Event,
         beat: Callable[[], None],
+        listening: threading.Event,
         retention_days: float,
     ) -> None:
         """Wire a listener.
@@ -81,6 +82,7 @@ class Listener:
           on_grouped: told of each batch that was grouped.
           on_due: told that something may be due by now.
           beat: called each time the loop turns, for the watchdog.
+          listening: set while there is a connection to listen on, for the probes.
           retention_days: bounds the age of what a foreign trigger's notification may bring in.
         """
         self._store = store
@@ -91,6 +93,7 @@ class Listener:
         self._emit = emit
         self._stopping = stopping
         self._beat = beat
+        self._listening = listening
         self._retention_days = retention_days
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
@@ -131,6 +134,7 @@ class Listener:
                 connection.execute(f"LISTEN {channel}")
             delivers = self._prove(connection)
             capturing = self._store.triggers_installed()
+            self._listening.set()
             # Only now can nothing slip by: look at everything, then wait.
             self.look()
             self._on_due()
@@ -145,6 +149,7 @@ class Listener:
                 self._look_if_wanted()
                 self._wait(connection, heard_at + HEARTBEAT_SECONDS, delivers=delivers)
         finally:
+            self._listening.clear()
             connection.close()
 
     def _prove(self, connection: Connection) -> bool:

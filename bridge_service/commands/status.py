@@ -1,6 +1,8 @@
 """`status`: how many turns stand where, and whether PostgreSQL and Redis answer."""
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -11,6 +13,7 @@ from rich.table import Table
 from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.heartbeat import SILENCE_SECONDS
 from bridge_service.ledger import Ledger, Status
 from bridge_service.output import Output, coloured, table
 from bridge_service.settings import Settings
@@ -22,6 +25,9 @@ OK: Final = "ok"
 DOWN: Final = "down"
 REFUSED: Final = "refused"
 NO_SCHEMA: Final = "no schema"
+
+ROLES: Final = ("scheduler", "worker")
+ALIVE: Final = "alive"
 
 _NOTHING_KNOWN: Final = dict.fromkeys(Status.__dataclass_fields__)
 
@@ -35,12 +41,14 @@ class Report:
       postgresql: `ok`, `down`, `refused` or `no schema`.
       redis: `ok`, `down` or `refused`.
       queue: messages that wait in Redis for a worker; None if that is not known.
+      alive: how many schedulers and workers have lately said that they live; None if PostgreSQL did not tell.
     """
 
     status: Status | None
     postgresql: str
     redis: str
     queue: int | None
+    alive: Mapping[str, int] | None
 
     def document(self) -> dict[str, object]:
         """Return what is printed as JSON."""
@@ -69,23 +77,32 @@ def watch(settings: Settings, output: Output) -> bool:
 
 def look(settings: Settings) -> Report:
     """Ask PostgreSQL and Redis."""
-    status, postgresql = _ask_postgresql(settings)
-    return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url))
+    status, alive, postgresql = _ask_postgresql(settings)
+    return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url), alive)
 
 
-def _ask_postgresql(settings: Settings) -> tuple[Status | None, str]:
+def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int] | None, str]:
     try:
         connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
         try:
-            return Ledger(connection, seconds=TIMEOUT_SECONDS).status(settings.grouping_delay), OK
+            ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+            return ledger.status(settings.grouping_delay), count_alive(ledger), OK
         finally:
             connection.close()
     except DatabaseUnavailable:
-        return None, DOWN
+        return None, None, DOWN
     except SchemaMissing:
-        return None, NO_SCHEMA
+        return None, None, NO_SCHEMA
     except DatabaseRefused:
-        return None, REFUSED
+        return None, None, REFUSED
+
+
+def count_alive(ledger: Ledger) -> Mapping[str, int]:
+    """Count the processes of each role that have lately said that they live."""
+    states = Counter(
+        process["role"] for process in ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS) if process["state"] == ALIVE
+    )
+    return {role: states[role] for role in ROLES}
 
 
 def _ask_redis(url: str) -> str:
@@ -115,6 +132,7 @@ def _queue_length(url: str) -> int | None:
 
 def _shown(report: Report) -> Table:
     values = {**report.document(), "messages in the queue": report.queue}
+    values |= {f"{role}s alive": report.alive and report.alive[role] for role in ROLES}
     return table(["", ""], [(name.replace("_", " "), _cell(name, value)) for name, value in values.items()])
 
 

@@ -116,6 +116,7 @@ def test_a_notification_while_the_listener_was_away_was_lost(service: Service, a
 
     assert len(killed) == 1
     service.wait_for_line("Écoute active", after=mark)
+    service.wait_for_line("timer", after=mark, timeout=2)  # the sweep may be five seconds away
     app.wait_for_replies(match, "dans le vide")
 
 

@@ -91,7 +91,6 @@ def test_postgresql_absent_at_the_start_is_waited_for(
                 match = app.old_match()
                 app.write(match, "enfin")
                 app.wait_for_replies(match, "enfin")
-            assert service.stop(STOP_SECONDS) == [0, 0]
     for process in processes:
         service.assert_at_most_once_a_second("En attente de PostgreSQL", process)
         service.assert_at_most_once_a_second("Schéma bridge absent", process)

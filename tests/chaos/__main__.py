@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from tests.chaos.run import Outcome
     from tests.chaos.run import Progress as Standing
 
-SLOW_CATCH_UP_SECONDS = 10.0
-"""Recoveries that took longer are listed."""
+SLOWEST_SHOWN = 5
 
 FINDINGS_SHOWN = 20
 
@@ -145,21 +144,20 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
 
 
 def _report_recoveries(outcome: Outcome) -> None:
-    slow = [each for each in outcome.recoveries if each.catch_up >= SLOW_CATCH_UP_SECONDS or each.unanswered]
-    slowest = max(outcome.recoveries, key=lambda each: each.catch_up, default=None)
-    if slowest is not None:
-        console.print(f"slowest catch-up: {slowest.catch_up:.1f} s after {slowest.kind}", markup=False)
-    if not slow:
+    seconds, kind = outcome.calm
+    console.print(f"longest wait while no fault was there: {seconds:.1f} s, after {kind}", markup=False)
+    slowest = sorted(outcome.recoveries, key=lambda each: (-each.unanswered, -each.catch_up))[:SLOWEST_SHOWN]
+    if not slowest:
         return
-    table = Table("fault", "at", "lasted", "catch-up", "unanswered", "beside", box=None)
-    for each in slow:
+    table = Table("slowest catch-ups", "at", "lasted", "catch-up", "unanswered", "beside", box=None)
+    for each in slowest:
         table.add_row(
             each.kind,
             f"{each.began - outcome.began:.0f} s",
             f"{each.healed - each.began:.1f} s",
             f"{each.catch_up:.1f} s",
             str(each.unanswered),
-            ", ".join(each.beside),
+            ", ".join(each.beside) if len(each.beside) <= 3 else f"{len(each.beside)} others",
         )
     console.print(table)
 

@@ -273,3 +273,20 @@ def recoveries(bands: Sequence[Band], waited: Sequence[Waited], soon: float = 2.
         unanswered = sum(each.answered is None for each in theirs)
         found.append(Recovery(band.kind, band.began, healed, catch_up, unanswered, beside))
     return found
+
+
+def longest_wait_in_calm(bands: Sequence[Band], waited: Sequence[Waited]) -> tuple[float, str]:
+    """Return the most seconds for which an answer was overdue while no fault was there, and the fault before."""
+    longest = (0.0, "no fault")
+    for each in waited:
+        if each.answered is None or any(_was_there(band, each.answered) for band in bands):
+            continue
+        before = [band for band in bands if band.healed is not None and band.healed <= each.answered]
+        last = max(before, key=lambda band: band.healed or 0.0, default=None)
+        since = each.due if last is None or last.healed is None else max(each.due, last.healed)
+        longest = max(longest, (each.answered - since, "no fault" if last is None else last.kind))
+    return longest
+
+
+def _was_there(band: Band, at: float) -> bool:
+    return band.began <= at and (band.healed is None or band.healed > at)

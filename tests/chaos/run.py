@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg2
 
-from tests.chaos.checker import Pace, Recovery, Verdict, judge, recoveries
+from tests.chaos.checker import Pace, Recovery, Verdict, judge, longest_wait_in_calm, recoveries
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import Band, Nemesis, Rhythm, plan
@@ -68,6 +68,7 @@ class Outcome:
     """What came of a run.
 
     Attributes:
+      calm: the most seconds for which an answer was overdue while no fault was there, and the fault before.
       unhealed: faults that could not be played or healed: the run proves less than it should.
       hurt: errors that the app met and never should, by SQLSTATE.
       codes: exit codes of the processes at the final SIGTERM; None: it did not end in time.
@@ -79,6 +80,7 @@ class Outcome:
     verdict: Verdict
     bands: tuple[Band, ...]
     recoveries: tuple[Recovery, ...]
+    calm: tuple[float, str]
     exits: tuple[Exit, ...]
     began: float
     ended: float
@@ -188,6 +190,7 @@ class _Run:
             verdict=verdict,
             bands=tuple(nemesis.bands),
             recoveries=tuple(recoveries(nemesis.bands, verdict.waited)),
+            calm=longest_wait_in_calm(nemesis.bands, verdict.waited),
             exits=tuple(stage.crew.exits),
             began=began,
             ended=time.time(),

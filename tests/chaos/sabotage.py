@@ -46,6 +46,7 @@ class Breakage:
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
+      together: whether the faults come at the same time.
       calm: seconds for which people go on writing after the last fault; below 0 they stop before its end.
     """
 
@@ -58,7 +59,7 @@ class Breakage:
     python: bool = False
     faults: tuple[str, ...] = ()
     seconds: float = 20.0
-    at_once: int = 1
+    together: bool = False
     calm: float = 3.0
     habits: Habits = field(default_factory=Habits)
     plot: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Breakage:
     def run(self, *, broken: bool) -> Plot:
         """Return the run, with the rule or without it."""
         commands = dict(COMMANDS)
+        count = len(self.faults) if self.together else 1
         if broken and self.python:
             commands["scheduler"] = (sys.executable, "-m", "tests.chaos.saboteur", self.name)
             commands["worker"] = tuple(
@@ -77,7 +79,7 @@ class Breakage:
             messages=None if self.faults else round(self.seconds * RATE),
             rate=RATE,
             faults=self.faults,
-            rhythm=Rhythm(self.at_once, (1.0, 1.0)),
+            rhythm=Rhythm(count, (1.0, 1.0), at_least=count),
             habits=self.habits,
             calm=self.calm,
             settle=LOST_SECONDS if "lost" in self.sees or not broken else DONE_SECONDS,
@@ -167,7 +169,7 @@ BREAKAGES: Final = (
             ),
         ),
         faults=("scheduler-kill-often", "responder-dawdles"),
-        at_once=2,
+        together=True,
         plot={"thinking": (0.0, 0.0)},
     ),
     Breakage(
@@ -265,7 +267,7 @@ BREAKAGES: Final = (
             ),
         ),
         faults=("worker-freeze-child", "responder-dawdles"),
-        at_once=2,
+        together=True,
     ),
     Breakage(
         "no-push-again",
@@ -279,7 +281,8 @@ BREAKAGES: Final = (
                 "due_at = v_now + interval '1 day' FROM due",
             ),
         ),
-        faults=("redis-drop-queue", "redis-kill-empty"),
+        faults=("redis-flush", "worker-kill-often"),
+        together=True,
     ),
     Breakage(
         "no-takeover",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from tests.chaos.checker import Pace, Verdict, Waited, judge, recoveries
+from tests.chaos.checker import Pace, Verdict, Waited, judge, longest_wait_in_calm, recoveries
 from tests.chaos.faults import Target
 from tests.chaos.nemesis import Band
 from tests.chaos.script import Match
@@ -86,3 +86,10 @@ def test_a_recovery_counts_from_the_healing() -> None:
     [recovery] = recoveries([band], waited)
     assert recovery.catch_up == 2.5
     assert recovery.unanswered == 1
+
+
+def test_a_wait_in_calm_has_no_excuse() -> None:
+    """Only what is overdue after the last fault counts, from its healing or its own time on."""
+    bands = [Band("redis-kill", Target.REDIS, 10.0, 14.0), Band("worker-freeze", Target.WORKER, 12.0, 20.0)]
+    waited = [Waited(11.0, 16.5), Waited(12.0, 23.0), Waited(21.0, 23.5), Waited(22.0, None)]
+    assert longest_wait_in_calm(bands, waited) == (3.0, "worker-freeze")

@@ -138,6 +138,7 @@ class Consuming:
 
 
 def name(message: Message[Any] | MessageProxy) -> str:
+    """Say `step:turn`."""
     return f"{message.actor_name}:{message.args[0]}"
 
 
@@ -160,6 +161,7 @@ def any_redis(request: pytest.FixtureRequest) -> RedisServer:
 
 @contextmanager
 def desk_on(server: RedisServer, url: str | None = None) -> Iterator[Desk]:
+    """Give a desk on an emptied Redis, whose broker goes by `url` if there is one."""
     with closing(redis.Redis.from_url(server.url(), decode_responses=True)) as admin:
         admin.flushall()
         with closing(Desk(url or server.url(), admin)) as desk:
@@ -185,6 +187,9 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     """Give a way to the Redis of today that can be disturbed."""
     with Proxy(free_port(), redis_server.port) as proxy:
         yield proxy
+        proxy.cut()
+        eventually(lambda: proxy.connections == 0)
+        proxy.set(FINE)  # one more turn of its loop, in which what was cut is closed
 
 
 @pytest.fixture
@@ -393,6 +398,13 @@ def test_R2_whatever_lies_in_redis_becomes_a_message_of_ours_or_none(body: bytes
     assert message.options == {"redis_message_id": f"{message.actor_name}:{turn}"}
 
 
+@pytest.mark.parametrize("args", [[True], [0], [-1], [2**63], [1.0], ["1"], "1", {"1": 2}, [], [1, 2], [None], None])
+def test_R2_only_a_whole_number_is_a_turn(args: object) -> None:  # noqa: N802
+    """What is no id that PostgreSQL can have given is refused."""
+    with pytest.raises(BadMessage):
+        rebuild(json.dumps({"actor_name": "compose", "args": args}).encode(), QUEUE_NAME)
+
+
 @given(st.sampled_from(sorted(ACTOR_NAMES)), st.integers(1, 2**63 - 1))
 def test_R2_our_own_messages_come_through(step: str, turn: int) -> None:  # noqa: N802
     """What the scheduler pushes is what the worker gets."""
@@ -452,6 +464,7 @@ WEATHERS: Final = {
 
 @contextmanager
 def out_of_memory(admin: redis.Redis) -> Iterator[None]:
+    """Let Redis be full."""
     admin.config_set("maxmemory", "1")
     try:
         yield
@@ -461,6 +474,7 @@ def out_of_memory(admin: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def read_only(admin: redis.Redis) -> Iterator[None]:
+    """Let Redis be somebody's replica, as after a failover."""
     admin.replicaof("127.0.0.1", "1")
     try:
         yield
@@ -470,6 +484,7 @@ def read_only(admin: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def password_wanted(admin: redis.Redis) -> Iterator[None]:
+    """Let Redis want a password that we do not have."""
     admin.config_set("requirepass", "geheim")
     admin.client_kill_filter(_type="normal", skipme=True)
     try:
@@ -490,6 +505,7 @@ def no_such_function(admin: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def busy(admin: redis.Redis) -> Iterator[None]:
+    """Let Redis be busy with somebody's endless script."""
     admin.config_set("lua-time-limit", "1")
     url = admin.connection_pool.connection_kwargs
     other = redis.Redis(host=url["host"], port=url["port"], socket_timeout=20)
@@ -527,9 +543,7 @@ FAULTS: Final = {
 
 
 @pytest.mark.parametrize("weather", WEATHERS)
-def test_a_lost_connection_is_told_as_closed_when_pushing(
-    redis_server: RedisServer, proxy: Proxy, weather: str
-) -> None:
+def test_a_lost_connection_is_told_as_closed(redis_server: RedisServer, proxy: Proxy, weather: str) -> None:
     """Whatever happens to the connection, Dramatiq hears ConnectionClosed, soon, and the next push is a new attempt."""
     url = f"redis://127.0.0.1:{proxy.port}/0?socket_timeout=0.3&socket_connect_timeout=0.3"
     with desk_on(redis_server, url) as desk:
@@ -555,7 +569,7 @@ def test_a_lost_connection_is_told_as_closed_when_pushing(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_redis_that_refuses_is_told_as_closed_when_pushing(desk: Desk, fault: str) -> None:
+def test_a_redis_that_refuses_is_told_as_closed(desk: Desk, fault: str) -> None:
     """Whatever Redis refuses with, Dramatiq hears ConnectionClosed, the probe sees it too, and later all is well."""
     desk.push(1)
     with FAULTS[fault](desk.admin):
@@ -685,7 +699,7 @@ def test_a_retry_needs_no_redis(servers_folder: Path) -> None:
             tries.append(turn)
             if len(tries) == 1:
                 server.kill()
-                raise Retry("again")  # type: ignore[no-untyped-call]
+                raise Retry("again")
             done.set()
 
         broker.enqueue_many([message_for("compose", 5)])
@@ -739,7 +753,7 @@ def test_a_nack_makes_room_and_writes_nothing(desk: Desk) -> None:
 
 
 def test_the_end_gives_back_what_was_not_begun(desk: Desk) -> None:
-    """What was fetched, handed out or not, and not begun lies in Redis again, once, and nothing more is fetched."""
+    """What was fetched, handed out or not, and not begun lies in Redis again, once."""
     desk.push(1, 2, 3, 4)
     consumer = desk.consumer(prefetch=3)
     next(consumer)
@@ -748,9 +762,21 @@ def test_the_end_gives_back_what_was_not_begun(desk: Desk) -> None:
     assert second is not None
     desk.broker.stop_waiting()
     consumer.requeue([second])
-    assert next(consumer) is None
     consumer.requeue([])
     assert sorted(desk.fetch()) == ["compose:2", "compose:3", "compose:4"]
+
+
+def test_nothing_is_fetched_any_more_at_the_end(desk: Desk) -> None:
+    """A place that becomes free while the worker drains stays free."""
+    desk.push(1, 2)
+    consumer = desk.consumer(prefetch=1)
+    next(consumer)
+    message = next(consumer)
+    assert message is not None
+    desk.broker.stop_waiting()
+    consumer.ack(message)
+    assert [next(consumer), next(consumer)] == [None, None]
+    assert desk.admin.llen(QUEUE) == 1
 
 
 def test_a_heard_bell_is_passed_on_at_the_end(desk: Desk) -> None:
@@ -786,6 +812,22 @@ def test_an_interrupt_ends_a_wait_at_once(desk: Desk, pause: float | None) -> No
         time.sleep(pause)
     assert consuming.stop() < AT_ONCE
     assert desk.told.of(RedisLost) == []
+
+
+def test_no_interrupt_comes_too_early(desk: Desk) -> None:
+    """One that comes just before the wait begins is heeded too."""
+    consumer = desk.consumer()
+    next(consumer)
+
+    class Blocked(threading.Event):
+        def set(self) -> None:
+            desk.broker.stop_waiting()
+            super().set()
+
+    consumer._blocked = Blocked()
+    began = time.monotonic()
+    assert next(consumer) is None
+    assert time.monotonic() - began < AT_ONCE
 
 
 def test_a_worker_stops_at_once(desk: Desk) -> None:

@@ -18,11 +18,10 @@ from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_p
 from bridge_service.store import Store
 from tests.support.app import App
 from tests.support.service import QUICK, Service
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import redis
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer, RedisServer
 
 BINARY: Final = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-TYPING_SECONDS: Final = 2.0
+TYPING_SECONDS: Final = 1.5
 """Long enough that a sweep every five seconds would mostly be late, short enough for a test."""
 
 pytestmark = pytest.mark.skipif(
@@ -85,7 +84,6 @@ class Pgbouncer(_Server):
         return True
 
 
-
 @pytest.fixture
 def pooler(
     request: pytest.FixtureRequest, servers_folder: Path, postgres: PostgresServer, bridge_database: str
@@ -124,32 +122,70 @@ def converse(app: App) -> None:
         app.wait_for_replies(match, f"un {match}\ndeux {match}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
-def test_transaction_mode_is_recognised_and_polled(service: Service, app: App) -> None:
-    """LISTEN that is accepted and delivers nothing is found out at the start; bursts are answered all the same."""
-    scheduler, worker = service.start_scheduler(), service.start_worker()
+def test_transaction_mode_is_recognised_and_polled(service: Service, app: App, pooler: Pgbouncer) -> None:
+    """LISTEN that is accepted and delivers nothing is found out at the start; what is due is found without bells."""
+    characters = len(f"un {uuid4()}\ndeux {uuid4()}")
+    scheduler = service.start_scheduler()
+    worker = service.start_worker(TYPING_SPEED_CPS=f"{characters / TYPING_SECONDS}")
     service.wait_for_line("Écoute muette", process=scheduler)
     service.wait_until_ready(worker)
 
     converse(app)
-
+    told = service.wait_for_line("envoyée", count=10)
+    late = [float(re.findall(r"retard: ([\d.]+)s", line.text)[0]) for line in told]
+    assert max(late) < 1.0, "a reply waited for the sweep"
     assert not service.lines("Écoute active|Notification reçue|PostgreSQL perdue|CRITICAL|Traceback")
+
+    pooler.kill()
+    service.wait_for_line("PostgreSQL perdue", process=scheduler)
+    pooler.start()
+    converse(app)
+    assert not service.lines("Écoute active|CRITICAL|Traceback")
+    assert service.stop() == [0, 0]
+
+
+@pytest.mark.parametrize("pooler", ["session"], indirect=True)
+def test_session_mode_listens(service: Service, app: App) -> None:
+    """In session mode notifications arrive, and nothing is polled."""
+    service.up()
+
+    converse(app)
+
+    assert service.lines("📨 Notification reçue")
+    assert not service.lines("Écoute muette|PostgreSQL perdue|CRITICAL|Traceback")
     assert service.stop() == [0, 0]
 
 
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
-def test_a_pause_is_kept_in_transaction_mode(service: Service, app: App) -> None:
-    """What becomes due between two sweeps is found by the polling: a typed reply comes within a second of its time."""
-    characters = 10
-    scheduler, worker = service.start_scheduler(), service.start_worker(TYPING_SPEED_CPS=f"{characters / TYPING_SECONDS}")
-    service.wait_for_line("Écoute muette", process=scheduler)
-    service.wait_until_ready(worker)
+def test_refused_session_options_are_left_out(pooler: Pgbouncer) -> None:
+    """A pooler that takes no session options gets none, and every other one gets them."""
+    wanted = "SELECT current_setting('statement_timeout')"
+    with closing(Connection(pooler.url(), application="test")) as connection:
+        assert connection.execute(wanted) == [("0",)]
+    assert "unsupported startup parameter" in pooler._log_path.read_text()
 
-    for _ in range(3):
-        match = app.old_match()
-        app.write(match, "x" * characters)
-        app.wait_for_replies(match, "x" * characters)
+    with closing(Connection(pooler._behind.url(), application="test")) as connection:
+        assert connection.execute(wanted) == [("30s",)]
 
-    late = [float(re.findall(r"retard: ([\d.]+)s", line)[0]) for line in service.texts("retard")]
-    assert len(late) == 3
-    assert max(late) < 1.0, late
+
+@pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
+def test_what_others_listen_for_is_not_kept(pooler: Pgbouncer) -> None:
+    """A pool whose connections get the notifications of another client's LISTEN does not keep them for ever."""
+    connections: list[Connection] = []
+
+    def connect() -> Connection:
+        connections.append(Connection(pooler.url(), application="test"))
+        return connections[-1]
+
+    with closing(connect()) as listener, closing(Database(connect)) as database:
+        listener.execute("LISTEN bot_events")
+        for _ in range(3):
+            Store(database).notify("bot_events", "")
+
+        [_, pooled] = connections
+        assert pooled.raw.notifies == []
+        # The same without the pool proves that there was something not to keep.
+        pooled.execute("SELECT pg_notify('bot_events', '')")
+        assert len(pooled.raw.notifies) == 1

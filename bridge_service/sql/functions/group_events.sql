@@ -23,6 +23,7 @@ DECLARE
     v_seen    bigint[];
     v_taken   bigint[];
     v_matches uuid[];
+    v_now     timestamptz;
 BEGIN
     -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
     -- (C4), and mostly there is nothing to find.
@@ -57,6 +58,7 @@ BEGIN
     IF v_taken IS NULL THEN
         RETURN;
     END IF;
+    v_now := bridge.now();
 
     SELECT array_agg(DISTINCT e.match_id) INTO v_matches
     FROM bridge.events e WHERE e.id = ANY (v_taken) AND e.kind = 'message';
@@ -76,7 +78,7 @@ BEGIN
     ORDER BY e.match_id
     ON CONFLICT (match_id) WHERE kind = 'initiation' DO NOTHING;
 
-    UPDATE bridge.events e SET turn_id = t.id
+    UPDATE bridge.events e SET turn_id = t.id, grouped_at = v_now
     FROM bridge.turns t
     WHERE e.id = ANY (v_taken) AND e.kind = 'match' AND e.turn_id IS NULL
       AND t.kind = 'initiation' AND t.match_id = e.match_id;
@@ -99,7 +101,7 @@ BEGIN
     ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
     DO UPDATE SET opened_at = waiting.opened_at;
 
-    UPDATE bridge.events e SET turn_id = t.id
+    UPDATE bridge.events e SET turn_id = t.id, grouped_at = v_now
     FROM bridge.turns t
     WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL
       AND t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued');

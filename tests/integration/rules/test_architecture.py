@@ -38,7 +38,7 @@ CREATE TRIGGER record_update AFTER UPDATE ON bridge.turns FOR EACH ROW
 
 
 def test_the_page_draws_the_arrows_that_the_database_makes(bridge: Bridge) -> None:
-    """A conversation that goes every way there is makes exactly the arrows of the page, each in the file named there."""
+    """A conversation that goes every way there is makes exactly the arrows of the page, each in the file named."""
     bridge.rows(RECORDER)
 
     _every_way(bridge)

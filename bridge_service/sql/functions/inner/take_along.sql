@@ -22,7 +22,8 @@ BEGIN
           WHERE e.id = ANY (v_seen) AND e.turn_id IS NULL AND e.error IS NULL
           ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED) l;
     IF cardinality(v_locked) = cardinality(v_seen) THEN
-        UPDATE bridge.events e SET turn_id = p_turn WHERE e.id = ANY (v_locked) AND e.turn_id IS NULL;
+        UPDATE bridge.events e SET turn_id = p_turn, grouped_at = bridge.now()
+        WHERE e.id = ANY (v_locked) AND e.turn_id IS NULL;
     END IF;
 END
 $$;

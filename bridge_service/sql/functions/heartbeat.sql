@@ -1,0 +1,18 @@
+-- A process lives: every fifteen seconds each of them says so, and once more when it ends in order.
+--
+-- p_process: drawn by the process when it started
+-- p_uptime: seconds since then; the database's clock is the only one that is written down
+-- p_rss, p_cpu: resident bytes, and seconds of processor time since the start
+CREATE OR REPLACE FUNCTION bridge.heartbeat(
+    p_process uuid, p_role text, p_uptime double precision, p_rss bigint, p_cpu double precision, p_ended boolean)
+RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+    INSERT INTO bridge.processes AS p
+        (id, role, started_at, seen_at, ended_at, rss_bytes, rss_peak_bytes, cpu_seconds)
+    SELECT p_process, p_role, n.now - make_interval(secs => p_uptime), n.now, CASE WHEN p_ended THEN n.now END,
+           p_rss, p_rss, p_cpu
+    FROM (SELECT bridge.now() AS now) n
+    ON CONFLICT (id) DO UPDATE
+    SET seen_at = EXCLUDED.seen_at, ended_at = EXCLUDED.ended_at, rss_bytes = EXCLUDED.rss_bytes,
+        rss_peak_bytes = greatest(p.rss_peak_bytes, EXCLUDED.rss_bytes), cpu_seconds = EXCLUDED.cpu_seconds
+$$;

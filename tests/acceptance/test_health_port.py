@@ -1,0 +1,102 @@
+"""With HEALTH_PORT set, scheduler and worker tell their health and their numbers on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.support.http import ask, free_port, samples
+from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from tests.support.app import App
+
+CANARY = "canary-51c0"
+ROLES = ("scheduler", "worker")
+
+
+def answers(port: int, path: str, status: int, body: str) -> bool:
+    """Tell whether a path gives this answer."""
+    try:
+        return ask(port, path)[::2] == (status, body)
+    except OSError:
+        return False
+
+
+def numbers(port: int) -> dict[str, float]:
+    """Return what a process shows."""
+    return samples(ask(port, "/metrics").body)
+
+
+def test_the_numbers_of_a_conversation(service: Service, app: App) -> None:
+    """Of one burst and its reply each process counts its part, the worker's two processes together, and no text."""
+    ports = {role: free_port() for role in ROLES}
+    service.start_scheduler(HEALTH_PORT=str(ports["scheduler"]))
+    service.start_worker(processes=2, HEALTH_PORT=str(ports["worker"]))
+    for port in ports.values():
+        eventually(lambda port=port: answers(port, "/health/ready", 200, "ready\n"))  # type: ignore[misc]
+        assert answers(port, "/health/live", 200, "alive\n")
+
+    match = app.old_match()
+    app.write(match, CANARY)
+    app.write(match, "ça va ?")
+    app.wait_for_replies(match, f"{CANARY}\nça va ?")
+
+    def check() -> None:
+        scheduler, worker = numbers(ports["scheduler"]), numbers(ports["worker"])
+        assert scheduler['bridge_events_captured_total{kind="message"}'] == 2
+        assert scheduler['bridge_turns_pushed_total{kind="reply"}'] == 1
+        assert scheduler["bridge_listener_connected"] == 1
+        assert worker["bridge_replies_total"] == 1
+        assert worker["bridge_messages_answered_total"] == 2
+        assert worker["bridge_responder_duration_seconds_count"] == 1
+        assert worker['dramatiq_messages_total{actor_name="compose",queue_name="bot_messages"}'] == 1
+
+    eventually(check)
+    loops = [name for port in ports.values() for name in numbers(port) if name.startswith("bridge_loop_")]
+    assert {name.partition('loop="')[2].rstrip('"}') for name in loops} == {
+        "planner",
+        "listener",
+        "consumer",
+        "responders",
+    }
+    for port in ports.values():
+        assert CANARY not in ask(port, "/metrics").body
+        assert match not in ask(port, "/metrics").body
+    assert service.stop() == [0, 0]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_alive_while_everything_is_away(role: str) -> None:
+    """A process that still waits for PostgreSQL and Redis lives, and is not ready."""
+    port = free_port()
+    nobody = f"127.0.0.1:{free_port()}"
+    environment = {"DATABASE_URL": f"postgresql://{nobody}/app", "REDIS_URL": f"redis://{nobody}"}
+    missing = "not ready: database redis" + (" listener\n" if role == "scheduler" else "\n")
+    with Service({**QUICK, **environment, "HEALTH_PORT": str(port)}) as service:
+        service.start_scheduler() if role == "scheduler" else service.start_worker()
+
+        eventually(lambda: answers(port, "/health/ready", 503, missing))
+        assert answers(port, "/health/live", 200, "alive\n")
+
+
+def test_without_the_variable_nobody_listens(service: Service) -> None:
+    """Without HEALTH_PORT neither process listens on anything, PORT included."""
+    service.environment["PORT"] = str(free_port())
+    service.up()
+
+    for process in service.processes:
+        for pid in (process.pid, *(child.pid for child in process.children())):
+            assert _listening(pid) == []
+
+
+def _listening(pid: int) -> list[int]:
+    """Return the ports on which a process listens."""
+    return [
+        connection.laddr.port
+        for connection in psutil.Process(pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]

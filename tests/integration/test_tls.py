@@ -1,0 +1,390 @@
+"""Encrypted connections to a real PostgreSQL and a real Redis: what has to work, and what has to be refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import ssl
+import subprocess
+from contextlib import closing, suppress
+from functools import cached_property
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+import redis
+from dramatiq.errors import ConnectionClosed
+from psycopg2 import sql
+
+from bridge_service.broker import connect, redis_call
+from bridge_service.database import Connection
+from bridge_service.demo.servers import PostgresServer, _postgresql_folders
+from bridge_service.errors import DatabaseUnavailable
+from bridge_service.migrate import migrate
+from tests.conftest import DEMO_FOLDER
+from tests.conftest import QUICK as NO_DISK
+from tests.support.app import App
+from tests.support.databases import copy_of, make_template
+from tests.support.service import QUICK, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bridge_service.demo.servers import RedisServer
+
+OPENSSL: Final = shutil.which("openssl")
+HOST: Final = "localhost"
+ROLE: Final = 'tls "rôle"@:/'
+PASSWORD: Final = "p@ss/w:rd?#&=+%25 é'\"\\[]"
+"""Everything that means something in a URL, and an escape that is none."""
+
+HBA: Final = """
+host      all  postgres  127.0.0.1/32  trust
+hostssl   all  all       127.0.0.1/32  scram-sha-256
+hostnossl all  all       127.0.0.1/32  reject
+"""
+
+
+pytestmark = pytest.mark.skipif(OPENSSL is None, reason="no openssl on this machine, to make certificates with")
+
+
+# --- Certificates --------------------------------------------------------------------------------
+
+
+_NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+class Certificate(NamedTuple):
+    """A server's certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority of our own, made with openssl."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        folder.chmod(0o711)
+        self._folder = folder
+        self.root = self._self_signed("ca", "CN=The tests' authority").certificate
+        self.good = self._signed("good", HOST)
+        self.wrong_host = self._signed("wrong_host", "elsewhere.example")
+        self.expired = self._signed("expired", HOST, days=-1)
+        self.self_signed = self._self_signed("self_signed", f"CN={HOST}", f"subjectAltName=DNS:{HOST}")
+
+    def _self_signed(
+        self, name: str, subject: str, extension: str = "basicConstraints=critical,CA:TRUE"
+    ) -> Certificate:
+        made = self._paths(name)
+        options = ("-days", "2", "-subj", f"/{subject}", "-addext", extension)
+        _openssl("req", "-x509", *_NEW_KEY, "-keyout", made.key, "-out", made.certificate, *options)
+        return made
+
+    def _signed(self, name: str, host: str, days: int = 2) -> Certificate:
+        made = self._paths(name)
+        request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
+        extensions.write_text(f"subjectAltName=DNS:{host}\n")
+        _openssl("req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={host}")
+        signer = ("-CA", self.root, "-CAkey", self._paths("ca").key, "-days", str(days), "-extfile", extensions)
+        _openssl("x509", "-req", "-in", request, *signer, "-out", made.certificate)
+        return made
+
+    def _paths(self, name: str) -> Certificate:
+        return Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+
+
+def _openssl(*arguments: str | Path) -> None:
+    assert OPENSSL is not None
+    subprocess.run((OPENSSL, *arguments), check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(servers_folder: Path) -> Authority:
+    """Give the authority, with a certificate of each kind."""
+    return Authority(servers_folder / "certificates")
+
+
+REFUSED: Final = ("wrong_host", "self_signed", "expired")
+WHY: Final = {
+    "wrong_host": "does not match host name|Hostname mismatch",
+    # libpq does not say more.
+    "self_signed": "self-signed certificate|SSL error: certificate verify failed",
+    "expired": "certificate has expired|SSL error: certificate verify failed",
+}
+
+
+# --- Who stands in between -----------------------------------------------------------------------
+
+
+class Front:
+    """A port before a server on this machine, on a thread of its own.
+
+    Parameters:
+      behind: the server's port.
+      certificate: TLS ends here, with this certificate. Without one the front says 'N' to PostgreSQL's question whether
+        there is TLS, as an attacker would, and hands on the rest as it is.
+    """
+
+    def __init__(self, behind: int, certificate: Certificate | None = None) -> None:
+        self.port = 0
+        self._behind = behind
+        self._context = None
+        if certificate is not None:
+            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._context.load_cert_chain(*certificate)
+        self._ready = Event()
+        self._thread = Thread(target=lambda: asyncio.run(self._serve()), name="front", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(5)
+
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._context)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._ended.wait()
+        server.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
+            if self._context is None:
+                await reader.readexactly(8)
+                writer.write(b"N")
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._behind)
+            await asyncio.gather(self._pump(reader, to_server), self._pump(from_server, writer))
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+
+# --- PostgreSQL ----------------------------------------------------------------------------------
+
+
+class TlsPostgres(PostgresServer):
+    """A PostgreSQL with TLS: the superuser comes without a password and as he likes, others must have both."""
+
+    def present(self, certificate: Certificate) -> None:
+        """Start, or start again, with this certificate."""
+        self.directory.mkdir(exist_ok=True)
+        hba = self.directory / "hba.conf"
+        hba.write_text(HBA)
+        self._give(certificate.key)
+        settings = {
+            "ssl": "on",
+            "ssl_cert_file": str(certificate.certificate),
+            "ssl_key_file": str(certificate.key),
+            "hba_file": str(hba),
+        }
+        if not settings.items() <= self.settings.items():
+            self.settings.update(settings)
+            self.restart()
+
+    @cached_property
+    def _binaries(self) -> Path:
+        return next(filter(_has_tls, _postgresql_folders()))
+
+    def tls_url(self, name: str, **parameters: object) -> str:
+        """Return the URL for the role with the password, by the name of this machine."""
+        query = "&".join(f"{key}={value}" for key, value in parameters.items())
+        return f"postgresql://{quote(ROLE, safe='')}:{quote(PASSWORD, safe='')}@{HOST}:{self.port}/{name}?{query}"
+
+
+def _has_tls(folder: Path) -> bool:
+    program = folder / "pg_config"
+    if not program.exists():
+        return False
+    made = subprocess.run((program, "--configure"), check=False, capture_output=True, text=True).stdout
+    return "--with-openssl" in made or "--with-ssl=openssl" in made
+
+
+@pytest.fixture(scope="module")
+def tls_postgres(servers_folder: Path) -> Iterator[TlsPostgres]:
+    """Give a PostgreSQL with TLS, not started yet."""
+    if not any(map(_has_tls, _postgresql_folders())):
+        pytest.skip("no PostgreSQL with TLS on this machine: .ci/packages installs one as root on Debian")
+    server = TlsPostgres(servers_folder / "tls_postgres", NO_DISK)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def tls_template(tls_postgres: TlsPostgres, authority: Authority) -> str:
+    """Give the name of a template with the app, the bridge, and the role as its run-time role."""
+    tls_postgres.present(authority.good)
+    url = make_template(tls_postgres, "tls_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql")
+    with closing(App(url)) as app:
+        role, password = sql.Identifier(ROLE), sql.Literal(PASSWORD)
+        app.rows(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password).as_string(app.connection))
+    migrate(url, runtime_role=ROLE)
+    return "tls_template"
+
+
+@pytest.fixture
+def tls_database(tls_postgres: TlsPostgres, tls_template: str) -> Iterator[str]:
+    """Give the superuser's URL of a fresh database with the bridge, on a PostgreSQL with TLS."""
+    with copy_of(tls_postgres, tls_template) as url:
+        yield url
+
+
+def name_of(url: str) -> str:
+    """Return the database's name."""
+    return str(psycopg2.extensions.parse_dsn(url)["dbname"])
+
+
+def is_encrypted(url: str) -> bool:
+    """Connect as the service does, and tell whether PostgreSQL sees TLS."""
+    with closing(Connection(url, application="test")) as connection:
+        [[encrypted]] = connection.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        return bool(encrypted)
+
+
+def assert_refused(url: str, why: str) -> None:
+    """Check that connecting as the service does fails, for this reason, without the password in the reason."""
+    with pytest.raises(DatabaseUnavailable, match=why) as refusal:
+        Connection(url, application="test")
+    assert PASSWORD not in str(refusal.value)
+    assert quote(PASSWORD, safe="") not in str(refusal.value)
+
+
+def test_postgresql_is_verified(tls_postgres: TlsPostgres, tls_template: str, authority: Authority) -> None:
+    """With the right authority the connection is encrypted; with another one, or none to be found, it is refused."""
+    tls_postgres.present(authority.good)
+
+    assert is_encrypted(tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=authority.root))
+    other = authority.self_signed.certificate
+    assert_refused(tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=other), "verify failed")
+    assert_refused(tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert="/nowhere"), "does not exist")
+
+
+def test_the_systems_authorities(
+    tls_postgres: TlsPostgres, tls_template: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sslrootcert=system` finds them where SSL_CERT_FILE says; psycopg2's wheel knows no other place."""
+    tls_postgres.present(authority.good)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.root))
+
+    assert is_encrypted(tls_postgres.tls_url(tls_template, sslrootcert="system"))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_postgresql_with_a_bad_certificate(
+    tls_postgres: TlsPostgres, tls_template: str, authority: Authority, kind: str
+) -> None:
+    """A certificate for another name, of nobody we know or of yesterday is refused, under verify-full alone."""
+    tls_postgres.present(getattr(authority, kind))
+
+    verified = tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=authority.root)
+    assert_refused(verified, WHY[kind])
+    assert is_encrypted(tls_postgres.tls_url(tls_template, sslmode="require"))
+
+
+def test_postgresql_takes_no_plaintext(tls_postgres: TlsPostgres, tls_template: str, authority: Authority) -> None:
+    """What is sent to a PostgreSQL that wants TLS is not sent without it."""
+    tls_postgres.present(authority.good)
+
+    assert_refused(tls_postgres.tls_url(tls_template, sslmode="disable"), "no encryption")
+
+
+def test_a_downgrade_is_refused(tls_postgres: TlsPostgres, tls_template: str, authority: Authority) -> None:
+    """Who answers that there is no TLS, and would read along, gets nothing under verify-full nor under require."""
+    tls_postgres.present(authority.good)
+    with Front(tls_postgres.port) as attacker:
+        url = tls_postgres.tls_url(tls_template).replace(f":{tls_postgres.port}/", f":{attacker.port}/")
+        assert_refused(f"{url}sslmode=verify-full&sslrootcert={authority.root}", "does not support SSL")
+        assert_refused(f"{url}sslmode=require", "does not support SSL")
+        # Without either, libpq goes on unencrypted: the attack is real.
+        assert not is_encrypted(f"postgresql://postgres@{HOST}:{attacker.port}/{tls_template}?sslmode=prefer")
+
+
+# --- Redis ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis_user(redis_server: RedisServer) -> Iterator[str]:
+    """Make a user with the name and the password, and give both as they stand in a URL."""
+    with closing(redis.Redis.from_url(redis_server.url())) as admin:
+        name = ROLE.replace(" ", "_")  # a space is none that Redis allows
+        admin.execute_command("ACL", "SETUSER", name, "on", f">{PASSWORD}", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]
+        yield f"{quote(name, safe='')}:{quote(PASSWORD, safe='')}"
+        admin.execute_command("ACL", "DELUSER", name)  # type: ignore[no-untyped-call]
+
+
+def ping(url: str) -> None:
+    """Ask Redis as the service does."""
+    with closing(connect(url)) as client:
+        redis_call(client.ping)
+
+
+def assert_no_redis(url: str, why: str) -> None:
+    """Check that asking fails, for this reason, without the password in the reason."""
+    with pytest.raises(ConnectionClosed) as refusal:
+        ping(url)
+    assert re.search(why, str(refusal.value))
+    assert PASSWORD not in str(refusal.value)
+    assert quote(PASSWORD, safe="") not in str(refusal.value)
+
+
+def test_redis_is_verified(redis_server: RedisServer, redis_user: str, authority: Authority) -> None:
+    """With the right authority Redis answers; without it, or without TLS, nothing is asked."""
+    with Front(redis_server.port, authority.good) as front:
+        address = f"{redis_user}@{HOST}:{front.port}/0"
+        ping(f"rediss://{address}?ssl_ca_certs={authority.root}")
+        assert_no_redis(f"rediss://{address}", "certificate verify failed")
+        assert_no_redis(f"redis://{address}", "reset|closed|EOF")
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_redis_with_a_bad_certificate(
+    redis_server: RedisServer, redis_user: str, authority: Authority, kind: str
+) -> None:
+    """A certificate for another name, of nobody we know or of yesterday is refused, unless the URL gives that up."""
+    with Front(redis_server.port, getattr(authority, kind)) as front:
+        url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
+        assert_no_redis(url, WHY[kind])
+        ping(f"{url}&ssl_cert_reqs=none&ssl_check_hostname=false")
+
+
+# --- All of it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("redis_client")  # which empties Redis
+def test_a_conversation_over_tls(
+    tls_postgres: TlsPostgres, tls_database: str, redis_server: RedisServer, redis_user: str, authority: Authority
+) -> None:
+    """Scheduler and worker verify both servers, with passwords that mean something in a URL, and answer."""
+    tls_postgres.present(authority.good)
+    with Front(redis_server.port, authority.good) as front:
+        environment = {
+            "DATABASE_URL": tls_postgres.tls_url(
+                name_of(tls_database), sslmode="verify-full", sslrootcert=authority.root
+            ),
+            "REDIS_URL": f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}",
+            **QUICK,
+        }
+        with Service(environment) as service, closing(App(tls_database)) as app:
+            service.up()
+            match = app.old_match()
+            app.write(match, "chiffré")
+            app.wait_for_replies(match, "chiffré")
+
+            plain = "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE usename = %s AND NOT ssl"
+            assert app.value(plain, ROLE) == 0
+            assert service.stop() == [0, 0]
+            assert not [line for line in service.lines() if "p@ss" in line.raw or quote("p@ss") in line.raw]
