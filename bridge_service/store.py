@@ -51,6 +51,8 @@ class Grouped:
 class Push:
     """A step to enqueue: `step` is `compose` or `deliver`; `first` if the journal is to tell of it.
 
+    A `step` of `dead` is nothing to enqueue: the turn lost its last worker just now.
+
     `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
     """
 

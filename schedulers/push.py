@@ -15,6 +15,7 @@ from bridge_service.events import (
     PushesRepeated,
     RedisReconnecting,
     RetryIn,
+    TurnDead,
     TurnPushed,
     TurnsRecovered,
 )
@@ -85,7 +86,11 @@ class Pusher:
                 break
         return count
 
-    def _push(self, pushes: Sequence[Push]) -> None:
+    def _push(self, due: Sequence[Push]) -> None:
+        for push in due:
+            if push.step == "dead":
+                self._emit(TurnDead(push.turn_id, push.match_id, "WorkerLost"))
+        pushes = [push for push in due if push.step != "dead"]
         first = [push for push in pushes if push.first]
         for push in first:
             if push.kind is Kind.REPLY:

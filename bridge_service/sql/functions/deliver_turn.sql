@@ -10,7 +10,7 @@
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
     p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t           bridge.turns%ROWTYPE;
     v_kind      text;
@@ -21,6 +21,7 @@ DECLARE
     v_reply     uuid;
     v_error     text;
     v_state     text;
+    v_constraint text;
 BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
@@ -93,8 +94,12 @@ BEGIN
             UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = t.id;
             RETURN jsonb_build_object('outcome', 'later');
         WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE;
-            RETURN bridge.count_failure(t.id, v_state || ' ' || v_error, 2 ^ t.attempts, p_max_attempts);
+            GET STACKED DIAGNOSTICS
+                v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME;
+            -- Of PostgreSQL's own errors only the code: their texts quote values, hence the draft.
+            RETURN bridge.count_failure(
+                t.id, rtrim(v_state || ' ' || CASE WHEN v_state LIKE 'P0%' THEN v_error ELSE v_constraint END),
+                2 ^ t.attempts, p_max_attempts);
     END;
     RETURN jsonb_build_object(
         'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply,

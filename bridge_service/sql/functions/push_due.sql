@@ -5,22 +5,27 @@
 -- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
 -- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers)
 --
--- Rows that somebody holds are skipped: they are being worked on. `first` marks the push that the journal tells of.
+-- `step` is `compose` or `deliver`; `dead` is only told of. `first` marks the push that the journal tells of. Rows that
+-- somebody holds are skipped: they are being worked on.
 CREATE OR REPLACE FUNCTION bridge.push_due(
     p_window integer, p_limit integer, p_again double precision, p_again_max double precision, p_lost_after integer)
 RETURNS TABLE (
     turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
     due_at timestamptz)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 #variable_conflict use_column
 DECLARE
     v_now  timestamptz := bridge.now();
     v_room integer;
 BEGIN
-    PERFORM bridge.end_turn(lost.id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing')
-    FROM (SELECT t.id FROM bridge.turns t
-          WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
-          FOR NO KEY UPDATE SKIP LOCKED) lost;
+    FOR turn_id, step, kind, match_id, messages, first, recovered, due_at IN
+        SELECT t.id, 'dead', t.kind, t.match_id, 0, false, true, t.due_at FROM bridge.turns t
+        WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
+        FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing');
+        RETURN NEXT;
+    END LOOP;
 
     -- It stays `composing`: going back to `queued` would collide with the conversation's waiting turn (T6).
     RETURN QUERY
