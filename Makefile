@@ -33,8 +33,12 @@ test: .venv/dev.stamp ## run all tests but those of make chaos (ARGS="-k journal
 	@$(BIN)/python -m pytest tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
 
 .PHONY: chaos
-chaos: .venv/dev.stamp ## kill servers, processes and connections, and check that no promise breaks
-	@$(BIN)/python -m pytest tests/chaos $(ARGS)
+chaos: .venv/dev.stamp ## break everything under load, and check that no promise breaks (ARGS=--help)
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: load
+load: .venv/dev.stamp ## write 100 messages a second for a minute and check every answer (ARGS="--workers 2" varies it)
+	@$(BIN)/python -m tests.acceptance.load $(ARGS)
 
 .PHONY: check
 check: lint types imports ## lint, types and imports

@@ -40,6 +40,18 @@ def _time(text: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+_UNITS: dict[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _span(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and unit in _UNITS and 0 < int(number) * _UNITS[unit] <= _LONGEST):
+        raise typer.BadParameter("write it as 24h, 90m, 30s or 7d")
+    return float(int(number) * _UNITS[unit])
+
+
+_LONGEST = 100 * 365 * 86400
+_SPAN: dict[str, Any] = {"parser": _span, "metavar": "SPAN"}
 _TIME: dict[str, Any] = {"parser": _time, "metavar": "TIME"}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -112,6 +124,29 @@ def verify(*, as_json: AsJson = False) -> None:
     from bridge_service.commands import verify as command
 
     _run(command.run, as_json=as_json)
+
+
+@app.command()
+def validate(
+    *, as_json: AsJson = False, yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False
+) -> None:
+    """Talk to a bot of its own through the running bridge, and see that every answer comes, once and in time."""
+    from bridge_service.commands import validate as command
+
+    ask = not (yes or as_json) and sys.stdin.isatty()
+    _run(lambda settings, output: command.run(settings, output, ask=ask), as_json=as_json)
+
+
+@app.command()
+def report(
+    since: Annotated[float, typer.Option(help="How far back: 24h, 90m, 30s, 7d.", **_SPAN)] = "24h",  # type: ignore[assignment]
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Go through the deployment guide's final checklist, with the figures of the last hours."""
+    from bridge_service.commands import report as command
+
+    _run(lambda settings, output: command.run(settings, output, since), as_json=as_json)
 
 
 @dead.command("list")

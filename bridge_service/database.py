@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg2
 import psycopg2.extensions
 
-from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SchemaMissing
 
 Row = tuple[Any, ...]
 
@@ -26,6 +26,7 @@ _SESSION_OPTIONS: Final = "-c statement_timeout=30000 -c default_transaction_iso
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
+_NO_ROW_TO_BLAME: Final = {"0A", "28", "42"}  # the classes not supported, authorization, access rule or missing object
 # Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
 _UNAVAILABLE: Final = {"25006", "25P04"}
 _UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
@@ -143,7 +144,7 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return SchemaMissing(text)
     if state == "3F000" or (state == "42501" and "schema bridge" in text):
         return SchemaMissing(text)
-    return DatabaseRefused(text)
+    return RightMissing(text) if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused(text)
 
 
 class Database:

@@ -7,6 +7,7 @@
         │   └── DatabaseBusy       run it again soon: somebody holds the rows
         ├── SchemaMissing          run `python -m bridge_service migrate`
         ├── DatabaseRefused        running it again will not help
+        │   └── RightMissing       a right or a table is missing: no row is to blame
         ├── RedisUnavailable       wait; the turn stays in PostgreSQL
         ├── ResponderUnavailable   ask again later; no attempt is counted
         └── BadMessage             drop it
@@ -54,6 +55,10 @@ class SchemaMissing(BridgeError):
 
 class DatabaseRefused(BridgeError):
     """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing."""
+
+
+class RightMissing(DatabaseRefused):
+    """Raised when a right, a table or a setting is missing: every row is refused until somebody mends it."""
 
 
 class RedisUnavailable(BridgeError):

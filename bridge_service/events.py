@@ -59,6 +59,15 @@ class ProcessStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PlaintextUrl(Event):
+    """At the start: the connection that this variable names leaves the machine and need not be encrypted."""
+
+    name = "plaintext_url"
+    level = logging.WARNING
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresConnected(Event):
     """PostgreSQL answered."""
 

@@ -38,6 +38,7 @@ class Heartbeat:
         """Start beating, the first time at once. Call it in the process itself, after a fork: it draws the id here."""
         self._process = uuid4()
         self._started = time.monotonic()
+        self._cpu = time.process_time()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -61,7 +62,7 @@ class Heartbeat:
                 self._role,
                 uptime=time.monotonic() - self._started,
                 rss_bytes=resident_bytes(),
-                cpu_seconds=time.process_time(),
+                cpu_seconds=time.process_time() - self._cpu,
                 ended=ended,
             )
         except BridgeError:

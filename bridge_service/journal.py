@@ -41,6 +41,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.RedisGivenUp: "❌ Échec définitif après %(attempts)d tentatives",
     events.FatalError: "❌ Erreur fatale: %(error)s",
     # Ours.
+    events.PlaintextUrl: "🔓 %(variable)s: connexion non chiffrée vers une autre machine (voir docs/SECURITY.md)",
     events.WaitingForPostgres: "⏳ En attente de PostgreSQL: %(error)s",
     events.WaitingForRedis: "⏳ En attente de Redis: %(error)s",
     events.SchemaAbsent: "⏳ Schéma bridge absent: lancez python -m bridge_service migrate",

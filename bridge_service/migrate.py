@@ -31,6 +31,9 @@ _ADVISORY_KEY: Final = 0x627269646765
 _LOCK_TIMEOUT: Final = "400ms"
 _ATTEMPTS: Final = 100
 
+# What a bot is about to say is no figure for a dashboard, and a worker's token is nobody else's business.
+_UNREADABLE: Final = ("draft", "token")
+
 _FUNCTION_FOLDERS: Final = ("functions/inner", "functions/app", "functions/triggers", "functions")
 
 APP_TABLES: Final = {
@@ -62,7 +65,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | Non
     Parameters:
       url: the app's database, as a role that owns its tables or may create triggers on them.
       runtime_role: gets EXECUTE on the steps, and nothing else. Roles that got it before keep it, on new steps too.
-      reader_role: gets SELECT on the bridge's tables.
+      reader_role: gets SELECT on the bridge's tables, but for the drafts and tokens of turns.
 
     Raises:
       DatabaseUnavailable: not reachable, or the app's tables stayed locked through every attempt.
@@ -163,6 +166,9 @@ def _transaction(url: str) -> Iterator[Cursor]:
                 cursor.execute("SET LOCAL client_min_messages = warning")
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_KEY,))
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+                # For `deliver`, which keeps it: unless pg_temp is named last, a caller's temporary tables come first.
+                cursor.execute("SELECT concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp')")
+                cursor.execute("SELECT set_config('search_path', %s, true)", (_value(cursor),))
                 # Bodies name functions that are laid later in the same run.
                 cursor.execute("SET LOCAL check_function_bodies = off")
                 yield cursor
@@ -319,7 +325,14 @@ def _grant(cursor: Cursor, runtime_roles: set[str], reader_role: str | None) -> 
         cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA bridge TO {}").format(role))
         for table in ("events", "turns", "installation", "migrations", "processes", "incidents"):
             name = sql.Identifier(table)
-            cursor.execute(sql.SQL("GRANT SELECT ON bridge.{} TO {}").format(name, role))
+            cursor.execute(sql.SQL("REVOKE SELECT ON bridge.{} FROM {}").format(name, role))
+            cursor.execute(
+                "SELECT attname FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL (%s)",
+                (f"bridge.{table}", list(_UNREADABLE)),
+            )
+            columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in cursor.fetchall())
+            cursor.execute(sql.SQL("GRANT SELECT ({}) ON bridge.{} TO {}").format(columns, name, role))
             cursor.execute(sql.SQL("DROP POLICY IF EXISTS bridge_reader ON bridge.{}").format(name))
             cursor.execute(
                 sql.SQL("CREATE POLICY bridge_reader ON bridge.{} FOR SELECT TO {} USING (true)").format(name, role)

@@ -80,7 +80,8 @@ _TRUTH: Final = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_ENCRYPTED_MODES: Final = ("require", "verify-ca", "verify-full")
+_SSL_MODES: Final = ("disable", "allow", "prefer", *_ENCRYPTED_MODES)
 
 
 def _host(text: str) -> str:
@@ -473,6 +474,35 @@ def secrets(settings: Settings) -> tuple[str, ...]:
     for url in (settings.database_url, settings.redis_url, settings.broker_url):
         found.update(_url_passwords(url))
     return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
+
+
+def plaintext(settings: Settings) -> tuple[str, ...]:
+    """Return the variables whose connection leaves this machine and is not, or need not be, encrypted.
+
+    Goes by the URLs alone and looks no name up: a private network counts as leaving, too.
+    """
+    found = []
+    dsn = psycopg2.extensions.parse_dsn(settings.database_url)
+    # libpq connects to hostaddr where there is one, and takes no sslrootcert=system without verifying.
+    hosts = (dsn.get("hostaddr") or dsn.get("host", "")).split(",")
+    mode = dsn.get("sslmode", "verify-full" if dsn.get("sslrootcert") == "system" else "prefer")
+    if mode not in _ENCRYPTED_MODES and not all(map(_is_here, hosts)):
+        found.append("DATABASE_URL")
+    # By URL, for BROKER_URL is REDIS_URL where it is unset.
+    for url, name in {settings.broker_url: "BROKER_URL", settings.redis_url: "REDIS_URL"}.items():
+        parts = urlsplit(url)
+        if parts.scheme in {"redis", "amqp"} and not _is_here(unquote(parts.hostname or "")):
+            found.append(name)
+    return tuple(found)
+
+
+def _is_here(host: str) -> bool:
+    if not host or host.startswith("/") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _url_passwords(url: str) -> Iterator[str]:

@@ -25,14 +25,16 @@ from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
-from bridge_service.events import Draining, Emit, ProcessStarted, Stopped, database_trouble, fan_out
+from bridge_service.events import Draining, Emit, PlaintextUrl, ProcessStarted, Stopped, database_trouble, fan_out
 from bridge_service.health import missing_services, stuck_loops
+from bridge_service.heartbeat import Heartbeat
+from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
 from bridge_service.responders import load_responder
-from bridge_service.settings import Settings, secrets, summary
+from bridge_service.settings import Settings, plaintext, secrets, summary
 from bridge_service.startup import wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
@@ -63,9 +65,10 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         live=lambda: stuck_loops(watchdog.ages()),
         ready=lambda: missing_services(database, broker),
     )
-    emit = fan_out(journal, measure)
-    watchdog = Watchdog(emit)
     store = Store(database)
+    incidents = Incidents(store, "worker")
+    emit = fan_out(journal, measure, incidents)
+    watchdog = Watchdog(emit)
     leases = Leases(store, emit)
     composer = Composer(
         store,
@@ -82,7 +85,17 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
-            WorkerProcess(settings, database, leases, journal, emit=emit, watchdog=watchdog, measure=measure),
+            WorkerProcess(
+                settings,
+                database,
+                leases,
+                journal,
+                emit=emit,
+                watchdog=watchdog,
+                measure=measure,
+                heartbeat=Heartbeat(store, "worker"),
+                incidents=incidents,
+            ),
             measure,  # after the process has set up its logs
         ],
     )
@@ -119,6 +132,8 @@ class WorkerProcess(Middleware):
         emit: Emit,
         watchdog: Watchdog,
         measure: WorkerMetrics,
+        heartbeat: Heartbeat,
+        incidents: Incidents,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -127,6 +142,8 @@ class WorkerProcess(Middleware):
         self._emit = emit
         self._watchdog = watchdog
         self._measure = measure
+        self._heartbeat = heartbeat
+        self._incidents = incidents
         self._stopping = threading.Event()
         self._drained = threading.Event()
 
@@ -139,6 +156,10 @@ class WorkerProcess(Middleware):
         for number in (signal.SIGTERM, signal.SIGHUP):
             _handle_once(number)
         self._emit(ProcessStarted(summary(self._settings), "worker"))
+        for variable in plaintext(self._settings):
+            self._emit(PlaintextUrl(variable))
+        self._heartbeat.start()
+        self._incidents.start()
         self._leases.start()
         threading.Thread(target=self._announce, name="announce", daemon=True).start()
 
@@ -195,6 +216,8 @@ class WorkerProcess(Middleware):
         self._emit(Stopped())
         self._journal.flush(everything=True)
         self._measure.close()
+        self._incidents.stop()
+        self._heartbeat.stop()
         self._database.close()
 
     def _announce(self) -> None:

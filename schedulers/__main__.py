@@ -16,12 +16,14 @@ from bridge_service import logs
 from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError
-from bridge_service.events import Draining, Emit, FatalError, ProcessStarted, Stopped, fan_out
+from bridge_service.events import Draining, Emit, FatalError, PlaintextUrl, ProcessStarted, Stopped, fan_out
 from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
+from bridge_service.heartbeat import Heartbeat
+from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
 from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
-from bridge_service.settings import Settings, secrets, summary
+from bridge_service.settings import Settings, plaintext, secrets, summary
 from bridge_service.startup import wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
@@ -52,15 +54,26 @@ def main() -> int:
     journal = Journal(logging.getLogger("bridge"))
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    emit = fan_out(journal, metrics)
+    database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
+    store = Store(database)
+    incidents = Incidents(store, "scheduler")
+    heartbeat = Heartbeat(store, "scheduler")
+    emit = fan_out(journal, metrics, incidents)
     emit(ProcessStarted(summary(settings), "scheduler"))
+    for variable in plaintext(settings):
+        emit(PlaintextUrl(variable))
+    heartbeat.start()
+    incidents.start()
     process = Process(emit)
     watchdog = Watchdog(emit)
     process.spawn("signals", _wait_for_signal(process))
     process.spawn("tick", _tick(journal, lines, metrics, watchdog, process.stopping))
     try:
-        run(settings, emit, process, watchdog=watchdog, metrics=metrics, registry=registry)
+        run(settings, database, store, emit, process, watchdog=watchdog, metrics=metrics, registry=registry)
     finally:
+        incidents.stop()
+        heartbeat.stop()
+        database.close()
         emit(Stopped())
         journal.flush(everything=True)
     return EXIT_CRASH if process.crashed else EXIT_OK
@@ -95,6 +108,8 @@ class Process:
 
 def run(
     settings: Settings,
+    database: Database,
+    store: Store,
     emit: Emit,
     process: Process,
     *,
@@ -104,8 +119,6 @@ def run(
 ) -> None:
     """Wire the parts, run them until told to stop, and stop them in reverse."""
     stopping = process.stopping
-    database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
-    store = Store(database)
     reconnect = Reconnect(emit)
     broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect])
     listening = threading.Event()
@@ -177,7 +190,6 @@ def run(
         thread.join(DRAIN_SECONDS / 2)
     window.stop(1.0)
     broker.close()
-    database.close()
 
 
 def _wait_for_signal(process: Process) -> Callable[[], None]:

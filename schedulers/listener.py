@@ -16,7 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.database import Connection
-from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused
+from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused, RightMissing
 from bridge_service.events import (
     Emit,
     EventSetAside,
@@ -252,6 +252,8 @@ class Listener:
     def _group(self, *, after: int) -> None:
         try:
             grouped = self._store.group(self._rules, after=after)
+        except RightMissing:
+            raise  # setting events aside would lose them to an operator, and nobody's event is at fault
         except DatabaseRefused:
             grouped = self._group_one_by_one()
         if not grouped:
@@ -276,6 +278,8 @@ class Listener:
                 grouped += self._store.group(self._rules, only=match_id)
             except DatabaseBusy:
                 self._looks.append(time.monotonic() + LOOK_SECONDS)
+            except RightMissing:
+                raise
             except DatabaseRefused as error:
                 self._store.set_aside(match_id, str(error))
                 self._emit(EventSetAside(0, match_id, str(error)))

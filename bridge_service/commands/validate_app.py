@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ NAME: Final = "bridge validate"
 
 RIGHTS: Final = ("SELECT", "INSERT", "DELETE")
 
-_CLEAN_ATTEMPTS: Final = 30
+_CLEAN_SECONDS: Final = 20.0
 _CLEAN_PAUSE_SECONDS: Final = 0.5
 
 
@@ -75,7 +76,9 @@ class Guests:
         """Match the next person, who writes in the same transaction, before any opener could; return the message."""
         match, person = self._next_match()
         message, text = self._next_message()
-        self._write("matches or messages", f"{_MATCH}; {_MESSAGE}", match, person, self.bot, message, match, person, text)
+        self._write(
+            "matches or messages", f"{_MATCH}; {_MESSAGE}", match, person, self.bot, message, match, person, text
+        )
         return message
 
     def write(self, match: str) -> str:
@@ -119,24 +122,20 @@ _MESSAGE: Final = "INSERT INTO messages (id, match_id, sender_id, content, creat
 def clean_up(url: str, guests: Guests) -> BridgeError | None:
     """Delete all that the guests wrote and were told, and what the bridge knows of it.
 
-    On a connection of its own, for theirs may have broken; and again and again for a while, for a worker may be about to
-    deliver a reply. Returns what prevented it in the end.
+    On a connection of its own, for theirs may have broken; and again and again for a while, for a worker may be about
+    to deliver a reply. Returns what prevented it in the end.
     """
-    trouble: BridgeError | None = None
-    for attempt in range(_CLEAN_ATTEMPTS):
-        if attempt:
-            time.sleep(_CLEAN_PAUSE_SECONDS)
+    deadline = time.monotonic() + _CLEAN_SECONDS
+    while True:
         try:
-            connection = Connection(url, application="bridge validate")
-            try:
+            with closing(Connection(url, application="bridge validate")) as connection:
                 _delete(connection, guests)
-            finally:
-                connection.close()
         except BridgeError as error:
-            trouble = error
+            if time.monotonic() > deadline:
+                return error
         else:
             return None
-    return trouble
+        time.sleep(_CLEAN_PAUSE_SECONDS)
 
 
 def _delete(connection: Connection, guests: Guests) -> None:

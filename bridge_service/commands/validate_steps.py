@@ -1,18 +1,18 @@
-"""The steps of `validate`: what is written, what has to follow, how long that may take, and what it means if it does not.
+"""The steps of `validate`: what is written, what has to follow, how long that may take, and what it means if it fails.
 
-A step waits as long as something goes on. What stands still for longer than its stage may take is a fault, told with the
-likeliest cause.
+A step waits as long as something goes on. What stands still for longer than its stage may take is a fault, told with
+the likeliest cause.
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
 from bridge_service.commands.validate_app import Guests
-from bridge_service.errors import BridgeError
 from bridge_service.ledger import Ledger
 from bridge_service.output import counted
 from bridge_service.pacing import MAXIMUM_TYPING_SECONDS
@@ -35,7 +35,10 @@ CLAIMED_SECONDS: Final = 30.0
 ANSWERED_SECONDS: Final = 60.0
 """How long each stage may stand still, beside the delays that are set."""
 
-_EARLY_SECONDS: Final = 0.001
+RAPID_MARGIN_SECONDS: Final = 0.05
+EARLY_SECONDS: Final = 0.001
+LATE_SECONDS: Final = 5.0
+"""From here on a push is not slow, but planned with another delay."""
 
 
 class Stage(IntEnum):
@@ -49,12 +52,21 @@ class Stage(IntEnum):
     ANSWERED = 5
 
 
+_REMEDIES: Final = {
+    Stage.WRITTEN: "written and not captured: are the triggers there? run `python -m bridge_service check`",
+    Stage.CAPTURED: "captured, and nobody groups: is `python -m schedulers` running?",
+    Stage.GROUPED: "grouped, and not pushed: is `python -m schedulers` running, and does Redis answer it? run `status`",
+    Stage.PUSHED: "pushed, and nobody answers: is a worker (`dramatiq bridge_service`) running?",
+    Stage.CLAIMED: "taken by a worker, and not answered: is it still running, and does the responder return?",
+}
+
+
 class Interrupted(Exception):
     """Raised when the operator wants it to end."""
 
 
 class Stuck(Exception):
-    """Raised when something stands still or went wrong: its text says what, in one line. Later steps would tell no more."""
+    """Raised when something stands still or failed: its text says what, in one line. Later steps would tell no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,10 @@ class Result:
     push: tuple[float, ...]
 
 
-Step = Callable[[Callable[[int], None]], Result]
-"""Takes what is told how many messages are answered by now."""
+Progress = Callable[[int], None]
+"""Is told how many are answered by now."""
+
+Step = Callable[[Progress], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +132,7 @@ class Validation:
         self._guests = guests
         self._delay = settings.grouping_delay
         typing = MAXIMUM_TYPING_SECONDS if settings.typing_speed_cps else 0.0
-        self._reply_seconds = settings.thinking_delay_max + typing
+        self._answer_seconds = ANSWERED_SECONDS + settings.thinking_delay_max + typing
         self._stopping = stopping
         self._written: list[str] = []
 
@@ -133,35 +147,38 @@ class Validation:
 
     # The steps
 
-    def _messages(self, progress: Callable[[int], None]) -> Result:
+    def _messages(self, progress: Progress) -> Result:
         sent = [self._note(self._guests.match_and_write()) for _ in range(MESSAGES)]
-        return self._follow(sent, progress)
+        return self._judge(sent, self._wait(sent, Stage.ANSWERED, progress))
 
-    def _grouping(self, progress: Callable[[int], None]) -> Result:
+    def _grouping(self, progress: Progress) -> Result:
         match = self._guests.matches[0]
         sent = [self._note(self._guests.write(match)) for _ in range(RAPID)]
-        return self._follow(sent, progress, group=True)
+        look = self._wait(sent, Stage.ANSWERED, progress)
+        captured = [event["captured_at"] for event in look.events.values()]
+        faults = []
+        if len(look.turns) > 1 and max(captured) - min(captured) < self._delay - RAPID_MARGIN_SECONDS:
+            faults.append(f"{RAPID} rapid messages became {len(look.turns)} groups{self._same_delay()}")
+        return self._judge(sent, look, *faults)
 
-    def _load(self, progress: Callable[[int], None]) -> Result:
-        matches = self._guests.matches[:MESSAGES]
-        sent = [self._note(self._guests.write(matches[number % len(matches)])) for number in range(LOAD)]
-        return self._follow(sent, progress)
-
-    def _initiation(self, progress: Callable[[int], None]) -> Result:
+    def _initiation(self, progress: Progress) -> Result:
         match = self._guests.match()
         self._wait([match], Stage.GROUPED)
         plan = self._ledger.plan_opener(match, OPENER_SECONDS)
-        # One that was drawn and due already is under way, which is as good.
+        # `nothing`: one that was drawn, and due at once, is under way, which is as good.
         if plan["outcome"] not in {"planned", "nothing"}:
-            raise Stuck(f"the opener of a new match could not be planned ({plan['outcome']})")
+            raise Stuck(f"the first word of a new match could not be planned: {plan['outcome']}")
         look = self._wait([match], Stage.ANSWERED, progress)
-        turn = look.turn(match) or {}
-        faults = self._unexpected([match], {match: {turn["reply_message_id"]}})
-        push = ()
-        if plan["outcome"] == "planned":
-            planned = look.events[match]["planned_at"] if "planned_at" in look.events[match] else None
-            del planned
-        return Result("said first", tuple(faults), _detection(look), push)
+        [turn] = look.turns.values()
+        late = [turn["queued_at"] - plan["due_at"]] if "due_at" in plan else []
+        faults = [f"the first word came {-each:.2f} s too early" for each in late if each < -EARLY_SECONDS]
+        faults += self._unexpected({match: {turn["reply_message_id"]}}, "first words")
+        return Result("the bot spoke first, once", tuple(faults), _detection(look), tuple(late))
+
+    def _load(self, progress: Progress) -> Result:
+        matches = self._guests.matches[:MESSAGES]
+        sent = [self._note(self._guests.write(matches[number % len(matches)])) for number in range(LOAD)]
+        return self._judge(sent, self._wait(sent, Stage.ANSWERED, progress))
 
     # What they share
 
@@ -171,8 +188,91 @@ class Validation:
         self._written.append(message)
         return message
 
-    def _follow(self, sent: Sequence[str], progress: Callable[[int], None], *, group: bool = False) -> Result:
-        raise NotImplementedError
+    def _judge(self, sent: Sequence[str], look: Look, *faults: str) -> Result:
+        """Say what became of messages that are all answered."""
+        late = {number: turn["queued_at"] - turn["opened_at"] - self._delay for number, turn in look.turns.items()}
+        found = list(faults)
+        if min(late.values()) < -EARLY_SECONDS:
+            waited = min(late.values()) + self._delay
+            found.append(f"a group was pushed {waited:.2f} s after its first message{self._same_delay()}")
+        if max(late.values()) > LATE_SECONDS:
+            found.append(f"a group was pushed {max(late.values()):.1f} s late{self._same_delay()}")
+        replies: defaultdict[str, set[str]] = defaultdict(set)
+        for turn in self._look(self._written).turns.values():
+            replies[turn["match_id"]].add(turn["reply_message_id"])
+        found += self._unexpected(replies, "replies")
+        groups = counted(len(look.turns), "group")
+        detail = f"{len(sent)} of {len(sent)} answered, in {groups}"
+        return Result(detail, tuple(found), _detection(look), tuple(late.values()))
 
-    def _wait(self, followed: Sequence[str], stage: Stage, progress: Callable[[int], None] = lambda _: None) -> Look:
-        raise NotImplementedError
+    def _unexpected(self, expected: Mapping[str, set[str]], what: str) -> Iterator[str]:
+        """Compare what the bridge believes to have said with what stands in the app's table."""
+        said = self._guests.said(list(expected))
+        extra = sum(len(said[match] - replies) for match, replies in expected.items())
+        missing = sum(len(replies - said[match]) for match, replies in expected.items())
+        if extra:
+            yield f"{extra} {what} too many: something was answered twice, or another program answers, too"
+        if missing:
+            yield f"{missing} {what} are said to be delivered, and are not in table messages"
+
+    def _same_delay(self) -> str:
+        return f": is GROUPING_DELAY {self._delay:g} in the scheduler's environment, too?"
+
+    def _look(self, followed: Sequence[str]) -> Look:
+        answer = self._ledger.follow(followed, followed)
+        return Look(
+            answer["now"],
+            {event["message_id"] or event["match_id"]: event for event in answer["events"]},
+            {turn["turn_id"]: turn for turn in answer["turns"]},
+        )
+
+    def _wait(self, followed: Sequence[str], stage: Stage, progress: Progress = lambda _: None) -> Look:
+        """Wait until all have come to a stage; `Stuck` if one of them cannot any more, or nothing goes on."""
+        before: list[Stage] = []
+        since = time.monotonic()
+        while True:
+            if self._stopping.is_set():
+                raise Interrupted
+            look = self._look(followed)
+            _raise_what_ended(look)
+            stages = [look.stage(each) for each in followed]
+            progress(stages.count(Stage.ANSWERED))
+            if min(stages) >= stage:
+                return look
+            if stages != before:
+                before, since = stages, time.monotonic()
+            if self._stands_still(stages, look, time.monotonic() - since):
+                raise Stuck(_REMEDIES[min(stages)] + _last_error(look))
+            self._stopping.wait(POLL_SECONDS)
+
+    def _stands_still(self, stages: Sequence[Stage], look: Look, seconds: float) -> bool:
+        if Stage.CLAIMED in stages:  # a group behind it waits until its conversation is free
+            return seconds > self._answer_seconds
+        match min(stages):
+            case Stage.PUSHED:
+                return seconds > CLAIMED_SECONDS
+            case Stage.GROUPED:
+                due = max(turn["due_at"] for turn in look.turns.values() if turn["state"] == "open")
+                return bool(look.now - due > PUSHED_SECONDS)
+            case _:
+                return seconds > GROUPED_SECONDS
+
+
+def _raise_what_ended(look: Look) -> None:
+    for event in look.events.values():
+        if event["error"]:
+            raise Stuck(f"a message could not be grouped: {event['error']}")
+    for turn in look.turns.values():
+        if turn["state"] == "dead":
+            raise Stuck(f"turn {turn['turn_id']} was given up: {turn['last_error']}")
+        if turn["state"] == "cancelled" and turn["reason"] != "not_drawn":
+            raise Stuck(f"turn {turn['turn_id']} was cancelled: {turn['reason']}")
+
+
+def _last_error(look: Look) -> str:
+    errors = [turn["last_error"] for turn in look.turns.values() if turn["last_error"]]
+    return f" (last error: {errors[0]})" if errors else ""
+
+
+def _detection(look: Look) -> tuple[float, ...]:
+    return tuple(event["grouped_at"] - event["captured_at"] for event in look.events.values())

@@ -64,9 +64,9 @@ def chaos(
         _list()
         return
     out = out or Path(tempfile.mkdtemp(prefix="bridge-chaos-report-"))
-    out.mkdir(parents=True, exist_ok=True)
     if sabotage_:
         raise typer.Exit(0 if _sabotage(sabotage_, out) else 1)
+    _clear(out)
     seed = secrets.randbelow(10**6) if seed is None else seed
     kinds = _kinds(faults)
     plot = Plot(
@@ -81,6 +81,13 @@ def chaos(
     outcome = _show(plot, out)
     _report(plot, outcome, out)
     raise typer.Exit(0 if outcome.passed else 1)
+
+
+def _clear(folder: Path) -> None:
+    """Make a folder, and take out what a run before left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (*folder.glob("*.log"), *folder.glob("*.svg")):
+        file.unlink()
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -200,7 +207,7 @@ def _sabotage(name: str, out: Path) -> bool:
         results = []
         for broken in (False, True):
             folder = out / breakage.name / ("broken" if broken else "intact")
-            folder.mkdir(parents=True, exist_ok=True)
+            _clear(folder)
             results.append(_show(breakage.run(broken=broken), folder))
         intact, broken_ = results
         caught = intact.passed and breakage.caught(broken_.verdict)

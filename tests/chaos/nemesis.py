@@ -57,12 +57,10 @@ class Rhythm:
     Attributes:
       at_once: how many faults may begin together.
       pause: seconds from and to between two episodes.
-      at_least: how many begin together, if there are so many that can.
     """
 
     at_once: int = 3
     pause: tuple[float, float] = (1.5, 4.0)
-    at_least: int = 1
 
 
 def plan(rng: random.Random, kinds: Sequence[str], seconds: float | None, rhythm: Rhythm) -> list[Planned]:
@@ -80,7 +78,7 @@ def plan(rng: random.Random, kinds: Sequence[str], seconds: float | None, rhythm
         if not left:
             left = rng.sample(list(kinds), len(kinds))
             rounds += 1
-        count = rng.randint(rhythm.at_least, rhythm.at_once)
+        count = rng.randint(1, rhythm.at_once)
         end = at
         for _ in range(count):
             kind = next((each for each in left if busy.get(KINDS[each].target, 0.0) <= at), None)

@@ -12,7 +12,7 @@ import psycopg2
 from tests.chaos.checker import Pace, Recovery, Verdict, judge, longest_wait_in_calm, recoveries
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import KINDS
-from tests.chaos.nemesis import Band, Nemesis, Rhythm, plan
+from tests.chaos.nemesis import Band, Nemesis, Planned, Rhythm, plan
 from tests.chaos.script import Habits, write_script
 from tests.chaos.stage import BRIDGE, COMMANDS, Stage
 from tests.support.ledger import Message
@@ -39,7 +39,7 @@ class Plot:
       messages: how many people write; None: as many as `rate` makes of the time that the faults take.
       rate: messages a second.
       faults: kinds, by name.
-      once: whether each kind comes once; otherwise as often as there is time for.
+      planned: the faults themselves, instead of kinds.
       calm: seconds for which people go on writing after the last fault, to see whether all is well again.
       settle: seconds to wait, once all is healed, until everything is answered.
       settings: variables of the service beside those that the kit needs.
@@ -51,7 +51,7 @@ class Plot:
     messages: int | None = None
     rate: float = 15.0
     faults: tuple[str, ...] = tuple(KINDS)
-    once: bool = False
+    planned: tuple[Planned, ...] | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
     habits: Habits = field(default_factory=Habits)
     calm: float = 8.0
@@ -118,9 +118,11 @@ def play(plot: Plot, logs: Path, tell: Callable[[Progress], None] = lambda _: No
     """
     rng = random.Random(plot.seed)  # noqa: S311 - chance, not secrets
     seconds = None if plot.messages is None else plot.messages / plot.rate
-    until = None if plot.once or seconds is None else seconds - plot.calm
-    faults = plan(rng, plot.faults, until, plot.rhythm)
-    if seconds is None or plot.once:
+    faults = plot.planned
+    if faults is None:
+        until = None if seconds is None else seconds - plot.calm
+        faults = tuple(plan(rng, plot.faults, until, plot.rhythm))
+    if seconds is None:
         seconds = max((fault.end for fault in faults), default=0.0) + plot.calm
     messages = round(seconds * plot.rate) if plot.messages is None else plot.messages
     script = write_script(rng, messages, seconds, plot.habits)

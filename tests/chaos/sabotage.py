@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
-from tests.chaos.nemesis import Rhythm
+from tests.chaos.faults import KINDS
+from tests.chaos.nemesis import WARM_UP_SECONDS, Planned
 from tests.chaos.run import Plot
 from tests.chaos.script import Habits
 from tests.chaos.stage import BRIDGE, COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tests.chaos.checker import Verdict
     from tests.support.rules import Taken
 
 SEED: Final = 1
-RATE: Final = 15.0
 
 LOST_SECONDS: Final = 36.0
 """Everything that the service does to bring a turn back has been done by then: a lease and a push again."""
@@ -39,14 +39,14 @@ class Breakage:
     """A rule that is taken out.
 
     Attributes:
-      name: as on the command line; saboteur.py has a function of this name if `python` is set.
+      name: as on the command line; saboteur.py has a function of this name, with underscores, if `python` is set.
       rule: the rule's name in CONCURRENCY.md or DESIGN.md.
       what: what the broken service does.
       sees: what has to be found, one of them at least: fields of the verdict.
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
-      together: whether the faults come at the same time.
+      together: whether the faults begin a second apart, in their order; otherwise one comes after the other.
       calm: seconds for which people go on writing after the last fault; below 0 they stop before its end.
     """
 
@@ -61,25 +61,25 @@ class Breakage:
     seconds: float = 20.0
     together: bool = False
     calm: float = 3.0
+    rate: float = 15.0
     habits: Habits = field(default_factory=Habits)
     plot: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, *, broken: bool) -> Plot:
         """Return the run, with the rule or without it."""
         commands = dict(COMMANDS)
-        count = len(self.faults) if self.together else 1
         if broken and self.python:
-            commands["scheduler"] = (sys.executable, "-m", "tests.chaos.saboteur", self.name)
+            function = self.name.replace("-", "_")
+            commands["scheduler"] = (sys.executable, "-m", "tests.chaos.saboteur", function)
             commands["worker"] = tuple(
-                f"tests.chaos.saboteur:worker_{self.name}" if word == "bridge_service" else word
+                f"tests.chaos.saboteur:worker_{function}" if word == "bridge_service" else word
                 for word in commands["worker"]
             )
         return Plot(
             seed=SEED,
-            messages=None if self.faults else round(self.seconds * RATE),
-            rate=RATE,
-            faults=self.faults,
-            rhythm=Rhythm(count, (1.0, 1.0), at_least=count),
+            messages=None if self.faults else round(self.seconds * self.rate),
+            rate=self.rate,
+            planned=tuple(self._planned()),
             habits=self.habits,
             calm=self.calm,
             settle=LOST_SECONDS if "lost" in self.sees or not broken else DONE_SECONDS,
@@ -87,6 +87,13 @@ class Breakage:
             commands=commands,
             **self.plot,
         )
+
+    def _planned(self) -> Iterator[Planned]:
+        at = WARM_UP_SECONDS
+        for number, kind in enumerate(self.faults):
+            seconds = sum(KINDS[kind].seconds) / 2
+            yield Planned(kind, at, seconds, number)
+            at += 1.0 if self.together else seconds + 1.0
 
     def caught(self, verdict: Verdict) -> bool:
         """Whether the broken run's verdict shows what it has to show."""
@@ -168,7 +175,7 @@ BREAKAGES: Final = (
                 "WHERE false;",
             ),
         ),
-        faults=("scheduler-kill-often", "responder-dawdles"),
+        faults=("responder-dawdles", "scheduler-kill-often"),
         together=True,
         plot={"thinking": (0.0, 0.0)},
     ),
@@ -266,8 +273,12 @@ BREAKAGES: Final = (
                 "SET state = 'typing', ended_at = NULL, draft = p_draft",
             ),
         ),
-        faults=("worker-freeze-child", "responder-dawdles"),
+        faults=("responder-dawdles", "worker-freeze-child"),
         together=True,
+        calm=6.0,
+        # Patient people: a turn that is overtaken meanwhile hides the fault.
+        rate=30.0,
+        habits=Habits(at_once=300, length=3),
     ),
     Breakage(
         "no-push-again",
@@ -296,7 +307,8 @@ BREAKAGES: Final = (
                 "WHERE (t.state = 'typing' OR t.state = 'composing' AND t.token IS NULL) AND t.due_at <= v_now",
             ),
         ),
-        faults=("responder-dies",),
+        faults=("responder-dawdles", "worker-kill-often"),
+        together=True,
     ),
     Breakage(
         "bell-is-truth",
@@ -315,7 +327,7 @@ BREAKAGES: Final = (
         faults=("postgres-drop-listener", "scheduler-kill"),
     ),
     Breakage(
-        "no_look_at_start",
+        "no-look-at-start",
         "I6",
         "a scheduler that starts waits for bells, and there is no sweep",
         ("lost",),
@@ -324,7 +336,7 @@ BREAKAGES: Final = (
         calm=-2.0,
     ),
     Breakage(
-        "half_delivery",
+        "half-delivery",
         "D3, D4",
         "the reply is inserted in one transaction and the turn ended in the next",
         ("doubled",),
@@ -334,7 +346,7 @@ BREAKAGES: Final = (
         plot={"thinking": (0.1, 0.3)},
     ),
     Breakage(
-        "trusting_consumer",
+        "trusting-consumer",
         "R2",
         "a message from Redis is taken as it is",
         ("lost",),
@@ -342,7 +354,7 @@ BREAKAGES: Final = (
         faults=("redis-junk",),
     ),
     Breakage(
-        "away_counts",
+        "away-counts",
         "A1",
         "a responder that is away uses up the turn's attempts",
         ("lost",),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 FOR_EVER: Final = 1e6
+BETWEEN_SECONDS: Final = 0.3
+"""Between the two transactions of `half_delivery`: a kill has to meet it within a short run."""
 
 
 def no_look_at_start() -> None:
@@ -48,7 +50,7 @@ def half_delivery() -> None:
 
     def deliver(self: Store, turn_id: int, **_: object) -> Outcome:
         outcome = self._step("SELECT bridge.insert_reply(%s)", turn_id)
-        time.sleep(0.05)
+        time.sleep(BETWEEN_SECONDS)
         self._database.call("SELECT bridge.mark_answered(%s)", turn_id)
         return outcome
 

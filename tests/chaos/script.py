@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 BOTS: Final = 20
 PEOPLE: Final = 200
-CONVERSATIONS_AT_ONCE: Final = 24
-MESSAGES_A_CONVERSATION: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,8 @@ class Habits:
       first_words: share of matches whose person writes in the seconds of the opener.
       silent: share of matches in which nobody ever writes, for the opener's sake.
       two_people: share of matches without a bot.
+      at_once: how many conversations are alive at a time.
+      length: messages of a conversation, on average.
     """
 
     delay: float = 1.0
@@ -86,14 +86,16 @@ class Habits:
     first_words: float = 0.6
     silent: float = 0.05
     two_people: float = 0.03
+    at_once: int = 24
+    length: int = 9
 
 
 def write_script(rng: random.Random, messages: int, seconds: float, habits: Habits) -> list[Act]:
     """Write about so many messages into so many seconds; acts by time."""
-    count = max(4, messages // MESSAGES_A_CONVERSATION)
+    count = max(4, messages // habits.length)
     matches = [_match(rng, number, habits) for number in range(count)]
     # Conversations begin one after the other, and so many are alive at a time.
-    life = seconds * min(1.0, CONVERSATIONS_AT_ONCE / count)
+    life = seconds * min(1.0, habits.at_once / count)
     begins = [max(0.0, (seconds + life) * number / count - life) for number in range(count)]
     acts = list(
         itertools.chain.from_iterable(_first_acts(rng, m, at, habits) for m, at in zip(matches, begins, strict=True))

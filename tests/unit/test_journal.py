@@ -128,7 +128,10 @@ REPEATED = {
 @pytest.mark.parametrize(
     ("level", "kinds"),
     [
-        (logging.WARNING, REPEATED - {events.PostgresRefused} | {events.RedisAttemptFailed, events.ListenSilent}),
+        (
+            logging.WARNING,
+            REPEATED - {events.PostgresRefused} | {events.RedisAttemptFailed, events.ListenSilent, events.PlaintextUrl},
+        ),
         (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
         (logging.CRITICAL, {events.FatalError, events.WatchdogBarked}),
     ],

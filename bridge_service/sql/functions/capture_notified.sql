@@ -3,7 +3,7 @@
 -- (a message whose turn was pruned would be answered twice, A3). `p_message` NULL: a match.
 -- Returns the event's id, made now or before (every scheduler hears the same notification), or NULL.
 CREATE OR REPLACE FUNCTION bridge.capture_notified(p_match uuid, p_message uuid, p_retention_days double precision) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     c       record;
     h       record;

@@ -8,7 +8,7 @@
 --
 -- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | cancelled, ...}.
 CREATE OR REPLACE FUNCTION bridge.claim(p_turn bigint, p_token uuid, p_lease double precision, p_lines integer) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t          bridge.turns%ROWTYPE;
     c          record;

@@ -1,6 +1,6 @@
 -- The dead turns above the id `p_after`, in order.
 CREATE OR REPLACE FUNCTION bridge.dead_turns(p_after bigint, p_limit integer) RETURNS SETOF jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT bridge.turn_story(t.id)
     FROM bridge.turns t WHERE t.state = 'dead' AND t.id > p_after
     ORDER BY t.id LIMIT p_limit

@@ -1,7 +1,7 @@
 -- The operator gives a dead turn up: it is cancelled as `dropped`, its messages stay unanswered.
 -- Returns {outcome: dropped | nothing, state: of a turn that is not dead}.
 CREATE OR REPLACE FUNCTION bridge.drop_dead(p_turn bigint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_state text;
 BEGIN

@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION bridge.fail(
     p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean, p_max_attempts integer)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t bridge.turns%ROWTYPE;
 BEGIN

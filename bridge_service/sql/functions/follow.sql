@@ -5,7 +5,7 @@
 --   turns: [{turn_id, kind, match_id, state, opened_at, due_at, queued_at, claimed_at, answered_at, reply_message_id,
 --            reason, last_error}, ...]}, both in order.
 CREATE OR REPLACE FUNCTION bridge.follow(p_messages uuid[], p_matches uuid[]) RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH followed AS MATERIALIZED (
         SELECT e.* FROM bridge.events e WHERE e.kind = 'message' AND e.message_id = ANY (p_messages)
         UNION ALL

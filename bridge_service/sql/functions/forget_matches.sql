@@ -2,7 +2,7 @@
 -- whose conversation or messages are still there nothing is deleted: a forgotten opener would be said again (A3).
 -- Returns how many events and turns went.
 CREATE OR REPLACE FUNCTION bridge.forget_matches(p_matches uuid[]) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_gone   uuid[];
     v_events integer;

@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION bridge.group_events(
 RETURNS TABLE (
     event_id bigint, kind text, match_id uuid, bot_id uuid, turn_id bigint, place bigint,
     opened_at timestamptz, due_at timestamptz, state text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 #variable_conflict use_column
 DECLARE
     v_seen    bigint[];

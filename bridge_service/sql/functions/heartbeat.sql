@@ -6,7 +6,7 @@
 CREATE OR REPLACE FUNCTION bridge.heartbeat(
     p_process uuid, p_role text, p_uptime double precision, p_rss bigint, p_cpu double precision, p_ended boolean)
 RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
     INSERT INTO bridge.processes AS p
         (id, role, started_at, seen_at, ended_at, rss_bytes, rss_peak_bytes, cpu_seconds)
     SELECT p_process, p_role, n.now - make_interval(secs => p_uptime), n.now, CASE WHEN p_ended THEN n.now END,

@@ -2,7 +2,7 @@
 -- from, and those that are no longer as they were laid.
 -- Returns {migration, installed_at, digests: {name: digest}, changed: [name, ...]}.
 CREATE OR REPLACE FUNCTION bridge.installed() RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_build_object(
         'migration', (SELECT max(m.number) FROM bridge.migrations m),
         'installed_at', (SELECT i.installed_at FROM bridge.installation i),

@@ -10,7 +10,7 @@
 --   inbox_open: captured events that nobody has grouped yet
 --   captures: how many times something was captured, repeats and rollbacks included
 CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_now      timestamptz := bridge.now();
     v_inbox    bigint;

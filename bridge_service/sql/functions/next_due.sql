@@ -2,7 +2,7 @@
 -- An open turn that finds the window full does not count: it is not time that it waits for.
 CREATE OR REPLACE FUNCTION bridge.next_due(p_window integer)
 RETURNS TABLE (flush_at timestamptz, initiation_at timestamptz, now timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_full boolean;
 BEGIN

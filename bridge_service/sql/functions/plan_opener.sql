@@ -2,11 +2,11 @@
 -- depend on INITIATION_PROBABILITY. Only an opener that is still open, or was cancelled because it was not drawn: what is
 -- under way, was said, or was cancelled by a message stays as it is (I4). Nothing is inserted, so there is never a second.
 --
--- Returns {outcome: planned, turn_id, due_at} or
+-- Returns {outcome: planned, turn_id, due_at in seconds since the epoch} or
 --   {outcome: no_bot (not exactly one side is a bot) | not_grouped (no scheduler has seen the match yet) | message |
 --    nothing, state, turn_id}.
 CREATE OR REPLACE FUNCTION bridge.plan_opener(p_match uuid, p_delay double precision) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t bridge.turns%ROWTYPE;
 BEGIN
@@ -31,7 +31,7 @@ BEGIN
         WHERE id = t.id
         RETURNING * INTO t;
         PERFORM pg_notify('bridge_due', '');
-        RETURN jsonb_build_object('outcome', 'planned', 'turn_id', t.id, 'due_at', t.due_at);
+        RETURN jsonb_build_object('outcome', 'planned', 'turn_id', t.id, 'due_at', extract(epoch FROM t.due_at));
     END IF;
     RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'turn_id', t.id);
 END

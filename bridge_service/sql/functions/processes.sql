@@ -2,15 +2,17 @@
 -- cpu_share: of one processor, on average since the start. vanished: not seen for `p_silence` seconds without having
 -- ended in order: killed, crashed, or cut off from PostgreSQL.
 CREATE OR REPLACE FUNCTION bridge.processes(p_seconds double precision, p_silence double precision) RETURNS SETOF jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_build_object(
         'role', p.role, 'started_at', p.started_at, 'seen_at', p.seen_at,
         'state', CASE WHEN p.ended_at IS NOT NULL THEN 'ended'
                       WHEN p.seen_at < n.now - make_interval(secs => p_silence) THEN 'vanished'
                       ELSE 'alive' END,
+        'uptime_seconds', round(p.uptime::numeric, 1),
         'rss_bytes', p.rss_bytes, 'rss_peak_bytes', p.rss_peak_bytes,
-        'cpu_share', round((p.cpu_seconds / greatest(extract(epoch FROM p.seen_at - p.started_at)::double precision, 1))::numeric, 4))
-    FROM bridge.processes p, (SELECT bridge.now() AS now) n
+        'cpu_share', round((p.cpu_seconds / greatest(p.uptime, 1))::numeric, 4))
+    FROM (SELECT b.*, extract(epoch FROM b.seen_at - b.started_at)::double precision AS uptime FROM bridge.processes b) p,
+         (SELECT bridge.now() AS now) n
     WHERE p.seen_at > n.now - make_interval(secs => p_seconds)
     ORDER BY p.started_at DESC, p.id LIMIT 1000
 $$;

@@ -3,7 +3,7 @@
 -- Incidents and processes of that age go too.
 -- Returns how many turns went; call again until it returns less than `p_limit`.
 CREATE OR REPLACE FUNCTION bridge.prune(p_retention_days double precision, p_limit integer) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_turns  bigint[];
     v_before timestamptz := bridge.now() - make_interval(secs => p_retention_days * 86400);

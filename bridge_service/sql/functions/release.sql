@@ -1,6 +1,6 @@
 -- Gives unfinished turns back at once, when a worker drains: due now, no attempt and no takeover counted.
 CREATE OR REPLACE FUNCTION bridge.release(p_turns bigint[], p_tokens uuid[]) RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_count integer;
 BEGIN

@@ -1,7 +1,7 @@
 -- Renews the leases of these turns for a worker that still composes them. Returns the turns that are no longer its own:
 -- their drafts will be refused (T6).
 CREATE OR REPLACE FUNCTION bridge.renew(p_turns bigint[], p_tokens uuid[], p_lease double precision) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_kept bigint[];
 BEGIN

@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION bridge.replay(
     p_since timestamptz, p_until timestamptz, p_match uuid, p_retention_days double precision, p_limit integer,
     p_dry boolean)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' SET work_mem = '64MB' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET work_mem = '64MB' SET lock_timeout = '300ms' AS $$
 DECLARE
     v_now      timestamptz := bridge.now();
     v_earliest timestamptz := v_now - make_interval(secs => p_retention_days * 86400 / 2);

@@ -12,7 +12,7 @@
 --   failed_attempts, takeovers, superseded, dead: of the turns of that time
 --   incidents: {kind: times}
 CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' SET work_mem = '64MB' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
 DECLARE
     v_since  timestamptz := bridge.now() - make_interval(secs => p_seconds);
     v_events jsonb;

@@ -1,6 +1,6 @@
 -- Redis came back: whatever was pushed and not taken may be lost, so all of it is due now (T9).
 CREATE OR REPLACE FUNCTION bridge.reset_pushes() RETURNS integer
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_now   timestamptz := bridge.now();
     v_count integer;

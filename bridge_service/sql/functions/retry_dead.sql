@@ -8,7 +8,7 @@
 --
 -- Returns {outcome: retried | cancelled | nothing, state: of a turn that is not dead, turn_id: where it goes on}.
 CREATE OR REPLACE FUNCTION bridge.retry_dead(p_turn bigint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t         bridge.turns%ROWTYPE;
     v_waiting bigint;

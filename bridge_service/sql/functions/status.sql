@@ -5,7 +5,7 @@
 --
 -- Returns {open, queued, composing, typing, overdue, dead, oldest_unanswered_seconds}; `overdue`: due and not taken yet.
 CREATE OR REPLACE FUNCTION bridge.status(p_delay double precision) RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
         'open', m -> 'open', 'queued', m -> 'queued', 'composing', m -> 'composing', 'typing', m -> 'typing',
         'overdue', m -> 'overdue', 'dead', m -> 'dead',

@@ -12,7 +12,7 @@
 -- Returns {messages, answered, open, cancelled, dead, unaccounted, doubled, faults: [{message_id, fault}, ...]}, of the
 -- faults the first p_faults.
 CREATE OR REPLACE FUNCTION bridge.verify(p_retention_days double precision, p_faults integer) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' SET work_mem = '64MB' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
 DECLARE
     v_now       timestamptz := bridge.now();
     v_retention interval := make_interval(secs => p_retention_days * 86400);

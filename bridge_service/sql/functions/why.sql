@@ -2,7 +2,7 @@
 -- a superseded or retried turn remembers in `covers` what it once was to answer. Never the content.
 -- Returns NULL for a message that no event knows.
 CREATE OR REPLACE FUNCTION bridge.why(p_message uuid) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     e         bridge.events%ROWTYPE;
     v_earlier jsonb;

@@ -3,7 +3,7 @@
 -- It writes one event and changes nothing else (C1); the content is never read.
 CREATE OR REPLACE FUNCTION bridge.capture_message(p_message uuid, p_match uuid, p_sender uuid, p_created_at timestamptz)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = 0 AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $$
 DECLARE
     v_bot   uuid;
     v_event bigint;

@@ -2,7 +2,7 @@
 -- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 CREATE OR REPLACE FUNCTION bridge.conversation(p_match uuid)
 RETURNS TABLE (bot_id uuid, bot_name text, person_id uuid, person_name text, matched_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT bot.id, bot.first_name, person.id, person.first_name, m.created_at
     FROM {app}.matches m
     JOIN {app}.profiles bot ON bot.id IN (m.user1_id, m.user2_id) AND bot.is_bot

@@ -3,8 +3,8 @@
 -- idempotency key. An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 --
 -- The app's own triggers fire here as they do for the app: under the search path by which `migrate` found its tables,
--- for they may name others without a schema; and all of them, deferred ones too, so that what they raise is known before
--- the commit.
+-- for they may name others without a schema (`pg_temp` stands last in it, or whoever calls could slip in a table of his
+-- own); and all of them, deferred ones too, so that what they raise is known before the commit.
 CREATE OR REPLACE FUNCTION bridge.deliver(
     p_turn bigint, p_message uuid, p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz)
 RETURNS uuid

@@ -4,7 +4,7 @@
 -- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 CREATE OR REPLACE FUNCTION bridge.messages_to_bots(p_since timestamptz, p_until timestamptz)
 RETURNS TABLE (message_id uuid, match_id uuid, bot_id uuid, sender_id uuid, created_at timestamptz)
-LANGUAGE sql STABLE ROWS 100000 SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE sql STABLE ROWS 100000 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.id, w.match_id, bot.id, w.sender_id, w.created_at
     FROM {app}.messages w
     JOIN {app}.matches m ON m.id = w.match_id AND w.sender_id IN (m.user1_id, m.user2_id)

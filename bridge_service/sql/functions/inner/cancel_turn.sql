@@ -1,6 +1,6 @@
 -- Ends a turn as cancelled and says so in the form the steps return. Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.cancel_turn(p_turn bigint, p_reason text) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_answer jsonb;
 BEGIN

@@ -2,7 +2,7 @@
 -- Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.count_failure(p_turn bigint, p_error text, p_retry double precision, p_max_attempts integer)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t bridge.turns%ROWTYPE;
 BEGIN

@@ -3,7 +3,7 @@
 -- Internal: the caller holds the turn's lock and has checked that it may end.
 CREATE OR REPLACE FUNCTION bridge.end_turn(p_turn bigint, p_state text, p_reason text DEFAULT NULL, p_error text DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_now    timestamptz := bridge.now();
     v_match  uuid;

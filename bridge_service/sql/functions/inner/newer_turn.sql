@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION bridge.newer_turn(
     p_turn bigint, p_match uuid, p_bot uuid, p_delay double precision, p_may_merge boolean)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_first   timestamptz;
     v_waiting bigint;

@@ -3,7 +3,7 @@
 -- Internal: events are moved into it by the caller, in the same transaction.
 CREATE OR REPLACE FUNCTION bridge.open_waiting(p_match uuid, p_bot uuid, p_first timestamptz, p_delay double precision)
 RETURNS bigint
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
     INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at)
     SELECT 'reply', p_match, p_bot, 'open', f.first, f.first + make_interval(secs => p_delay)
     FROM (SELECT coalesce(p_first, bridge.now()) AS first) f

@@ -2,7 +2,7 @@
 -- sweep. Only when no other turn will make them look before: NOTIFY is not free (see ring.sql), and after every pass they
 -- plan the next from the table. Like every bell it may be lost.
 CREATE OR REPLACE FUNCTION bridge.ring_due(p_turn bigint, p_due timestamptz) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM bridge.turns t

@@ -3,7 +3,7 @@
 -- them just now, which may wait for the claimed turn; if it holds one of them, all are left to it, for the same reason.
 -- Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.take_along(p_turn bigint, p_match uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_seen   bigint[];
     v_locked bigint[];

@@ -1,6 +1,6 @@
 -- All that may be told of a turn, its times in UTC: everything but its draft and its token.
 CREATE OR REPLACE FUNCTION bridge.turn_story(p_turn bigint) RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = '' SET timezone = 'UTC' AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_build_object(
         'turn_id', t.id, 'kind', t.kind, 'state', t.state, 'match_id', t.match_id, 'bot_id', t.bot_id,
         'opened_at', t.opened_at, 'queued_at', t.queued_at, 'claimed_at', t.claimed_at, 'deliver_at', t.deliver_at,

@@ -6,7 +6,7 @@
 -- An app that writes under another isolation level than READ COMMITTED rings every time: its snapshot still shows
 -- events that were grouped long ago, and under SERIALIZABLE the look itself would make any two messages conflict.
 CREATE OR REPLACE FUNCTION bridge.ring(p_channel text, p_event bigint, p_payload json) RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = '' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('transaction_isolation') = 'read committed' THEN
         IF EXISTS (

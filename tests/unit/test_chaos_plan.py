@@ -17,7 +17,7 @@ from tests.chaos.faults import KINDS, Target
 from tests.chaos.nemesis import WARM_UP_SECONDS, Band, Rhythm, plan
 from tests.chaos.script import Habits, write_script
 
-SEEDS = range(20)
+SEEDS = range(8)
 RHYTHM = Rhythm(at_once=4, pause=(1.0, 1.0))
 
 
