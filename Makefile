@@ -29,12 +29,16 @@ migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABA
 	@$(BIN)/python -m bridge_service migrate $(ARGS)
 
 .PHONY: test
-test: .venv/dev.stamp ## run all tests but those of make chaos (ARGS="-k journal" runs some)
+test: .venv/dev.stamp ## run all tests but make chaos and make crashes (ARGS="-k journal" runs some)
 	@$(BIN)/python -m pytest tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev.stamp ## break everything under load, and check that no promise breaks (ARGS=--help)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: crashes
+crashes: .venv/dev.stamp ## let processes die, hang and repeat themselves at every point between two steps
+	@$(BIN)/python -m pytest tests/chaos $(ARGS)
 
 .PHONY: load
 load: .venv/dev.stamp ## write 100 messages a second for a minute and check every answer (ARGS="--workers 2" varies it)

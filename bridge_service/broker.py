@@ -77,7 +77,8 @@ def redis_call(operation: Callable[[], T]) -> T:
     """
     try:
         return operation()
-    except (redis.RedisError, OSError) as error:
+    except (redis.RedisError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+        # The last four: redis-py stumbles over a garbled reply in its own code.
         raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 

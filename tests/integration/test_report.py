@@ -18,7 +18,7 @@ from tests.support.databases import execute
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bridge_service.demo.servers import PostgresServer, RedisServer
 
@@ -221,15 +221,17 @@ def test_a_lost_database_stops_no_heart() -> None:
 
 
 class Unreachable:
-    """A store whose PostgreSQL is away while `away`; it keeps what was noted."""
+    """A store whose PostgreSQL is away while `away`; it keeps what was noted, and `meanwhile` happens during a call."""
 
     def __init__(self) -> None:
         self.away = True
         self.noted: list[tuple[str, int, float]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def note_incident(self, kind: str, role: str, times: int, age: float) -> None:
         """Note, or raise."""
         assert role == "scheduler"
+        self.meanwhile()
         if self.away:
             raise DatabaseUnavailable("away")
         self.noted.append((kind, times, age))
@@ -263,12 +265,13 @@ def test_incidents_of_an_outage_come_later() -> None:
     assert not incidents.write()
     now[0] = 160.0
     incidents(RedisGivenUp(3))
+    store.meanwhile = lambda: incidents(RedisGivenUp(3))
     assert not incidents.write()
-    store.away = False
+    store.away, store.meanwhile = False, lambda: None
     now[0] = 170.0
     assert incidents.write()
     assert incidents.write()
-    assert store.noted == [("redis_given_up", 2, 70.0)]
+    assert store.noted == [("redis_given_up", 3, 70.0)]
 
 
 def test_a_process_that_falls_says_so_first(chat: Chat) -> None:

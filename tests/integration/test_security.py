@@ -86,6 +86,14 @@ MOSTLY: Final = 0.7
 """How much of a forged message is as it should be: what is wrong with the rest decides."""
 
 
+def test_the_page_names_tests_that_are_there() -> None:
+    """Every test by which the page says that a threat is met exists."""
+    named = set(re.findall(r"`(\w+/[\w/]+\.py)::(test_\w+)`", PAGE))
+    assert len(named) > 40
+    texts = {file: (ROOT / "tests" / file).read_text(encoding="utf-8") for file, _ in named}
+    assert [(file, test) for file, test in named if f"def {test}(" not in texts[file]] == []
+
+
 # --- Roles and databases -------------------------------------------------------------------------
 
 
@@ -706,7 +714,7 @@ def test_ten_thousand_forged_messages_change_nothing(
         def all_taken() -> None:
             assert workshop.steps.asked + len(workshop.told.of(BadBrokerMessage)) == FORGED
 
-        eventually(all_taken, timeout=60)
+        eventually(all_taken, timeout=30)
         assert workshop.steps.asked > FORGED / 4, "hardly any of them was passable"
         assert state_of(bridge) == before
         assert all(thread.is_alive() for thread in workshop.threads())
@@ -881,15 +889,12 @@ class Eavesdropper:
 
 def forge_notifications(stranger: App, match: str) -> None:
     """NOTIFY what would forge lines, if its words were logged."""
-    fields = {"bot_id": CAMILLE, "sender_id": LEA, "message_id": str(uuid4()), "message_content": HOSTILE}
-    for payload in (
-        HOSTILE,
-        json.dumps(
-            {"match_id": match, **fields, HOSTILE: 1, "created_at": HOSTILE, "more": [HOSTILE, {"deep": HOSTILE}]}
-        ),
-        json.dumps({"match_id": HOSTILE, **fields}),
-    ):
-        stranger.rows("SELECT pg_notify('bot_events', %s)", payload)
+    ids = {"match_id": match, "bot_id": CAMILLE, "sender_id": LEA, "message_id": str(uuid4())}
+    content = {"message_content": HOSTILE, "content": HOSTILE}
+    anywhere = {"note": HOSTILE, HOSTILE: 1, "more": [HOSTILE, {"deep": HOSTILE}], "created_at": HOSTILE}
+    for fields in ({**anywhere, **ids}, {**content, **ids}, {**ids, "match_id": HOSTILE}, HOSTILE):
+        stranger.rows("SELECT pg_notify('bot_events', %s)", json.dumps(fields))
+    stranger.rows("SELECT pg_notify('bot_events', %s)", HOSTILE)
     stranger.rows("SELECT pg_notify('new_match', %s)", json.dumps({"id": HOSTILE}))
 
 

@@ -18,7 +18,7 @@ CAMILLE: Final = "b0000000-0000-4000-8000-000000000001"
 LEA: Final = "a0000000-0000-4000-8000-000000000001"
 HUGO: Final = "a0000000-0000-4000-8000-000000000002"
 
-_WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
+WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
 
 
 class App:
@@ -59,7 +59,7 @@ class App:
     def write(self, match: str, text: str, *, sender: str = LEA) -> str:
         """Write one message and return its id."""
         message = str(uuid4())
-        self.rows(_WRITE, message, match, sender, text)
+        self.rows(WRITE, message, match, sender, text)
         return message
 
     def said(self, match: str, sender: str = CAMILLE) -> list[str]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg2
 
-from tests.support.app import CAMILLE, LEA
+from tests.support.app import CAMILLE, LEA, WRITE
 from tests.support.ledger import Message, Sent
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ PAUSE_SECONDS: Final = 0.4
 
 LATE_COMMIT_SECONDS: Final = 0.1
 RECONNECT_SECONDS: Final = 0.1
-
-_WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
 
 
 class Manner(Enum):
@@ -185,7 +183,7 @@ class Crowd:
         try:
             with connection.cursor() as cursor:
                 for message_id, content in zip(ids, writing.contents, strict=True):
-                    cursor.execute(_WRITE, (message_id, writing.match_id, LEA, content))
+                    cursor.execute(WRITE, (message_id, writing.match_id, LEA, content))
                     inserted[message_id] = _now()
             if writing.manner is Manner.UNDONE:
                 connection.rollback()

@@ -139,6 +139,8 @@ def _openers(bridge: Bridge, ledger: Ledger) -> list[bool]:
     undrawn = bridge.match(opener=True)
     bridge.group(probability=0.0)
     ways.append(bridge.opener(undrawn).reason == "not_drawn")
+    ledger.plan_opener(undrawn, 5.0)
+    ways.append(bridge.opener(undrawn).state == "open")
 
     overtaken = bridge.match(opener=True)
     bridge.group()

@@ -879,7 +879,7 @@ def test_T9_what_was_not_pushed_keeps_its_time(bridge: Bridge) -> None:
 # T10: every step is one autocommit call of one function, which does not wait for long.
 
 _FUNCTIONS: Final = "SELECT proname FROM pg_proc p WHERE pronamespace = 'bridge'::regnamespace"
-_HELPERS: Final = {"now", "draw", "assert_read_committed"}  # read nothing, so they need no rights
+_HELPERS: Final = {"now", "draw", "assert_read_committed", "spread"}  # read nothing, so they need no rights
 _APPS: Final = {"capture_match", "capture_message", "before_message", "after_message", "after_match"}
 
 
