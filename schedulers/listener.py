@@ -135,8 +135,12 @@ class Listener:
             delivers = self._prove(connection)
             capturing = self._store.triggers_installed()
             self._listening.set()
-            # Only now can nothing slip by: look at everything, then wait.
-            self.look()
+            # Only now can nothing slip by: look at everything, then wait. Who writes once "active" is told finds that
+            # look behind him, which otherwise might tell of his message before its notification is heard.
+            self._sweep = True
+            self._look_if_wanted()
+            if delivers:
+                self._emit(ListenActive())
             self._on_due()
             heard_at = time.monotonic()
             while not self._stopping.is_set():
@@ -164,7 +168,6 @@ class Listener:
             # Only heard, never asked for: a pooler lets whatever lies there slip through with the answer to a question.
             connection.receive()
             if any(notify.payload == proof for notify in connection.raw.notifies):
-                self._emit(ListenActive())
                 return True
             left = deadline - time.monotonic()
             if left <= 0:

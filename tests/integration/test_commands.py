@@ -192,7 +192,7 @@ def lost(url: str) -> str:
     return re.sub(r":\d+/", f":{NOBODY_LISTENS}/", url)
 
 
-READING: Final = (["check"], ["status"], ["why", LEA], ["verify"], ["dead", "list"], ["dead", "show", "1"])
+READING: Final = (["check"], ["status"], ["why", LEA], ["verify"], ["dead", "list"], ["dead", "show", "1"], ["report"])
 WRITING: Final = (["migrate"], ["uninstall", "--yes"], ["dead", "retry", "1"], ["dead", "drop", "1"], ["replay"])
 
 
