@@ -220,12 +220,14 @@ class Listener:
         """Capture what somebody else's trigger tells of, where ours are not installed.
 
         Raises:
-          DatabaseUnavailable: try again, for nothing else tells of it.
+          DatabaseUnavailable, RightMissing: try again, for nothing else tells of it.
         """
         try:
             captured = self._store.capture_notified(
                 notification.match_id, notification.message_id, self._retention_days
             )
+        except RightMissing:
+            raise
         except DatabaseRefused as error:
             self._emit(NotificationRejected(notification.channel, str(error)))
             return

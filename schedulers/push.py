@@ -155,8 +155,8 @@ class Pusher:
         return True
 
     def _recovered(self) -> None:
-        self._reconnect.recovered()
         self._store.reset_pushes()  # a Redis that was away may have come back empty
+        self._reconnect.recovered()  # last: if PostgreSQL is away too, all of this has to be done again
 
     @property
     def waits_for_redis(self) -> bool:

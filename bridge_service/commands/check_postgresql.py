@@ -106,7 +106,7 @@ def _encrypted(connection: Connection) -> Finding:
         info.dsn_parameters.get("hostaddr") or info.host or "/",
         encrypted=bool(info.ssl_in_use),
         verified=info.dsn_parameters.get("sslmode") == "verify-full",
-        remedy="DATABASE_URL: add sslmode=verify-full (and sslrootcert=system, or your own)",
+        remedy="DATABASE_URL: add sslmode=verify-full and sslrootcert=/etc/ssl/certs/ca-certificates.crt (or your own)",
     )
 
 

@@ -43,6 +43,8 @@ def chaos(
     messages: Annotated[int | None, typer.Option(min=10, help="How many messages people write.")] = None,
     seconds: Annotated[float | None, typer.Option(min=5, help="Instead: for how long they write.")] = None,
     rate: Annotated[float, typer.Option(min=0.1, help="Messages a second.")] = 15.0,
+    delay: Annotated[float, typer.Option(min=0, help="GROUPING_DELAY.")] = 1.0,
+    merges: Annotated[int, typer.Option(min=0, help="MAX_MERGES.")] = 3,
     faults: Annotated[
         str, typer.Option(help="Kinds of fault, with commas; a part of a name means all that have it; or none.")
     ] = "",
@@ -75,7 +77,8 @@ def chaos(
         rate=rate,
         faults=kinds,
         rhythm=Rhythm(at_once, (1.5, 4.0) if pause is None else (pause, pause)),
-        habits=Habits(),
+        habits=Habits(delay=delay),
+        max_merges=merges,
         settle=settle,
     )
     outcome = _show(plot, out)

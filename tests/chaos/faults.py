@@ -338,12 +338,22 @@ class RedisDoubled(RedisFault):
     name = "redis-doubled"
     every = 0.3
 
+    def __init__(self, stage: Stage, rng: random.Random) -> None:
+        super().__init__(stage, rng)
+        self._last = 60
+
     def inject(self) -> None:
-        with self.stage.admin() as connection, connection.cursor() as cursor:
+        with (
+            contextlib.suppress(
+                psycopg2.OperationalError
+            ),  # another fault may have it: then the last known turns will do
+            self.stage.admin() as connection,
+            connection.cursor() as cursor,
+        ):
             cursor.execute("SELECT coalesce(max(id), 0) FROM bridge.turns")
-            [[last]] = cursor.fetchall()
+            [[self._last]] = cursor.fetchall()
         with self.client.pipeline() as pipeline:
-            for turn in range(max(1, last - 60), last + 3):
+            for turn in range(max(1, self._last - 60), self._last + 3):
                 for step in ("compose", "deliver", "deliver", "compose"):
                     forged = f"{step}:{turn}:{self.rng.random()}"
                     body: dict[str, Any] = {

@@ -1,0 +1,25 @@
+"""The machine's steps on a database, for tests that play one part of the service."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from bridge_service.database import Connection, Database
+from bridge_service.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def store_on(url: str) -> Iterator[Store]:
+    """Give a store with a pool of its own; in the end every connection that it opened is closed."""
+    with ExitStack() as stack:
+
+        def connect() -> Connection:
+            return stack.enter_context(closing(Connection(url, application="test")))
+
+        database = Database(connect)
+        stack.callback(database.close)
+        yield Store(database)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bridge_service import watchdog as module
+from bridge_service.events import WatchdogBarked
+from bridge_service.watchdog import PATIENCE_SECONDS, Watchdog
+from tests.support.events import Clock
+from tests.support.recorder import Recorder
+from tests.support.waiting import eventually
+
+
+class Kennel:
+    """A watchdog on a clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.told = Recorder()
+        self.barks = threading.Semaphore(0)
+        self.barked = 0
+        self.dog = Watchdog(self.told, bark=self._bark, clock=self.clock)
+
+    def _bark(self) -> None:
+        self.barked += 1
+        self.barks.release()
+
+
+@pytest.fixture
+def kennel() -> Kennel:
+    """Give a watchdog with the patience it has in production."""
+    return Kennel()
+
+
+def test_it_is_silent_while_every_loop_turns(kennel: Kennel) -> None:
+    """Loops that beat within the patience raise no alarm, however long they run."""
+    beats = [kennel.dog.watch(loop) for loop in ("listener", "planner")]
+    for _ in range(5):
+        kennel.clock.now += PATIENCE_SECONDS
+        kennel.dog.look()
+        for beat in beats:
+            beat()
+    assert kennel.barked == 0
+    assert kennel.told.events == []
+
+
+def test_it_barks_for_the_loop_that_stands_still(kennel: Kennel) -> None:
+    """One loop that does not turn ends the process, which says which one and for how long."""
+    kennel.dog.watch("listener")
+    beat = kennel.dog.watch("planner")
+    kennel.clock.now += PATIENCE_SECONDS + 1
+    beat()
+    kennel.dog.look()
+    assert kennel.barked == 1
+    assert kennel.told.events == [WatchdogBarked("listener", PATIENCE_SECONDS + 1)]
+
+
+def test_a_loop_that_never_turned_is_watched_too(kennel: Kennel) -> None:
+    """The time counts from the watching on, not from the first beat."""
+    kennel.dog.watch("consumer")
+    kennel.clock.now += PATIENCE_SECONDS + 0.1
+    kennel.dog.look()
+    assert kennel.barked == 1
+
+
+def test_it_tells_how_old_each_beat_is(kennel: Kennel) -> None:
+    """The ages are in seconds, by loop."""
+    beat = kennel.dog.watch("planner")
+    kennel.clock.now += 3
+    kennel.dog.watch("listener")
+    kennel.clock.now += 2
+    assert kennel.dog.ages() == {"planner": 5, "listener": 2}
+    beat()
+    assert kennel.dog.ages() == {"planner": 0, "listener": 2}
+
+
+class Ticks:
+    """Stands in for the watchdog's own waiting: each wait takes as long as the test says, by the test's clock."""
+
+    def __init__(self, clock: Clock, *steps: float) -> None:
+        self._clock = clock
+        self._steps = list(steps)
+
+    def wait(self, seconds: float) -> bool:
+        """Let the next step pass; whether that was the last."""
+        assert seconds == module.LOOK_SECONDS
+        if not self._steps:
+            return True
+        self._clock.now += self._steps.pop(0)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("steps", "barks"),
+    [
+        pytest.param([5.0] * 24, 0, id="quiet for as long as is allowed"),
+        pytest.param([5.0] * 25, 1, id="quiet for too long"),
+        pytest.param([5.0, 3600.0, 5.0], 0, id="the whole process was frozen"),
+        pytest.param([5.0, 3600.0, *[5.0] * 25], 1, id="frozen, and then a loop stands still all the same"),
+    ],
+)
+def test_a_process_that_was_frozen_gets_a_new_chance(
+    kennel: Kennel, monkeypatch: pytest.MonkeyPatch, steps: list[float], barks: int
+) -> None:
+    """Hours in a stopped machine are no alarm; minutes in a standing loop are."""
+    kennel.dog.watch("planner")
+    monkeypatch.setattr(kennel.dog, "_stopping", Ticks(kennel.clock, *steps))
+    kennel.dog._run()
+    assert kennel.barked == barks
+
+
+def test_the_beat_works_after_a_new_chance(kennel: Kennel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that turned before the process was frozen and turns again afterwards is heard."""
+    beat = kennel.dog.watch("planner")
+    monkeypatch.setattr(kennel.dog, "_stopping", Ticks(kennel.clock, 5.0, 3600.0))
+    kennel.dog._run()
+    kennel.clock.now += 100
+    beat()
+    assert kennel.dog.ages() == {"planner": 0}
+
+
+def test_it_looks_by_itself_and_stops(kennel: Kennel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started, it barks without anybody's call; stopped, twice even, its thread ends."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
+    kennel.dog.watch("planner")
+    kennel.clock.now += PATIENCE_SECONDS + 1
+    kennel.dog.start()
+    assert kennel.barks.acquire(timeout=5)
+    kennel.dog.stop()
+    kennel.dog.stop()
+    eventually(lambda: all(thread.name != "watchdog" for thread in threading.enumerate()))
+
+
+def test_a_bark_ends_the_process_with_exit_code_1() -> None:
+    """Nothing that hangs can hold it up: no cleaning up, no waiting for threads."""
+    script = (
+        "import atexit, threading, bridge_service.watchdog as w\n"
+        "atexit.register(print, 'cleaned up')\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "w.end_process()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (1, b"")
