@@ -30,7 +30,7 @@ migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABA
 
 .PHONY: test
 test: .venv/dev.stamp ## run all tests but make chaos and make crashes (ARGS="-k journal" runs some)
-	@$(BIN)/python -m pytest tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev.stamp ## break everything under load, and check that no promise breaks (ARGS=--help)

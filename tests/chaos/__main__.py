@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -150,6 +152,9 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
         encoding="utf-8",
     )
     console.print(f"picture: {picture}", markup=False)
+    if not outcome.passed:
+        again = sys.argv[1:] if "--seed" in sys.argv else [*sys.argv[1:], "--seed", str(plot.seed)]
+        console.print(f'once more: make chaos ARGS="{shlex.join(again)}"', markup=False)
     console.print(f"seed={plot.seed} {line}", markup=False)
 
 

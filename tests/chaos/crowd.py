@@ -71,7 +71,6 @@ class Crowd:
     def __init__(self, url: str, script: Sequence[Act]) -> None:
         self.sent: list[Sent] = []
         self.met: list[Match] = []
-        self.rolled_back: set[str] = set()
         self.hurt: Counter[str] = Counter()
         self._url = url
         self._script = script
@@ -171,7 +170,6 @@ class Crowd:
             self._stopping.wait(act.hold)
         if act.rolls_back:
             connection.rollback()
-            self.rolled_back.update(note.content for note in notes)
             return True
         returned = None
         try:

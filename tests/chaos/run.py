@@ -40,9 +40,12 @@ class Plot:
       rate: messages a second.
       faults: kinds, by name.
       planned: the faults themselves, instead of kinds.
+      rhythm: how the faults follow each other.
+      habits: what people do.
       calm: seconds for which people go on writing after the last fault, to see whether all is well again.
       settle: seconds to wait, once all is healed, until everything is answered.
-      settings: variables of the service beside those that the kit needs.
+      thinking: THINKING_DELAY_MIN and _MAX; typing takes no time.
+      max_merges: MAX_MERGES.
       taken: what to take out of the bridge on purpose, as tests/support/rules.py has it.
       commands: what starts the processes.
     """
@@ -58,7 +61,6 @@ class Plot:
     settle: float = 60.0
     thinking: tuple[float, float] = (0.0, 0.3)
     max_merges: int = 3
-    settings: Mapping[str, str] = field(default_factory=dict)
     taken: tuple[Taken, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
 
@@ -142,7 +144,6 @@ def _settings(plot: Plot) -> dict[str, str]:
         "THINKING_DELAY_MAX": f"{plot.thinking[1]:g}",
         "TYPING_SPEED_CPS": "0",
         "MAX_MERGES": str(plot.max_merges),
-        **plot.settings,
     }
 
 

@@ -79,26 +79,29 @@ class _Picture:
             y = TOP + LANE * number
             yield f'<text x="{LEFT - 8}" y="{y + 18}" text-anchor="end" fill="#444">{target.value}</text>'
             yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" stroke="#eee"/>'
-            for band in bands:
-                if band.target is target:
-                    yield from self._band(band, y)
+            mine = sorted((band for band in bands if band.target is target), key=lambda band: band.began)
+            ends = [self._x(band.began) for band in mine[1:]] + [float(WIDTH - RIGHT)]
+            for band, end in zip(mine, ends, strict=False):
+                yield from self._band(band, y, end)
             for each in exits:
                 if each.name.startswith(target.value):
                     x = self._x(each.at)
                     yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y + 2}" y2="{y + LANE - 2}" stroke="#000"/>'
 
-    def _band(self, band: Band, y: int) -> Iterator[str]:
-        x, end = self._x(band.began), self._x(band.healed or band.began)
-        width = max(2.0, end - x)
-        colour = _COLOURS[band.target]
-        yield f'<rect x="{x:.1f}" y="{self._plot}" width="{width:.1f}" height="{PLOT}" fill="{colour}" opacity="0.05"/>'
-        yield f'<rect x="{x:.1f}" y="{y + 3}" width="{width:.1f}" height="{LANE - 6}" rx="3" fill="{colour}"/>'
-        name = band.kind.removeprefix("redis-").removeprefix("postgres-").removeprefix("responder-")
-        name = name.removeprefix("worker-").removeprefix("scheduler-")
-        inside = len(name) * _LETTER < width
-        fill = "#fff" if inside else "#333"
+    def _band(self, band: Band, y: int, room: float) -> Iterator[str]:
+        """Draw a band, with its name inside or, as far as there is room, after it."""
+        x = self._x(band.began)
+        end = max(x + 2, self._x(band.healed or band.began))
+        width, colour = f"{end - x:.1f}", _COLOURS[band.target]
+        yield f'<rect x="{x:.1f}" y="{self._plot}" width="{width}" height="{PLOT}" fill="{colour}" opacity="0.05"/>'
+        yield f'<rect x="{x:.1f}" y="{y + 3}" width="{width}" height="{LANE - 6}" rx="3" fill="{colour}"/>'
+        name = band.kind.partition("-")[2]
+        if len(name) * _LETTER < end - x or len(name) * _LETTER > room - end:
+            at, fill, letters = x + 2, "#fff", int((end - x) / _LETTER)
+        else:
+            at, fill, letters = end + 2, "#333", len(name)
         yield (
-            f'<text x="{x + 2:.1f}" y="{y + 18}" font-size="9" fill="{fill}">{escape(name)}'
+            f'<text x="{at:.1f}" y="{y + 18}" font-size="9" fill="{fill}">{escape(name[:letters])}'
             f"<title>{escape(band.kind)}</title></text>"
         )
 

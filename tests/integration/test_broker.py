@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import gc
 import json
 import threading
 import time
-import warnings
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,15 +32,17 @@ from bridge_service.broker import (
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import BadMessage
 from bridge_service.events import BadBrokerMessage, RedisConnected, RedisLost
-from tests.chaos.ports import free_port
-from tests.chaos.proxy import FINE, Proxy, Way, Weather
+from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.recorder import Recorder
 from tests.support.redis_servers import OldRedisServer, old_redis_binary
 from tests.support.waiting import eventually
+from tests.support.weather import forgets_sockets, proxy_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.chaos.proxy import Proxy
 
 QUEUE: Final = f"dramatiq:{QUEUE_NAME}"
 BODIES: Final = f"{QUEUE}.msgs"
@@ -187,11 +187,8 @@ def any_desk(any_redis: RedisServer) -> Iterator[Desk]:
 @pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     """Give a way to the Redis of today that can be disturbed."""
-    with Proxy(free_port(), redis_server.port) as proxy:
+    with proxy_to(redis_server.port) as proxy:
         yield proxy
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture
@@ -455,9 +452,6 @@ def test_R2_forged_messages_kill_no_thread(desk: Desk) -> None:  # noqa: N802
 
 LOADING: Final = b"-LOADING Redis is loading the dataset in memory\r\n"
 
-leaves_sockets_to_the_collector = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-"""For tests with the proxy, which forgets a connection that it cut."""
-
 WEATHERS: Final = {
     "refused": Weather(refuse=True),
     "reset": Weather(limits={Way.ANSWERS: 0, Way.REQUESTS: 0}),
@@ -547,7 +541,7 @@ FAULTS: Final = {
 }
 
 
-@leaves_sockets_to_the_collector
+@forgets_sockets
 @pytest.mark.parametrize("weather", WEATHERS)
 def test_a_lost_connection_is_told_as_closed(redis_server: RedisServer, proxy: Proxy, weather: str) -> None:
     """Whatever happens to the connection, Dramatiq hears ConnectionClosed, soon, and the next push is a new attempt."""
@@ -589,7 +583,7 @@ def test_a_redis_that_refuses_is_told_as_closed(desk: Desk, fault: str) -> None:
     assert sorted(desk.fetch()) == ["compose:1", "compose:2"]
 
 
-@leaves_sockets_to_the_collector
+@forgets_sockets
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("weather", WEATHERS)
 def test_a_consumer_outlives_a_lost_connection(redis_server: RedisServer, proxy: Proxy, weather: str) -> None:

@@ -376,8 +376,9 @@ def test_a_stop_ends_the_attempts(desk: Desk) -> None:
     desk.pusher.push_due()
     assert desk.waits.seconds == [1.0, 2.0]
     assert desk.told.of(RedisGivenUp) == []
-    assert desk.state(match) == "queued"
+    late = desk.due()
     assert desk.pusher.push_due() == 0
+    assert (desk.state(match), desk.state(late)) == ("queued", "open")
 
 
 def test_when_postgresql_is_away_too_the_recovery_is_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
