@@ -35,5 +35,6 @@ def test_every_message_is_answered_once_in_order_and_in_time(
 
     assert ledger.faults == 0, ledger
     assert ledger.sent > load.waiting + 300
-    assert ledger.openers > 0
+    # Where a crowd already waits, its messages may come before every opener.
+    assert ledger.openers > 0 or load.waiting
     assert service.lines(" (ERROR|CRITICAL) ") == []
