@@ -1,0 +1,505 @@
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID, uuid4
+
+import pytest
+
+from bridge_service.composer import Composer
+from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable
+from bridge_service.events import (
+    Event,
+    ReplyDelivered,
+    ResponderAway,
+    TurnCancelled,
+    TurnClaimed,
+    TurnDead,
+    TurnFailed,
+    TurnSuperseded,
+    TurnTyping,
+)
+from bridge_service.leases import Leases
+from bridge_service.pacing import Pace
+from bridge_service.responders import echo
+from bridge_service.store import MAX_ATTEMPTS, GroupingRules
+from bridge_service.turns import Kind
+from tests.support.app import CAMILLE, HUGO, LEA, App
+from tests.support.clock import advance, install_clock
+from tests.support.databases import execute
+from tests.support.recorder import Recorder
+from tests.support.store import store_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bridge_service.turns import Task
+
+DELAY: Final = 15.0
+LATER: Final = 21.0
+"""Seconds after which every lease has run out and every push is believed lost."""
+
+AT_ONCE: Final = Pace(0.0, 0.0, 0.0)
+SLOWLY: Final = Pace(3.0, 3.0, 0.0)
+
+
+class Desk:
+    """A worker whose responder is the test's, and the app that it answers."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url = url
+        self.app = stack.enter_context(closing(App(url)))
+        self.store = stack.enter_context(store_on(url))
+        self.told = Recorder()
+        self.leases = Leases(self.store, self.told)
+        self.asked: list[Task] = []
+        self.respond: Callable[[Task], Any] = echo.reply
+
+    def composer(self, pace: Pace = AT_ONCE, max_merges: int = 3, store: Any = None) -> Composer:  # noqa: ANN401
+        """Return a composer."""
+        return Composer(
+            store or self.store,
+            self.leases,
+            self._responder,
+            pace,
+            self.told,
+            max_merges=max_merges,
+            grouping_delay=DELAY,
+        )
+
+    def _responder(self, task: Task) -> Any:  # noqa: ANN401 - some of them return what they must not
+        self.asked.append(task)
+        return self.respond(task)
+
+    def push(self, seconds: float = DELAY) -> None:
+        """Group what was written, and push what is due so many seconds later."""
+        self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+        advance(self.url, seconds)
+        self.store.push_due(100)
+
+    def pushed(self, *texts: str) -> tuple[str, int]:
+        """Write messages in a match of their own and push the turn: both ids."""
+        match = self.app.old_match()
+        for text in texts or ("salut",):
+            self.app.write(match, text)
+        self.push()
+        return match, self.turn(match)
+
+    def turn(self, match: str) -> int:
+        """Return the id of the latest turn of a match."""
+        return int(self.app.value("SELECT max(id) FROM bridge.turns WHERE match_id = %s", match))
+
+    def column(self, turn: int, name: str) -> Any:  # noqa: ANN401
+        """Return a column of a turn."""
+        return self.app.value(f"SELECT {name} FROM bridge.turns WHERE id = %s", turn)  # noqa: S608 - ours
+
+    def due_in(self, turn: int) -> float:
+        """Seconds until a turn is due."""
+        seconds = self.app.value(
+            "SELECT extract(epoch FROM due_at - bridge.now()) FROM bridge.turns WHERE id = %s", turn
+        )
+        return round(float(seconds), 1)
+
+    def told_of(self, *kinds: type[Event]) -> list[type[Event]]:
+        """Return the kinds of all that was told; of `kinds` only, if any are named."""
+        return [type(event) for event in self.told.events if not kinds or isinstance(event, kinds)]
+
+
+@pytest.fixture
+def desk(bridge_database: str) -> Iterator[Desk]:
+    """Give a worker on a database whose clock a test moves."""
+    install_clock(bridge_database)
+    with ExitStack() as stack:
+        yield Desk(bridge_database, stack)
+
+
+# Answered
+
+
+def test_a_reply_without_a_pause_is_delivered_at_once(desk: Desk) -> None:
+    """One call takes the turn from the queue to the conversation, and tells of the claim and of the delivery."""
+    match, turn = desk.pushed("salut", "ça va ?")
+    desk.composer().compose(turn)
+    assert desk.app.said(match) == ["salut\nça va ?"]
+    claimed, delivered = desk.told.events
+    assert claimed == TurnClaimed(turn, match, Kind.REPLY, 2)
+    assert isinstance(delivered, ReplyDelivered)
+    assert (delivered.turn_id, delivered.match_id, delivered.kind) == (turn, match, Kind.REPLY)
+    assert (delivered.characters, delivered.covered) == (len("salut\nça va ?"), 2)
+    assert delivered.message_id == str(desk.column(turn, "reply_message_id"))
+    assert 0 <= delivered.lateness_seconds < 1
+    assert desk.column(turn, "draft") is None
+
+
+def test_a_reply_with_a_pause_is_typed_first(desk: Desk) -> None:
+    """The worker hands the draft in and is free; the delivery comes in its time, and not before."""
+    match, turn = desk.pushed()
+    composer = desk.composer(SLOWLY)
+    composer.compose(turn)
+    assert desk.told.events == [TurnClaimed(turn, match, Kind.REPLY, 1), TurnTyping(turn, match, 3.0)]
+    assert desk.due_in(turn) == 3.0
+    composer.deliver(turn)
+    assert desk.app.said(match) == []
+    advance(desk.url, 3)
+    composer.deliver(turn)
+    composer.deliver(turn)
+    composer.compose(turn)
+    assert desk.app.said(match) == ["salut"]
+    assert desk.told_of() == [TurnClaimed, TurnTyping, ReplyDelivered]
+
+
+def test_a_first_word_is_said(desk: Desk) -> None:
+    """An opener covers nothing and is delivered at once if there is no pause."""
+    match = desk.app.match(HUGO)
+    desk.push(60)
+    turn = desk.turn(match)
+    desk.composer().compose(turn)
+    assert desk.app.said(match) == ["bonjour"]
+    delivered = desk.told.of(ReplyDelivered)[0]
+    assert (delivered.kind, delivered.covered) == (Kind.INITIATION, 0)
+
+
+def test_the_responder_is_told_all_about_the_turn(desk: Desk) -> None:
+    """Names, the group in order, and what was said before it."""
+    match, turn = desk.pushed("salut")
+    composer = desk.composer()
+    composer.compose(turn)
+    desk.app.write(match, "tu fais quoi")
+    desk.app.write(match, "ce soir ?")
+    desk.push()
+    composer.compose(desk.turn(match))
+    first, second = desk.asked
+    assert (first.turn_id, first.kind, first.match_id, first.bot_id) == (turn, Kind.REPLY, match, CAMILLE)
+    assert (first.bot_name, first.person_name, first.attempts, first.merges) == ("Camille", "Léa", 0, 0)
+    assert [(line.content, line.from_bot) for line in second.messages] == [
+        ("tu fais quoi", False),
+        ("ce soir ?", False),
+    ]
+    assert [(line.content, line.from_bot) for line in second.history] == [("salut", False), ("salut", True)]
+
+
+def test_the_lease_is_held_while_the_responder_works(desk: Desk) -> None:
+    """It is among those that are renewed, and no longer once the draft is handed in, whatever became of it."""
+    held: list[dict[int, Any]] = []
+
+    def respond(task: Task) -> str:
+        held.append(dict(desk.leases._held))
+        if task.attempts == 0:
+            raise ValueError
+        return "coucou"
+
+    desk.respond = respond
+    _, turn = desk.pushed()
+    composer = desk.composer()
+    for _ in range(2):
+        composer.compose(turn)
+        assert desk.leases._held == {}
+    assert [list(leases) for leases in held] == [[turn], [turn]]
+    assert held[0][turn].token != held[1][turn].token
+
+
+# Nothing to do
+
+
+def test_a_push_that_came_twice_finds_nothing_to_do(desk: Desk) -> None:
+    """A claimed, an answered and an unknown turn ask no responder and tell nothing."""
+    match, turn = desk.pushed()
+    desk.store.claim(turn, uuid4())
+    composer = desk.composer()
+    for number in (turn, turn + 1000):
+        composer.compose(number)
+        composer.deliver(number)
+    assert (desk.asked, desk.told.events, desk.app.said(match)) == ([], [], [])
+
+
+def test_a_turn_waits_for_the_active_one_of_its_conversation(desk: Desk) -> None:
+    """Pushed while another is composed or typed, it is left in the queue, without a word."""
+    match, turn = desk.pushed()
+    composer = desk.composer(SLOWLY)
+    composer.compose(turn)
+    desk.app.write(match, "encore")
+    desk.push(1)
+    advance(desk.url, DELAY)
+    desk.store.push_due(100)
+    desk.told.clear()
+    waiting = desk.turn(match)
+    assert waiting != turn
+    composer.compose(waiting)
+    assert desk.told.events == []
+    assert desk.column(waiting, "state") == "queued"
+
+
+# Overtaken
+
+
+def test_a_reply_that_was_overtaken_is_thrown_away(desk: Desk) -> None:
+    """What was written while the bot composed is answered together with the rest, once, when its group closes."""
+    match, turn = desk.pushed("salut")
+
+    def respond(task: Task) -> str:
+        if len(desk.asked) == 1:
+            desk.app.write(match, "attends")
+        return echo.reply(task)
+
+    desk.respond = respond
+    composer = desk.composer()
+    composer.compose(turn)
+    assert desk.app.said(match) == []
+    assert desk.told.events[1:] == [TurnSuperseded(turn, match, 1)]
+    desk.push()
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["salut\nattends"]
+    assert desk.asked[1].merges == 1
+
+
+def test_the_worker_goes_on_with_a_turn_that_is_pushed_already(desk: Desk) -> None:
+    """The turn that overtook the reply is composed in the same call, not at its next push; so after a delivery."""
+    match, turn = desk.pushed("salut")
+    composer = desk.composer(SLOWLY)
+    composer.compose(turn)
+    desk.app.write(match, "attends")
+    desk.push()
+    composer.deliver(turn)
+    assert desk.told_of() == [TurnClaimed, TurnTyping, TurnSuperseded, TurnClaimed, TurnTyping]
+    assert [task.turn_id for task in desk.asked] == [turn, desk.turn(match)]
+    advance(desk.url, 3)
+    composer.deliver(desk.turn(match))
+    assert desk.app.said(match) == ["salut\nattends"]
+
+
+def test_after_max_merges_a_reply_is_delivered_all_the_same(desk: Desk) -> None:
+    """With none allowed the overtaken reply stands, and the next turn is composed in the same call."""
+    match, turn = desk.pushed("salut")
+    composer = desk.composer(SLOWLY, max_merges=0)
+    composer.compose(turn)
+    desk.app.write(match, "attends")
+    desk.push()
+    composer.deliver(turn)
+    assert desk.app.said(match) == ["salut"]
+    assert desk.told_of() == [TurnClaimed, TurnTyping, ReplyDelivered, TurnClaimed, TurnTyping]
+    advance(desk.url, 3)
+    composer.deliver(desk.turn(match))
+    assert desk.app.said(match) == ["salut", "attends"]
+
+
+def test_max_merges_holds_for_a_reply_without_a_pause_too(desk: Desk) -> None:
+    """It is delivered in the call that hands it in, whatever was written meanwhile."""
+    match, turn = desk.pushed("salut")
+
+    def respond(task: Task) -> str:
+        desk.app.write(match, "attends")
+        return echo.reply(task)
+
+    desk.respond = respond
+    desk.composer(max_merges=0).compose(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
+# Cancelled
+
+
+def test_a_turn_whose_match_is_gone_is_cancelled(desk: Desk) -> None:
+    """While the bot composed, the people parted: nothing is inserted, and the reason is told."""
+    match, turn = desk.pushed()
+
+    def respond(_: Task) -> str:
+        desk.app.rows("DELETE FROM messages WHERE match_id = %s", match)
+        desk.app.rows("DELETE FROM matches WHERE id = %s", match)
+        return "coucou"
+
+    desk.respond = respond
+    desk.composer().compose(turn)
+    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.REPLY, "gone")]
+
+
+def test_a_first_word_that_comes_too_late_is_cancelled(desk: Desk) -> None:
+    """The person wrote first, while the bot made up its mind."""
+    match = desk.app.match(HUGO)
+    desk.push(60)
+    turn = desk.turn(match)
+
+    def respond(_: Task) -> str:
+        desk.app.write(match, "salut", sender=HUGO)
+        return "bonjour"
+
+    desk.respond = respond
+    desk.composer().compose(turn)
+    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.INITIATION, "message")]
+    assert desk.app.said(match) == []
+
+
+def test_a_reply_that_the_app_refuses_is_cancelled(desk: Desk) -> None:
+    """An app's own `deliver` that returns NULL has the last word."""
+    match, turn = desk.pushed()
+    execute(
+        desk.url,
+        "CREATE OR REPLACE FUNCTION bridge.deliver(p_turn bigint, p_message uuid, p_match uuid, p_bot uuid,"
+        " p_content text, p_created_at timestamptz) RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
+    )
+    desk.composer().compose(turn)
+    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.REPLY, "refused")]
+
+
+# Failures
+
+
+def _raise(error: BaseException) -> Any:  # noqa: ANN401
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("respond", "kind"),
+    [
+        (lambda _: _raise(ZeroDivisionError("secret words")), "ZeroDivisionError"),
+        (lambda _: " \n", "ValueError"),
+        (lambda _: None, "ValueError"),
+        (lambda _: 7, "ValueError"),
+        (lambda _: "\0", "ValueError"),
+    ],
+    ids=["raises", "blank", "none", "number", "NUL"],
+)
+def test_a_responder_s_error_is_an_attempt_and_never_rises(
+    desk: Desk, respond: Callable[[Task], Any], kind: str
+) -> None:
+    """It is written to the turn, told by its kind only, and the turn is due again, later each time."""
+    match, turn = desk.pushed()
+    desk.respond = respond
+    composer = desk.composer()
+    for attempt, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
+        composer.compose(turn)
+        assert desk.told.events[-1] == TurnFailed(turn, match, kind, attempt)
+        assert desk.due_in(turn) == pause
+    assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("composing", 3)
+    assert desk.app.said(match) == []
+    assert [task.attempts for task in desk.asked] == [0, 1, 2]
+    desk.respond = echo.reply
+    composer.compose(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
+def test_a_turn_that_fails_too_often_is_dead_and_the_next_one_goes_on(desk: Desk) -> None:
+    """An operator decides about it; what was written since is answered in the same call."""
+    match, turn = desk.pushed("mauvais")
+
+    def respond(task: Task) -> str:
+        return _raise(ValueError("no")) if task.messages[0].content == "mauvais" else echo.reply(task)
+
+    desk.respond = respond
+    composer = desk.composer()
+    for _ in range(MAX_ATTEMPTS - 1):
+        composer.compose(turn)
+    desk.app.write(match, "bon")
+    desk.push()
+    desk.told.clear()
+    composer.compose(turn)
+    waiting = desk.turn(match)
+    assert desk.told_of() == [TurnClaimed, TurnDead, TurnClaimed, ReplyDelivered]
+    assert desk.told.of(TurnDead) == [TurnDead(turn, match, "ValueError")]
+    assert desk.column(turn, "last_error") == "ValueError: no"
+    assert waiting != turn
+    assert desk.app.said(match) == ["bon"]
+
+
+def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
+    """What the app's own trigger raises is counted, retried and given up, and nothing is left half done."""
+    match, turn = desk.pushed()
+    execute(
+        desk.url,
+        f"""
+        CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'no bots today: %', NEW.content; END $$;
+        CREATE TRIGGER no BEFORE INSERT ON messages FOR EACH ROW
+            WHEN (NEW.sender_id = '{CAMILLE}') EXECUTE FUNCTION public.no();
+        """,
+    )
+    composer = desk.composer()
+    composer.compose(turn)
+    for attempt in range(2, MAX_ATTEMPTS + 1):
+        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery", attempt - 1)
+        assert desk.column(turn, "state") == "typing"
+        composer.deliver(turn)
+    assert desk.told.events[-1] == TurnDead(turn, match, "delivery")
+    assert (len(desk.asked), desk.app.said(match)) == (1, [])
+    assert desk.column(turn, "draft") is None
+
+
+def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
+    """However long it is away, no attempt is counted, and then the turn is answered (A1)."""
+    match, turn = desk.pushed()
+    desk.respond = lambda _: _raise(ResponderUnavailable("429"))
+    composer = desk.composer()
+    for _ in range(2 * MAX_ATTEMPTS):
+        composer.compose(turn)
+        assert desk.told.events[-1] == ResponderAway(turn, match, "ResponderUnavailable", 5.0)
+    assert (desk.column(turn, "attempts"), desk.column(turn, "takeovers")) == (0, 0)
+    desk.respond = echo.reply
+    composer.compose(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds"),
+    [(None, 5.0), (0.0, 5.0), (0.2, 1.0), (-30.0, 1.0), (7.5, 7.5), (3600.0, 60.0), (float("nan"), 1.0)],
+)
+def test_a_responder_that_is_away_says_when_to_ask_again(desk: Desk, wanted: float | None, seconds: float) -> None:
+    """Within a second and a minute; a time that has passed, or is none, makes no loop without a pause."""
+    _, turn = desk.pushed()
+    desk.respond = lambda _: _raise(ResponderUnavailable("429", retry_after=wanted))
+    desk.composer().compose(turn)
+    assert desk.due_in(turn) == seconds
+    assert desk.told.of(ResponderAway)[0].retry_seconds == seconds
+
+
+def test_a_worker_whose_lease_was_given_away_delivers_nothing(desk: Desk) -> None:
+    """It wakes up, and its draft is refused without a word; the worker that took over answers, once."""
+    match, turn = desk.pushed()
+
+    def respond(task: Task) -> str:
+        if len(desk.asked) == 1:
+            advance(desk.url, LATER)
+            desk.store.push_due(100)
+            desk.composer().compose(turn)
+            return "trop tard"
+        return echo.reply(task)
+
+    desk.respond = respond
+    desk.composer().compose(turn)
+    assert desk.app.said(match) == ["salut"]
+    assert desk.told_of() == [TurnClaimed, TurnClaimed, ReplyDelivered]
+
+
+def test_a_failure_of_a_worker_whose_lease_was_given_away_counts_nothing(desk: Desk) -> None:
+    """Its error belongs to nobody's turn any more."""
+    _, turn = desk.pushed()
+
+    def respond(_: Task) -> Any:  # noqa: ANN401
+        advance(desk.url, LATER)
+        desk.store.push_due(100)
+        desk.store.claim(turn, UUID(int=7))
+        return _raise(ValueError("late"))
+
+    desk.respond = respond
+    desk.composer().compose(turn)
+    assert desk.told_of() == [TurnClaimed]
+    assert (desk.column(turn, "attempts"), desk.column(turn, "token")) == (0, str(UUID(int=7)))
+
+
+def test_a_database_that_is_away_rises(desk: Desk) -> None:
+    """Dramatiq's Retries, and then the due time, bring the turn back."""
+
+    class Away:
+        def claim(self, turn_id: int, token: UUID) -> Any:  # noqa: ANN401
+            del turn_id, token
+            raise DatabaseUnavailable("gone")
+
+    with pytest.raises(DatabaseUnavailable):
+        desk.composer(store=Away()).compose(1)
+    assert desk.told.events == []
+
+
+def test_people_between_themselves_are_left_alone(desk: Desk) -> None:
+    """A match of two people makes no turn at all."""
+    match = desk.app.match(LEA, HUGO)
+    desk.app.write(match, "salut")
+    desk.push(100)
+    assert desk.app.value("SELECT count(*) FROM bridge.turns") == 0
