@@ -2,11 +2,11 @@
 
 Numbered migrations run once; functions are laid anew whenever their file changed; triggers are made where they are
 missing. All of it is one transaction under an advisory lock, so that running it twice, five times at once, under load
-or through a crash leaves the old schema or the new one and nothing between.
+or through a crash leaves the old schema or the new one and nothing between. Only the trigger on `matches` follows in a
+transaction of its own: who locks both of the app's tables meets somebody who writes in both the other way round.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,11 +41,10 @@ APP_TABLES: Final = {
     "matches": ("id", "user1_id", "user2_id", "created_at"),
     "messages": ("id", "match_id", "sender_id", "content", "created_at"),
 }
-# Matches first, as apps write: the other way round a transaction with a new match and its first message would deadlock.
 TRIGGERS: Final = {
-    "bridge_after_match": "AFTER INSERT ON {matches} FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",
     "bridge_after_message": "AFTER INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_message()",
+    "bridge_after_match": "AFTER INSERT ON {matches} FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
 }
 
 
@@ -72,6 +71,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | Non
       DatabaseRefused: a table, a column or a right is missing; the text names it.
     """
     report = Report()
+    app: dict[str, str] = {}
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
@@ -82,11 +82,15 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | Non
             cursor.execute("REVOKE ALL ON SCHEMA bridge FROM PUBLIC")
             _run_migrations(cursor, report)
             _lay_functions(cursor, schema, report)
-            _make_triggers(cursor, app, report)
+            _make_triggers(cursor, "messages", app, report)
+            _may_make_triggers(cursor, "matches", app)
             if "0001_tables.sql" in report.migrations:
                 # From here on everything is captured; what was written while this ran came before.
                 cursor.execute("UPDATE bridge.installation SET installed_at = clock_timestamp()")
             _grant(cursor, runtime_roles, reader_role)
+    for attempt in _attempts():
+        with attempt, _transaction(url) as cursor:
+            _make_triggers(cursor, "matches", app, report)
     return report
 
 
@@ -100,20 +104,17 @@ def uninstall(url: str) -> bool:
       DatabaseUnavailable, DatabaseRefused: as for `migrate`.
     """
     found = False
+    # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema. One at a time:
+    # it locks readers out too, and who locks both tables meets somebody who uses both the other way round.
+    for name in TRIGGERS:
+        for attempt in _attempts():
+            with attempt, _transaction(url) as cursor:
+                found |= _drop_trigger(cursor, name)
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             _refuse_foreign_schema(cursor)
-            # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema.
-            cursor.execute(
-                "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE tgname = ANY (%s) AND tgparentid = 0"
-                " ORDER BY tgname",
-                (list(TRIGGERS),),
-            )
-            triggers = cursor.fetchall()
-            for name, table in triggers:
-                cursor.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(name), sql.SQL(table)))
             cursor.execute("SELECT to_regnamespace('bridge') IS NOT NULL")
-            found = bool(triggers) or _value(cursor)
+            found |= _value(cursor)
             cursor.execute("DROP SCHEMA IF EXISTS bridge CASCADE")
     return found
 
@@ -292,16 +293,34 @@ def _source(cursor: Cursor, name: str) -> str | None:
     return None if digest is None else str(digest)
 
 
-def _make_triggers(cursor: Cursor, app: dict[str, str], report: Report) -> None:
-    """Make the triggers that are missing, last of all: each locks out writers until the commit."""
-    for name, definition in TRIGGERS.items():
-        table = app[re.findall(r"{(\w+)}", definition)[0]]
-        cursor.execute("SELECT 1 FROM pg_trigger WHERE tgname = %s AND tgrelid = %s::regclass", (name, table))
-        if cursor.fetchone() is None:
-            cursor.execute(
-                sql.SQL("CREATE TRIGGER {} {}").format(sql.Identifier(name), sql.SQL(definition.format(**app)))
-            )
-            report.triggers.append(name)
+def _make_triggers(cursor: Cursor, table: str, app: dict[str, str], report: Report) -> None:
+    """Make the triggers of a table that are missing, last of all: they lock out its writers until the commit."""
+    for name in _missing_triggers(cursor, table, app):
+        definition = TRIGGERS[name].format(**app)
+        cursor.execute(sql.SQL("CREATE TRIGGER {} {}").format(sql.Identifier(name), sql.SQL(definition)))
+        report.triggers.append(name)
+
+
+def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> list[str]:
+    cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass", (app[table],))
+    there = {name for (name,) in cursor.fetchall()}
+    return [name for name, definition in TRIGGERS.items() if f"{{{table}}}" in definition and name not in there]
+
+
+def _may_make_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> None:
+    """Find out now what would else come to light in the next transaction."""
+    cursor.execute("SELECT has_table_privilege(%s, 'TRIGGER')", (app[table],))
+    if not _value(cursor) and _missing_triggers(cursor, table, app):
+        raise DatabaseRefused(f"permission denied for table {table}: the role has to own it or to have TRIGGER on it")
+
+
+def _drop_trigger(cursor: Cursor, name: str) -> bool:
+    """Drop a trigger wherever it is; whether it was anywhere."""
+    cursor.execute("SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = %s AND tgparentid = 0", (name,))
+    tables = cursor.fetchall()
+    for (table,) in tables:
+        cursor.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(name), sql.SQL(table)))
+    return bool(tables)
 
 
 def _runtime_roles(cursor: Cursor) -> set[str]:

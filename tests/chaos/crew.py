@@ -26,8 +26,11 @@ STOP_SECONDS: Final = 12.0
 Command = tuple[str, ...]
 
 _TOLD: Final = re.compile(r"^\S+Z (DEBUG|INFO) |^\[[^]]+\] \[PID \d+\] .*\[(DEBUG|INFO)\]")
-# The lines of the contract that tell of an outage, which come as often as there is something to tell.
-_CONTRACT: Final = re.compile(r"⚠️ Tentative|⏳ Retry dans|🔄 Reconnexion|✅ Reconnexion|❌ Échec définitif")
+# The lines of the contract that tell of an outage, which come as often as there is something to tell; and what
+# Dramatiq says when we kill a child of it.
+_EXPECTED: Final = re.compile(
+    r"⚠️ Tentative|⏳ Retry dans|🔄 Reconnexion|✅ Reconnexion|❌ Échec définitif|exited unexpectedly \(code -9\)"
+)
 _CHANGING: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d+")
 _TIME: Final = re.compile(r"^\S+Z |\[PID \d+\] ")
 _ALARMING: Final = re.compile(
@@ -63,7 +66,7 @@ class Noise:
             self.total += 1
             with (self.folder / f"{line.process}.log").open("a", encoding="utf-8") as file:
                 file.write(f"{line.raw}\n")
-            if _TOLD.match(line.raw) or _CONTRACT.search(line.raw):
+            if _TOLD.match(line.raw) or _EXPECTED.search(line.raw):
                 return
             shape = _CHANGING.sub("#", _TIME.sub("", line.raw))[:160]
             self.lines[shape] += 1

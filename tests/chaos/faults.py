@@ -783,6 +783,20 @@ class PostgresRoleSettings(PostgresFault):
         self.drop_bridge()
 
 
+class PostgresNoRights(PostgresFault):
+    """Somebody takes the service's rights away."""
+
+    name = "postgres-no-rights"
+
+    def inject(self) -> None:
+        self.run(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA bridge FROM {BRIDGE}")
+        if self.rng.random() < 0.5:
+            self.run(f"REVOKE ALL ON SCHEMA bridge FROM {BRIDGE}")
+
+    def heal(self) -> None:
+        self.stage.migrate()
+
+
 class PostgresForged(PostgresFault):
     """Strangers notify: nonsense, unknown ids, and true ids at the wrong time."""
 
