@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from bridge_service.errors import BridgeError
+from bridge_service.errors import BridgeError, DatabaseBusy
 from bridge_service.events import Emit, database_trouble
 from bridge_service.store import LEASE_SECONDS, Store
 
@@ -73,6 +73,8 @@ class Leases:
             if leases:
                 try:
                     self._store.renew(leases)
+                except DatabaseBusy:
+                    continue  # somebody holds one of them just now
                 except BridgeError as error:
                     # The lease outlives two missed renewals; after that the fence protects the turn.
                     self._emit(database_trouble(error))

@@ -151,5 +151,7 @@ class Planner:
                 pruned += count
             if pruned:
                 self._emit(Pruned(pruned, 0))
+        except DatabaseBusy:
+            return  # the next hour's turn
         except BridgeError as error:
             self._emit(database_trouble(error))

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from bridge_service import leases as module
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
 from bridge_service.events import PostgresLost
 from bridge_service.leases import RESPONDER_SECONDS, Leases
 from bridge_service.store import LEASE_SECONDS, GroupingRules
@@ -32,12 +32,13 @@ class Stub:
         self.renewed: queue.Queue[dict[int, UUID]] = queue.Queue()
         self.released: list[dict[int, UUID]] = []
         self.failures = 0
+        self.error: Exception = DatabaseUnavailable("gone")
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
         """Renew."""
         if self.failures:
             self.failures -= 1
-            raise DatabaseUnavailable("gone")
+            raise self.error
         self.renewed.put(dict(leases))
         return []
 
@@ -103,6 +104,17 @@ def test_a_database_that_is_away_ends_no_renewing(desk: Desk) -> None:
     with desk.leases.held(1, token):
         assert desk.stub.renewed.get(timeout=5) == {1: token}
     assert desk.told.events == [PostgresLost("gone")] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lock_is_no_lost_database(desk: Desk) -> None:
+    """Somebody else is at work on one of the turns: the next third of a lease renews all, and nothing is told."""
+    desk.stub.failures, desk.stub.error = 2, DatabaseBusy("locked")
+    token = uuid4()
+    desk.leases.start()
+    with desk.leases.held(1, token):
+        assert desk.stub.renewed.get(timeout=5) == {1: token}
+    assert desk.told.events == []
 
 
 @pytest.mark.usefixtures("quick")

@@ -16,7 +16,7 @@ from freezegun import freeze_time
 
 from bridge_service.broker import QUEUE_NAME, WaitingBroker, rebuild
 from bridge_service.composer import Composer
-from bridge_service.events import PushesRepeated, ReplyDelivered, TurnPushed
+from bridge_service.events import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
@@ -173,18 +173,20 @@ def test_a_whole_day_is_planned_to_the_second(
         turns = day.app.rows(
             """
             SELECT extract(epoch FROM queued_at - opened_at), extract(epoch FROM answered_at - deliver_at),
-                   extract(epoch FROM deliver_at - claimed_at), kind, merges
+                   extract(epoch FROM deliver_at - claimed_at), kind, merges, id
             FROM bridge.turns WHERE state = 'answered'
             """
         )
         assert len(turns) == books.replies + 2
-        for pushed, delivered, paused, kind, merges in turns:
+        pauses = {event.turn_id: event.seconds for event in day.told.of(TurnTyping)}
+        for pushed, delivered, paused, kind, merges, turn in turns:
             if kind == "initiation":
                 assert FIRST_WORD[0] <= pushed < FIRST_WORD[1] + TICK
             elif not merges:
                 assert DELAY <= pushed < DELAY + TICK
             assert 0 <= delivered < TICK
-            assert paused >= PACE.thinking_minimum
+            assert pauses[turn] > PACE.thinking_minimum
+            assert 0 <= float(paused) - pauses[turn] < TICK
         assert day.app.rows("SELECT DISTINCT state FROM bridge.turns ORDER BY 1") in (
             [("answered",)],
             [("answered",), ("cancelled",)],

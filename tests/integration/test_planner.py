@@ -392,6 +392,9 @@ def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:
     desk.parts.errors = [DatabaseUnavailable("gone")]
     desk.planner._prune()
     assert desk.told.events == [PostgresLost("gone")]
+    desk.parts.errors = [DatabaseBusy("locked")]
+    desk.planner._prune()
+    assert len(desk.told.events) == 1
 
 
 # On a real database

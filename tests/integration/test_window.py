@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import redis
@@ -151,10 +151,19 @@ def test_a_redis_that_is_away_never_fills_the_memory(monkeypatch: pytest.MonkeyP
         for place in range(1, 100):
             window.show([event(place)], NOW)
         assert window._jobs.qsize() == 10
+        tried: list[int] = []
+        pipeline = client.pipeline
+
+        def counted(**options: Any) -> Any:  # noqa: ANN401
+            tried.append(1)
+            return pipeline(**options)
+
+        monkeypatch.setattr(client, "pipeline", counted)
         window.start()
         eventually(window._jobs.empty)
         window.stop(5)
         assert not window._thread.is_alive()
+        assert len(tried) == 1  # what was told during an outage is old news after it
 
 
 def test_a_stop_waits_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +179,7 @@ def test_a_stop_waits_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch)
         assert time.monotonic() - began < 0.9
         assert window._thread.daemon
         window._thread.join(5)
+        assert not window._thread.is_alive()
 
 
 def test_a_redis_that_dies_and_comes_back_is_shown_to_again(
