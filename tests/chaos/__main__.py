@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.chaos.run import Outcome
     from tests.chaos.run import Progress as Standing
 
-SLOWEST_SHOWN = 5
+SLOWEST_SHOWN = 8
 
 FINDINGS_SHOWN = 20
 
@@ -52,6 +52,9 @@ def chaos(
     ] = "",
     at_once: Annotated[int, typer.Option(min=1, help="How many faults may begin together.")] = 3,
     pause: Annotated[float | None, typer.Option(min=0, help="Seconds between two episodes; default: 1.5 to 4.")] = None,
+    lasting: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that every fault lasts, instead of what --list says.")
+    ] = None,
     settle: Annotated[float, typer.Option(min=1, help="Seconds to wait for the last answers.")] = 60.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the picture and the processes' lines.")] = None,
     sabotage_: Annotated[
@@ -78,7 +81,7 @@ def chaos(
         messages=round(seconds * rate) if seconds is not None else messages,
         rate=rate,
         faults=kinds,
-        rhythm=Rhythm(at_once, (1.5, 4.0) if pause is None else (pause, pause)),
+        rhythm=Rhythm(at_once, (1.5, 4.0) if pause is None else (pause, pause), lasting),
         habits=Habits(delay=delay),
         max_merges=merges,
         settle=settle,

@@ -99,7 +99,7 @@ class Crew:
         self.noise = noise
         self._posts: dict[str, ServiceProcess | None] = {}
         self._due: dict[str, float] = {}
-        self._former: list[ServiceProcess] = []
+        self._former: list[tuple[ServiceProcess, list[psutil.Process]]] = []
         self._numbers: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._stopping = threading.Event()
@@ -154,13 +154,15 @@ class Crew:
             for role in self._commands
         }
 
-    def bury(self) -> int:
-        """Kill what ended processes left behind: children of a parent that was killed. Returns how many groups."""
+    def bury(self) -> None:
+        """Kill what ended processes left behind: the children of a parent that was killed."""
         with self._lock:
             former, self._former = self._former, []
-        for process in former:
-            process.kill()
-        return len(former)
+        for process, orphans in former:
+            for orphan in orphans:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    orphan.kill()
+            process.wait()
 
     def stop(self) -> dict[str, int | None]:
         """End everybody with SIGTERM; returns the exit codes, None for who did not end within STOP_SECONDS."""
@@ -193,7 +195,8 @@ class Crew:
                 for post, process in list(self._posts.items()):
                     if process is not None and process.exit_code is not None:
                         self.exits.append(Exit(process.name, time.time(), process.exit_code))
-                        self._former.append(process)
+                        # Now, and not later by the number of their group: numbers are given out again.
+                        self._former.append((process, _group(process.pid)))
                         self._posts[post] = None
                         self._due[post] = time.monotonic() + RESTART_SECONDS
                     elif process is None and time.monotonic() >= self._due[post]:
@@ -205,6 +208,16 @@ def send(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _group(number: int) -> list[psutil.Process]:
+    """Return the members of a process group."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == number:
+                members.append(process)
+    return members
 
 
 def _threads(pid: int) -> int:

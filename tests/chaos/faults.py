@@ -369,7 +369,7 @@ class RedisDoubled(RedisFault):
 
 
 class RedisWrongType(RedisFault):
-    """The queue's keys hold something else than what they are for."""
+    """The queue's keys hold something else than what they are for, and nobody repairs them."""
 
     name = "redis-wrong-type"
     keys: ClassVar[tuple[str, ...]] = (QUEUE, BODIES, BELL)
@@ -380,11 +380,6 @@ class RedisWrongType(RedisFault):
                 pipeline.delete(key)
                 pipeline.set(key, "confused")
             pipeline.execute()
-
-    def heal(self) -> None:
-        for key in self.keys:
-            if self.client.type(key) == b"string":
-                self.client.delete(key)
 
 
 # --- the links -------------------------------------------------------------------------------------------------------

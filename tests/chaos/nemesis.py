@@ -57,10 +57,12 @@ class Rhythm:
     Attributes:
       at_once: how many faults may begin together.
       pause: seconds from and to between two episodes.
+      lasting: seconds that every fault lasts, instead of what its kind says.
     """
 
     at_once: int = 3
     pause: tuple[float, float] = (1.5, 4.0)
+    lasting: float | None = None
 
 
 def plan(rng: random.Random, kinds: Sequence[str], seconds: float | None, rhythm: Rhythm) -> list[Planned]:
@@ -86,11 +88,12 @@ def plan(rng: random.Random, kinds: Sequence[str], seconds: float | None, rhythm
                 break
             left.remove(kind)
             begin = at + rng.uniform(0.0, 1.0)
-            fault = Planned(kind, begin, rng.uniform(*KINDS[kind].seconds), rng.getrandbits(32))
+            lasts = rng.uniform(*KINDS[kind].seconds) if rhythm.lasting is None else rhythm.lasting
+            fault = Planned(kind, begin, lasts, rng.getrandbits(32))
             planned.append(fault)
             # A moment to be healed in, and for processes to come back.
             busy[KINDS[kind].target] = fault.end + 1.5
-            if fault.seconds <= LONG_SECONDS:
+            if fault.seconds <= LONG_SECONDS or rhythm.at_once == 1:
                 end = max(end, fault.end)
         if end == at:  # everything that is left has to wait for something long
             at = min(until for until in busy.values() if until > at) if any(u > at for u in busy.values()) else at

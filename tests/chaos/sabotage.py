@@ -108,7 +108,7 @@ _SLOW_GROUPING: Final = (
 
 _HALF_DELIVERY: Final = """
     CREATE FUNCTION bridge.insert_reply(p_turn bigint) RETURNS jsonb
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DECLARE
         t bridge.turns%ROWTYPE;
     BEGIN
@@ -120,7 +120,7 @@ _HALF_DELIVERY: Final = """
     END
     $$;
     CREATE FUNCTION bridge.mark_answered(p_turn bigint) RETURNS void
-    LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         SELECT bridge.end_turn(t.id, 'answered') FROM bridge.turns t WHERE t.id = p_turn AND t.state = 'typing'
     $$;
     GRANT EXECUTE ON FUNCTION bridge.insert_reply(bigint), bridge.mark_answered(bigint) TO ROLE;
@@ -193,7 +193,7 @@ BREAKAGES: Final = (
         "a message does not lock its match's event, so the opener cannot see it before its commit",
         ("forbidden",),
         taken=(("before_message", "FOR KEY SHARE OF e", ""),),
-        habits=Habits(first_words=1.0, held=0.0),
+        habits=Habits(first_words=1.0, held=0.0, length=3),
     ),
     Breakage(
         "two-active-turns",
@@ -332,8 +332,12 @@ BREAKAGES: Final = (
         "a scheduler that starts waits for bells, and there is no sweep",
         ("lost",),
         python=True,
-        faults=("scheduler-kill-often",),
-        calm=-2.0,
+        # Nobody writes any more when it is back, and each conversation has one message: a bell, or a turn that is there
+        # already, would bring what was missed to light.
+        faults=("scheduler-kill",),
+        calm=-1.0,
+        rate=40.0,
+        habits=Habits(length=1, first_words=0.0),
     ),
     Breakage(
         "half-delivery",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dramatiq import Message
 
 from bridge_service.store import Outcome, Store
-from schedulers import listener, planner
+from schedulers import listener
 from schedulers.__main__ import main
 from schedulers.listener import Listener
 
@@ -23,25 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-FOR_EVER: Final = 1e6
 BETWEEN_SECONDS: Final = 0.3
 """Between the two transactions of `half_delivery`: a kill has to meet it within a short run."""
 
 
 def no_look_at_start() -> None:
     """Leave only bells: no look at the start or after a reconnection, no look after a batch, no sweep."""
-
-    def listen(self: Listener) -> None:
-        look, self.look = self.look, lambda: None  # type: ignore[method-assign]
-        self._sweep = False
-        try:
-            intact(self)
-        finally:
-            self.look = look  # type: ignore[method-assign]
-
-    intact = Listener._listen
-    Listener._listen = listen  # type: ignore[method-assign]
-    planner.SWEEP_SECONDS = FOR_EVER  # type: ignore[misc]
+    # What stands on the class as a property is in force whatever an instance sets.
+    Listener._sweep = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
     listener.LOOKS_AFTER_BATCH = ()  # type: ignore[assignment,misc]
 
 

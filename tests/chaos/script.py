@@ -91,16 +91,15 @@ class Habits:
 
 
 def write_script(rng: random.Random, messages: int, seconds: float, habits: Habits) -> list[Act]:
-    """Write about so many messages into so many seconds; acts by time."""
+    """Write about so many messages into so many seconds, and nothing after them; acts by time."""
     count = max(4, messages // habits.length)
     matches = [_match(rng, number, habits) for number in range(count)]
     # Conversations begin one after the other, and so many are alive at a time.
     life = seconds * min(1.0, habits.at_once / count)
     begins = [max(0.0, (seconds + life) * number / count - life) for number in range(count)]
-    acts = list(
-        itertools.chain.from_iterable(_first_acts(rng, m, at, habits) for m, at in zip(matches, begins, strict=True))
-    )
-    talkative = [m for m in matches if rng.random() >= habits.silent]
+    first = (_first_acts(rng, match, at, habits) for match, at in zip(matches, begins, strict=True))
+    acts = [act for act in itertools.chain.from_iterable(first) if act.at <= seconds]
+    talkative = [match for match in matches if rng.random() >= habits.silent]
     left = messages - sum(len(act.writes) for act in acts)
     while left > 0:
         match = rng.choice(talkative)
@@ -110,8 +109,9 @@ def write_script(rng: random.Random, messages: int, seconds: float, habits: Habi
             writes = act.writes
             if rng.random() < habits.paired and another is not match and begins[another.number] < act.at - 1:
                 writes = (*writes, another)
-            acts.append(Act(act.at, (), writes, act.hold, act.rolls_back, act.isolation))
-            left -= len(writes)
+            if act.at <= seconds:
+                acts.append(Act(act.at, (), writes, act.hold, act.rolls_back, act.isolation))
+                left -= len(writes)
     return sorted(acts, key=lambda act: act.at)
 
 

@@ -61,6 +61,7 @@ def test_a_script_meets_before_it_writes(seed: int) -> None:
     script = write_script(random.Random(seed), 500, 60.0, Habits())
     assert script == write_script(random.Random(seed), 500, 60.0, Habits())
     assert 500 <= sum(len(act.writes) for act in script) <= 520
+    assert all(act.at <= 60 for act in script)
     assert script == sorted(script, key=lambda act: act.at)
     made: set[int] = set()
     for act in script:
