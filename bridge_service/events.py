@@ -68,6 +68,15 @@ class PlaintextUrl(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PagesOpen(Event):
+    """At the start: who reaches this variable's port from another machine sees pages and numbers, without a token."""
+
+    name = "pages_open"
+    level = logging.WARNING
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresConnected(Event):
     """PostgreSQL answered."""
 

@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from dramatiq.errors import ConnectionClosed
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from bridge_service.access import CHALLENGE, REFUSAL, admits
 from bridge_service.broker import WaitingBroker, redis_call
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
@@ -116,19 +117,22 @@ class HealthServer:
       live: returns the loops that stand still; must not wait for anything.
       ready: returns what is missing; may take seconds, and is asked at most once a second.
       registry: the numbers.
+      token: what who asks for the numbers has to bring; None for nothing.
     """
 
     def __init__(
         self,
         host: str,
         port: int,
+        *,
         live: Callable[[], list[str]],
         ready: Callable[[], list[str]],
         registry: CollectorRegistry,
+        token: str | None,
     ) -> None:
         self._host = host
         self._port = port
-        self._handler = _handler(live, Remembered(ready), registry)
+        self._handler = _handler(_answers(live, Remembered(ready), registry), token)
         self._stopping = threading.Event()
         self._server: _Server | None = None
         self._lock = threading.Lock()
@@ -186,10 +190,16 @@ class _Server(socketserver.ThreadingTCPServer):
         """Do nothing: the stock method prints a traceback because somebody hung up."""
 
 
-def _handler(
+Answer: TypeAlias = tuple[HTTPStatus, str, bytes]
+"""Status, content type and body."""
+
+_REFUSED: Final[Answer] = (HTTPStatus.UNAUTHORIZED, PLAIN_TEXT, REFUSAL.encode())
+
+
+def _answers(
     live: Callable[[], list[str]], missing: Callable[[], list[str]], registry: CollectorRegistry
-) -> type[http.server.BaseHTTPRequestHandler]:
-    def answer(path: str) -> tuple[HTTPStatus, str, bytes]:
+) -> Callable[[str], Answer]:
+    def answer(path: str) -> Answer:
         if path == "/metrics":
             return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)
         if path == "/health/live":
@@ -200,12 +210,21 @@ def _handler(
             status, text = HTTPStatus.NOT_FOUND, "not found\n"
         return status, PLAIN_TEXT, text.encode()
 
+    return answer
+
+
+def _handler(answer: Callable[[str], Answer], token: str | None) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         timeout = REQUEST_SECONDS
 
         def do_GET(self) -> None:
-            status, content_type, body = answer(self.path.partition("?")[0])
+            path = self.path.partition("?")[0]
+            # http.server decodes headers as Latin-1: that is how to get back what was sent.
+            admitted = admits(token, path, self.headers.get("Authorization", "").encode("latin-1"))
+            status, content_type, body = answer(path) if admitted else _REFUSED
             self.send_response_only(status)
+            if not admitted:
+                self.send_header("WWW-Authenticate", CHALLENGE)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")

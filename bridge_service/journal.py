@@ -42,6 +42,9 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.FatalError: "❌ Erreur fatale: %(error)s",
     # Ours.
     events.PlaintextUrl: "🔓 %(variable)s: connexion non chiffrée vers une autre machine (voir docs/SECURITY.md)",
+    events.PagesOpen: (
+        "🚪 %(variable)s: pages et chiffres ouverts à qui atteint HOST, sans CONSOLE_TOKEN (voir docs/SECURITY.md)"
+    ),
     events.WaitingForPostgres: "⏳ En attente de PostgreSQL: %(error)s",
     events.WaitingForRedis: "⏳ En attente de Redis: %(error)s",
     events.SchemaAbsent: "⏳ Schéma bridge absent: lancez python -m bridge_service migrate",

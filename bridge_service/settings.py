@@ -200,6 +200,13 @@ def _check_address(parts: SplitResult) -> None:
         _check_port(str(port))
 
 
+def _token(text: str) -> str:
+    # What every client can send in a header as it is, and too much of it to be guessed.
+    if not re.fullmatch(r"[!-~]{16,256}", text):
+        raise ValueError
+    return text
+
+
 def _responder(text: str) -> str:
     if text in ("scripted", "echo"):
         return text
@@ -367,6 +374,12 @@ VARIABLES: Final = (
         _PORT,
         "Where scheduler and worker serve /health and /metrics; unset: they do not.",
     ),
+    Variable(
+        "CONSOLE_TOKEN",
+        "",
+        Reader("16 to 256 characters of ASCII, none of them a space", _token),
+        "The secret that the console's page and every /metrics ask for; unset: they ask for none.",
+    ),
 )
 """Every variable, in the order in which they are read and their faults told."""
 
@@ -400,6 +413,7 @@ class Settings:
     host: str
     port: int
     health_port: int | None
+    console_token: str | None = field(repr=False)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -469,8 +483,8 @@ def _as_text(value: object) -> str:
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the passwords of all URLs, decoded and as written, the longest first, for the log's filter."""
-    found = set(_dsn_passwords(settings.database_url))
+    """Return the token and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
+    found = {settings.console_token or "", *_dsn_passwords(settings.database_url)}
     for url in (settings.database_url, settings.redis_url, settings.broker_url):
         found.update(_url_passwords(url))
     return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
@@ -494,6 +508,11 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
         if parts.scheme in {"redis", "amqp"} and not _is_here(unquote(parts.hostname or "")):
             found.append(name)
     return tuple(found)
+
+
+def is_open(settings: Settings) -> bool:
+    """Tell whether what listens on HOST shows itself to other machines without asking for a token."""
+    return settings.console_token is None and not _is_here(settings.host)
 
 
 def _is_here(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Waiting for what a process needs, saying so, instead of crashing until it is there."""
+"""How a process begins: it says how it is set up, and waits for what it needs instead of crashing until it is there."""
 
 import threading
 from collections.abc import Callable
@@ -11,14 +11,32 @@ from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.events import (
     Emit,
+    PagesOpen,
+    PlaintextUrl,
     PostgresConnected,
+    ProcessStarted,
     RedisConnected,
     SchemaAbsent,
     WaitingForPostgres,
     WaitingForRedis,
 )
+from bridge_service.settings import Settings, is_open, plaintext, summary
 
 RETRY_SECONDS: Final = 1.0
+
+
+def announce(settings: Settings, role: str, emit: Emit, *, serves: str | None) -> None:
+    """Tell with which settings a process starts, and which of them let others read along.
+
+    Parameters:
+      role: `scheduler`, `worker` or `console`.
+      serves: the variable that holds the port on which it shows pages; None if it shows none.
+    """
+    emit(ProcessStarted(summary(settings), role))
+    for variable in plaintext(settings):
+        emit(PlaintextUrl(variable))
+    if serves is not None and is_open(settings):
+        emit(PagesOpen(serves))
 
 
 def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event) -> bool:

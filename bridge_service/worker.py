@@ -25,7 +25,7 @@ from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
-from bridge_service.events import Draining, Emit, PlaintextUrl, ProcessStarted, Stopped, database_trouble, fan_out
+from bridge_service.events import Draining, Emit, Stopped, database_trouble, fan_out
 from bridge_service.health import missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
@@ -34,8 +34,8 @@ from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
 from bridge_service.responders import load_responder
-from bridge_service.settings import Settings, plaintext, secrets, summary
-from bridge_service.startup import wait_for_postgres
+from bridge_service.settings import Settings, secrets
+from bridge_service.startup import announce, wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
 from bridge_service.worker_metrics import WorkerMetrics
@@ -64,6 +64,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         settings.health_port,
         live=lambda: stuck_loops(watchdog.ages()),
         ready=lambda: missing_services(database, broker),
+        token=settings.console_token,
     )
     store = Store(database)
     incidents = Incidents(store, "worker")
@@ -155,9 +156,7 @@ class WorkerProcess(Middleware):
         )
         for number in (signal.SIGTERM, signal.SIGHUP):
             _handle_once(number)
-        self._emit(ProcessStarted(summary(self._settings), "worker"))
-        for variable in plaintext(self._settings):
-            self._emit(PlaintextUrl(variable))
+        announce(self._settings, "worker", self._emit, serves="HEALTH_PORT" if self._measure.serves else None)
         self._heartbeat.start()
         self._incidents.start()
         self._leases.start()

@@ -40,15 +40,23 @@ class WorkerMetrics(Middleware):
       live: see HealthServer; of the process that serves. Its brothers are watched by their own watchdogs, and by the
         loops' timestamps among the numbers, of which the oldest of all processes is shown.
       ready: see HealthServer.
+      token: see HealthServer.
     """
 
     def __init__(
-        self, host: str, port: int | None, *, live: Callable[[], list[str]], ready: Callable[[], list[str]]
+        self,
+        host: str,
+        port: int | None,
+        *,
+        live: Callable[[], list[str]],
+        ready: Callable[[], list[str]],
+        token: str | None,
     ) -> None:
         self._host = host
         self._port = port
         self._live = live
         self._ready = ready
+        self._token = token
         self._metrics: Metrics | None = None
         self._messages: MessageMetrics | None = None
         self._server: HealthServer | None = None
@@ -79,6 +87,11 @@ class WorkerMetrics(Middleware):
 
     # The process
 
+    @property
+    def serves(self) -> bool:
+        """True in the one of all processes that shows the numbers."""
+        return self._port is not None and current_process().name == "Process-1"
+
     def after_process_boot(self, broker: Broker) -> None:
         """Begin to count, and to serve if this is the first of its brothers."""
         del broker
@@ -91,10 +104,12 @@ class WorkerMetrics(Middleware):
         own = CollectorRegistry()
         self._messages = MessageMetrics(own)
         self._metrics = Metrics(own)
-        if current_process().name == "Process-1":
+        if self.serves:
             everybody = CollectorRegistry()
             MultiProcessCollector(everybody, path=str(folder))  # type: ignore[no-untyped-call]
-            self._server = HealthServer(self._host, self._port, self._live, self._ready, everybody)
+            self._server = HealthServer(
+                self._host, self._port, live=self._live, ready=self._ready, registry=everybody, token=self._token
+            )
             self._server.start()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:

@@ -16,15 +16,15 @@ from bridge_service import logs
 from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError
-from bridge_service.events import Draining, Emit, FatalError, PlaintextUrl, ProcessStarted, Stopped, fan_out
+from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
 from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
 from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
-from bridge_service.settings import Settings, plaintext, secrets, summary
-from bridge_service.startup import wait_for_postgres, wait_for_redis
+from bridge_service.settings import Settings, secrets
+from bridge_service.startup import announce, wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
 from schedulers.listener import Listener
@@ -59,9 +59,7 @@ def main() -> int:
     incidents = Incidents(store, "scheduler")
     heartbeat = Heartbeat(store, "scheduler")
     emit = fan_out(journal, metrics, incidents)
-    emit(ProcessStarted(summary(settings), "scheduler"))
-    for variable in plaintext(settings):
-        emit(PlaintextUrl(variable))
+    announce(settings, "scheduler", emit, serves=None if settings.health_port is None else "HEALTH_PORT")
     heartbeat.start()
     incidents.start()
     process = Process(emit)
@@ -131,6 +129,7 @@ def run(
             live=lambda: stuck_loops(watchdog.ages()),
             ready=lambda: missing_services(database, broker) + ([] if listening.is_set() else [LISTENER]),
             registry=registry,
+            token=settings.console_token,
         ).start()
     if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
         return

@@ -10,7 +10,7 @@ from bridge_service.commands.check_redis import check_redis
 from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.output import Output
 from bridge_service.responders import load_responder
-from bridge_service.settings import Settings
+from bridge_service.settings import Settings, is_open
 
 _AMQP_PORT = 5672
 _AMQPS_PORT = 5671
@@ -35,6 +35,7 @@ def refused(output: Output, faults: tuple[str, ...]) -> None:
 
 def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
     yield Finding("configuration", ok=True, detail="every variable is valid")
+    yield _access(settings)
     yield from check_postgresql(settings.database_url, describe=output.describe)
     yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe)
     if settings.broker_url == settings.redis_url:
@@ -43,6 +44,15 @@ def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
         yield from check_redis(settings.broker_url, "broker", "BROKER_URL", describe=output.describe)
     else:
         yield _reach_amqp(settings.broker_url, output)
+
+
+def _access(settings: Settings) -> Finding:
+    if settings.console_token is not None:
+        return Finding("access", ok=True, detail="pages and numbers ask for CONSOLE_TOKEN")
+    if not is_open(settings):
+        return Finding("access", ok=True, detail="pages and numbers are for this machine alone")
+    remedy = "CONSOLE_TOKEN: set it, such as to what `openssl rand -hex 32` prints, or have something in front ask"
+    return Finding("access", ok=True, detail="pages and numbers are open to whoever reaches HOST", remedy=remedy)
 
 
 def _reach_amqp(url: str, output: Output) -> Finding:

@@ -9,10 +9,11 @@ from bridge_service.broker import connect
 from bridge_service.console.observer import Observer
 from bridge_service.console.web import make_app, serve
 from bridge_service.database import Connection, Database
-from bridge_service.events import ProcessStarted, Stopped
+from bridge_service.events import Stopped
 from bridge_service.journal import Journal
 from bridge_service.output import Output
-from bridge_service.settings import Settings, secrets, summary
+from bridge_service.settings import Settings, secrets
+from bridge_service.startup import announce
 
 TIMEOUT_SECONDS: Final = 3.0
 
@@ -22,13 +23,14 @@ def run(settings: Settings, output: Output) -> bool:
     del output  # from here on the process logs, as the other two do
     logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
     journal = Journal(logging.getLogger("bridge"))
-    journal(ProcessStarted(summary(settings), "console"))
+    announce(settings, "console", journal, serves="PORT")
     database = Database(
         lambda: Connection(settings.database_url, application="bridge console", seconds=TIMEOUT_SECONDS)
     )
     client = connect(settings.redis_url, timeout=TIMEOUT_SECONDS)
     try:
-        serve(make_app(Observer(database, client, settings.grouping_delay)), settings.host, settings.port)
+        observer = Observer(database, client, settings.grouping_delay)
+        serve(make_app(observer, settings.console_token), settings.host, settings.port)
     finally:
         client.close()
         database.close()

@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from http import HTTPStatus
 from typing import Final
 
 import uvicorn
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge_service import health
+from bridge_service.access import CHALLENGE, REFUSAL, admits
 from bridge_service.console.figures import BridgeCollector
 from bridge_service.console.observer import Observer
 from bridge_service.console.page import POLICY, render
@@ -37,8 +39,12 @@ _HEADERS: Final = {
 _logger: Final = logging.getLogger("bridge.console")
 
 
-def make_app(observer: Observer) -> ASGIApp:
-    """Return the console as an ASGI application."""
+def make_app(observer: Observer, token: str | None) -> ASGIApp:
+    """Return the console as an ASGI application.
+
+    Parameters:
+      token: what who asks for more than health has to bring; None for nothing.
+    """
     registry = CollectorRegistry()
     registry.register(BridgeCollector(observer.look))
     ProcessCollector(registry=registry)
@@ -65,7 +71,7 @@ def make_app(observer: Observer) -> ASGIApp:
         Route("/health/ready", ready),
         Route("/metrics", metrics),
     ]
-    return _Guarded(Starlette(routes=routes))
+    return _Guarded(Starlette(routes=routes), token)
 
 
 def serve(app: ASGIApp, host: str, port: int) -> None:
@@ -119,10 +125,12 @@ def _plain(answer: tuple[int, str]) -> Response:
 
 
 class _Guarded:
-    """Adds to every answer, errors included, the headers that a browser needs to keep it harmless."""
+    """Asks for the token, and adds to every answer, errors included, the headers that keep it harmless in a browser."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
+        self._token = token
+        self._refusal = PlainTextResponse(REFUSAL, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": CHALLENGE})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
@@ -130,4 +138,6 @@ class _Guarded:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
+        app = self._app if admits(self._token, scope["path"], authorization) else self._refusal
+        await app(scope, receive, guarded)

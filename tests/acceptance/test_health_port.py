@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import string
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.support.http import ask, free_port, samples
+from tests.support.http import ask, basic, free_port, samples
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
 
@@ -101,3 +103,46 @@ def _listening(pid: int) -> list[int]:
         for connection in psutil.Process(pid).net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     ]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_with_a_token(service: Service, role: str) -> None:
+    """With CONSOLE_TOKEN the numbers are for who brings it, the probes for everybody, and no line has it."""
+    port = free_port()
+    token = f"{CANARY}-{string.punctuation}"
+    everywhere = "0.0.0.0"  # noqa: S104 - where it may have to be said that there is no token
+    service.environment.update(HEALTH_PORT=str(port), CONSOLE_TOKEN=token, HOST=everywhere, LOG_LEVEL="DEBUG")
+    process = service.start_scheduler() if role == "scheduler" else service.start_worker(processes=2)
+    eventually(lambda: answers(port, "/health/ready", 200, "ready\n"))
+    assert answers(port, "/health/live", 200, "alive\n")
+
+    refused = [ask(port, "/metrics", authorization=each) for each in (None, f"Bearer {token}x", basic(token[1:]))]
+    shown = [ask(port, "/metrics", authorization=each) for each in (f"Bearer {token}", basic(token))]
+
+    assert [answer.status for answer in refused] == [401, 401, 401]
+    assert {answer.headers["WWW-Authenticate"] for answer in refused} == {'Basic realm="bridge"'}
+    assert [answer.status for answer in shown] == [200, 200]
+    assert all("bridge_turns_pushed_total" in answer.body for answer in shown)
+    assert all(CANARY not in f"{answer.headers}{answer.body}" for answer in refused + shown)
+    assert service.stop() == [0]
+    assert service.lines("⚙️ ", process=process)
+    assert not service.lines(f"{CANARY}|🚪")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_numbers_that_are_open_are_told_of(service: Service, role: str) -> None:
+    """On a HOST that others reach and without a token each service says so, once; not if it serves nothing."""
+    everywhere = "0.0.0.0"  # noqa: S104 - what is told of
+    service.environment.update(HOST=everywhere)
+    start = service.start_scheduler if role == "scheduler" else partial(service.start_worker, processes=2)
+    port = free_port()
+    service.wait_until_ready(start())
+    serving = start(HEALTH_PORT=str(port))
+    eventually(lambda: answers(port, "/health/ready", 200, "ready\n"))
+
+    assert ask(port, "/metrics").status == 200
+    assert service.stop() == [0, 0]  # after which every line is there
+    [told] = service.lines("🚪")
+    assert told.process == serving.name
+    assert told.text.startswith("🚪 HEALTH_PORT: ")
+    assert "CONSOLE_TOKEN" in told.text

@@ -898,10 +898,54 @@ def test_check_is_content_with_a_system_that_works(operator: Operator) -> None:
     assert failed(result) == set()
     for unwise in ("postgresql", "postgresql_encryption", "redis_encryption", "redis_persistence"):
         assert found(result, unwise)["remedy"]
-    for well in ("configuration", "listen", "schema", "rights", "triggers", "clock", "connections", "redis_scripting"):
+    for well in (
+        "configuration",
+        "access",
+        "listen",
+        "schema",
+        "rights",
+        "triggers",
+        "clock",
+        "connections",
+        "redis_scripting",
+    ):
         assert found(result, well)["remedy"] == ""
     lines = operator("check").out.splitlines()
     assert [line.split()[1].rstrip(":") for line in lines] == [check["name"] for check in result.document["checks"]]
+
+
+@pytest.mark.parametrize(
+    ("environ", "detail", "advised"),
+    [
+        ({}, "this machine alone", False),
+        ({"HOST": "0.0.0.0"}, "whoever reaches HOST", True),  # noqa: S104 - what is looked at
+        ({"CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
+        ({"HOST": "::", "CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
+    ],
+)
+def test_check_tells_who_may_see_the_pages(
+    newcomer: Operator, environ: dict[str, str], detail: str, *, advised: bool
+) -> None:
+    """Pages that a network can reach and that ask for no token are unwise: ok, with a remedy. No token is printed."""
+    newcomer.environ.update(environ)
+    result = newcomer("check", "--json")
+    check = found(result, "access")
+    assert check["ok"]
+    assert detail in check["detail"]
+    assert check["remedy"].startswith("CONSOLE_TOKEN: ") == advised
+    assert PASSWORD not in result.out + result.err
+    result = newcomer("check")
+    assert PASSWORD not in result.out + result.err
+
+
+def test_check_tells_of_a_token_that_is_refused(operator: Operator) -> None:
+    """A token that is too short ends the command with 78, and is not printed."""
+    operator.environ["CONSOLE_TOKEN"] = PASSWORD
+    for words in (["check"], ["check", "--json"], ["status", "--json"]):
+        result = operator(*words)
+        assert result.code == 78
+        assert result.err.startswith("CONSOLE_TOKEN: must be ")
+        assert PASSWORD not in result.out + result.err
 
 
 def test_check_fails_what_does_not_answer(operator: Operator) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import signal
 import socket
+import string
 import sys
 from contextlib import closing, contextmanager
 from threading import Thread
@@ -22,7 +24,7 @@ from bridge_service.database import Connection, Database
 from bridge_service.ledger import Ledger
 from bridge_service.store import GroupingRules, Store
 from tests.support.app import App
-from tests.support.http import ask, free_port, samples
+from tests.support.http import ask, basic, free_port, samples
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -43,11 +45,11 @@ Databases = tuple[str, str]
 
 
 @contextmanager
-def console(database_url: str, redis_url: str) -> Iterator[int]:
+def console(database_url: str, redis_url: str, token: str | None = None) -> Iterator[int]:
     """Serve the console in this process; gives its port."""
     database = Database(lambda: Connection(database_url, application="test console", seconds=2))
     client = connect(redis_url, timeout=2)
-    server = make_server(make_app(Observer(database, client, GROUPING_DELAY)))
+    server = make_server(make_app(Observer(database, client, GROUPING_DELAY), token))
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -86,6 +88,13 @@ def port(app: App, redis_server: RedisServer) -> Iterator[int]:
     """Give the port of a console on that database."""
     with console(app.url, redis_server.url()) as port:
         yield port
+
+
+def ask_raw(port: int, request: bytes) -> bytes:
+    """Send these bytes and return all that comes back."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def answer_one(app: App, store: Store, text: str, reply: str) -> int:
@@ -206,6 +215,57 @@ def test_the_verdict(app: App, port: int) -> None:
 
     assert "Worth a look" in page
     assert "does a scheduler run?" in page
+
+
+# --- With a token --------------------------------------------------------------------------------
+
+TOKEN: Final = string.punctuation
+"""Everything that means something in a header, in a URL or in markup."""
+
+
+@pytest.fixture
+def closed(app: App, redis_server: RedisServer) -> Iterator[int]:
+    """Give the port of a console that asks for a token."""
+    with console(app.url, redis_server.url(), TOKEN) as port:
+        yield port
+
+
+@pytest.mark.parametrize("authorization", [f"Bearer {TOKEN}", basic(TOKEN), basic(TOKEN, user="")])
+def test_who_has_the_token(closed: int, authorization: str) -> None:
+    """The token opens page and numbers, as a Bearer token and as a password, and no more than there is to see."""
+    assert "All is well" in ask(closed, "/", authorization=authorization).body
+    assert "bridge_postgresql_up 1.0" in ask(closed, "/metrics", authorization=authorization).body
+    assert ask(closed, "/", "HEAD", authorization).status == 200
+    assert ask(closed, "/nothing", authorization=authorization).status == 404
+    assert ask(closed, "/", "POST", authorization).status == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/?refresh=off", "/metrics", "/nothing", "/health", "http://x/health/live"])
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", f"Bearer {TOKEN}x", basic("wrong"), "Bearer é\xa0"])
+def test_who_has_it_not(closed: int, path: str, authorization: str | None) -> None:
+    """Without the right token every path but the probes' says 401 and how to bring it, and nothing else."""
+    for method in ("GET", "HEAD", "POST", "DELETE", "BREW"):
+        answer = ask(closed, path, method, authorization)
+
+        assert (answer.status, answer.body) == (401, "" if method == "HEAD" else "unauthorized\n")
+        assert answer.headers["WWW-Authenticate"] == 'Basic realm="bridge"'
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_probes_need_no_token(closed: int) -> None:
+    """A platform that knows no token is answered as ever, and no way round leads from there to the page."""
+    assert ask(closed, "/health/live").body == "alive\n"
+    assert ask(closed, "/health/ready").body == "ready\n"
+    for path in ("/health/../metrics", "/health/%2e%2e/metrics", "/health//metrics", "/health/live;/metrics"):
+        assert (ask(closed, path).status, ask(closed, path).body) == (404, "Not Found")
+
+
+def test_the_database_is_not_asked_by_who_has_no_token(redis_server: RedisServer, nobody: str) -> None:
+    """Who is turned away costs PostgreSQL and Redis nothing: with both away the answer is the same."""
+    with console(f"postgresql://{nobody}/app", redis_server.url(), TOKEN) as port:
+        assert ask(port, "/metrics").status == 401
+        assert ask(port, "/metrics", authorization=f"Bearer {TOKEN}").status == 200
 
 
 # --- Health --------------------------------------------------------------------------------------
@@ -376,6 +436,66 @@ def test_the_command(bridge_database: str, redis_server: RedisServer) -> None:
 
         assert process.wait() == 0
         assert service.texts("Arrêt terminé", process=process)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_the_token_is_found_nowhere(
+    bridge_database: str, redis_server: RedisServer, log_format: str, level: str
+) -> None:
+    """Whatever is asked, with the token or with one that is nearly it, none is in an answer or in a line."""
+    port = free_port()
+    token = f"{CANARY}-{string.punctuation}"
+    environment = {
+        "DATABASE_URL": bridge_database,
+        "REDIS_URL": redis_server.url(),
+        "PORT": str(port),
+        "HOST": "0.0.0.0",  # noqa: S104 - where it may have to be said that there is no token
+        "CONSOLE_TOKEN": token,
+        "LOG_FORMAT": log_format,
+        "LOG_LEVEL": level,
+    }
+    with Service(environment) as service:
+        process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
+        service.wait_for_line(f"listening on http://0.0.0.0:{port}", process=process)
+        answers = [
+            ask(port, path, method, authorization)
+            for path in PATHS
+            for method in ("GET", "POST")
+            for authorization in (None, f"Bearer {token}", basic(token), f"Bearer {token}x", f"Bearer {token} {token}")
+        ]
+        garbled = ask_raw(port, f"GET / HTTP/1.1\r\nAuthorization: Bearer {token}\x00\r\nHost\r\n\r\n".encode())
+        process.signal(signal.SIGTERM)
+
+        assert process.wait() == 0
+        assert {answer.status for answer in answers} == {200, 401, 404, 405}
+        assert garbled.startswith(b"HTTP/1.1 400 ")
+        assert all(CANARY not in f"{answer.headers}{answer.body}" for answer in answers)
+        assert CANARY.encode() not in garbled
+        assert service.lines("Invalid HTTP request")
+        assert not service.lines(CANARY)
+        assert not service.lines("pages_open|CONSOLE_TOKEN")
+
+
+def test_pages_that_are_open_are_told_of(bridge_database: str, redis_server: RedisServer) -> None:
+    """A console that others can reach and that asks for nothing says so once, by a stable name, and serves."""
+    port = free_port()
+    environment = {
+        "DATABASE_URL": bridge_database,
+        "REDIS_URL": redis_server.url(),
+        "PORT": str(port),
+        "HOST": "0.0.0.0",  # noqa: S104 - what is told of
+        "LOG_FORMAT": "json",
+    }
+    with Service(environment) as service:
+        process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
+        service.wait_for_line("listening on", process=process)
+        [line] = service.lines("pages_open", process=process)
+        told = json.loads(line.raw)
+
+        assert (told["level"], told["event"], told["variable"]) == ("WARNING", "pages_open", "PORT")
+        assert "CONSOLE_TOKEN" in told["message"]
+        assert [ask(port, path).status for path in ("/", "/metrics", "/health/live")] == [200, 200, 200]
 
 
 def test_a_taken_port(bridge_database: str, redis_server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import socket
 from contextlib import closing
@@ -19,16 +20,24 @@ class Answer(NamedTuple):
     body: str
 
 
-def ask(port: int, path: str, method: str = "GET") -> Answer:
+def ask(port: int, path: str, method: str = "GET", authorization: str | None = None) -> Answer:
     """Make one request and return the answer, whatever its status.
+
+    Parameters:
+      authorization: the header of that name, if any.
 
     Raises:
       OSError: nobody listens there.
     """
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
-        connection.request(method, path)
+        connection.request(method, path, headers={} if authorization is None else {"Authorization": authorization})
         response = connection.getresponse()
         return Answer(response.status, response.headers, response.read().decode())
+
+
+def basic(password: str, user: str = "prometheus") -> str:
+    """Return the header with which a browser, or Prometheus, brings a password."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def free_port() -> int:

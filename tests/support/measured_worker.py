@@ -15,7 +15,7 @@ from bridge_service.turns import Kind
 from bridge_service.worker_metrics import WorkerMetrics
 from tests.support.events import MATCH
 
-measure = WorkerMetrics("127.0.0.1", int(os.environ["HEALTH_PORT"]), live=list, ready=list)
+measure = WorkerMetrics("127.0.0.1", int(os.environ["HEALTH_PORT"]), live=list, ready=list, token=None)
 
 
 class Begin(Middleware):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import string
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -16,7 +17,7 @@ from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavaila
 from bridge_service.health import HealthServer, Remembered, missing_services, stuck_loops
 from bridge_service.watchdog import Watchdog
 from tests.support.events import Clock
-from tests.support.http import ask, free_port
+from tests.support.http import ask, basic, free_port
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -26,22 +27,38 @@ if TYPE_CHECKING:
 class Process:
     """A process that serves its health, whose state a test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, token: str | None = None) -> None:
         self.stuck: list[str] = []
         self.missing: list[str] = []
         self.registry = CollectorRegistry()
         self.port = free_port()
-        self.server = HealthServer("127.0.0.1", self.port, lambda: self.stuck, lambda: self.missing, self.registry)
+        self.server = HealthServer(
+            "127.0.0.1",
+            self.port,
+            live=lambda: self.stuck,
+            ready=lambda: self.missing,
+            registry=self.registry,
+            token=token,
+        )
+
+
+@contextmanager
+def serving(token: str | None = None) -> Iterator[Process]:
+    """Let a process serve."""
+    process = Process(token)
+    process.server.start()
+    try:
+        until_served(process.port)
+        yield process
+    finally:
+        process.server.stop()
 
 
 @pytest.fixture
 def process() -> Iterator[Process]:
     """Give a process that serves."""
-    process = Process()
-    process.server.start()
-    until_served(process.port)
-    yield process
-    process.server.stop()
+    with serving() as process:
+        yield process
 
 
 def until_served(port: int) -> None:
@@ -149,7 +166,7 @@ def test_liveness_is_answered_while_readiness_hangs() -> None:
         return []
 
     port = free_port()
-    server = HealthServer("127.0.0.1", port, list, hang, CollectorRegistry())
+    server = HealthServer("127.0.0.1", port, live=list, ready=hang, registry=CollectorRegistry(), token=None)
     server.start()
     until_served(port)
     thread = Thread(target=ask, args=(port, "/health/ready"))
@@ -163,6 +180,51 @@ def test_liveness_is_answered_while_readiness_hangs() -> None:
         server.stop()
 
 
+# --- With a token --------------------------------------------------------------------------------
+
+TOKEN: Final = string.punctuation
+
+
+@pytest.fixture
+def closed() -> Iterator[Process]:
+    """Give a process that serves, and asks for a token."""
+    with serving(TOKEN) as process:
+        Counter("bridge_things_total", "Things.", registry=process.registry).inc(3)
+        yield process
+
+
+@pytest.mark.parametrize("authorization", [f"Bearer {TOKEN}", basic(TOKEN), basic(TOKEN, user="")])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_numbers_for_who_has_the_token(closed: Process, method: str, authorization: str) -> None:
+    """The token opens /metrics, as a Bearer token and as a password."""
+    answer = ask(closed.port, "/metrics", method, authorization)
+
+    assert answer.status == 200
+    assert ("bridge_things_total 3.0" in answer.body) == (method == "GET")
+    assert "WWW-Authenticate" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics?x=1", "/", "/nothing", "/health", "http://x/health/live"])
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", f"Bearer {TOKEN}x", basic("wrong"), "Bearer é\xa0"])
+def test_nothing_for_who_has_not(closed: Process, path: str, authorization: str | None) -> None:
+    """Without the right token every path but the probes' says 401 and how to bring it, and nothing else."""
+    answer = ask(closed.port, path, authorization=authorization)
+
+    assert (answer.status, answer.body) == (401, "unauthorized\n")
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="bridge"'
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_probes_need_no_token(closed: Process) -> None:
+    """A platform that knows no token is answered as ever, and no way round leads from there to the numbers."""
+    closed.missing = ["redis"]
+
+    assert ask(closed.port, "/health/live").body == "alive\n"
+    assert ask(closed.port, "/health/ready").body == "not ready: redis\n"
+    for path in ("/health/../metrics", "/health/%2e%2e/metrics", "/health//metrics", "/health/live;/metrics"):
+        assert (ask(closed.port, path).status, ask(closed.port, path).body) == (404, "not found\n")
+
+
 # --- Start and stop ------------------------------------------------------------------------------
 
 
@@ -171,7 +233,7 @@ def test_a_taken_port_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setattr(health, "REBIND_SECONDS", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
-        server = HealthServer("127.0.0.1", port, list, list, CollectorRegistry())
+        server = HealthServer("127.0.0.1", port, live=list, ready=list, registry=CollectorRegistry(), token=None)
         server.start()
         eventually(lambda: "cannot be listened on" in caplog.text)
 

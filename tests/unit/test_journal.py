@@ -130,7 +130,8 @@ REPEATED = {
     [
         (
             logging.WARNING,
-            REPEATED - {events.PostgresRefused} | {events.RedisAttemptFailed, events.ListenSilent, events.PlaintextUrl},
+            REPEATED - {events.PostgresRefused}
+            | {events.RedisAttemptFailed, events.ListenSilent, events.PlaintextUrl, events.PagesOpen},
         ),
         (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
         (logging.CRITICAL, {events.FatalError, events.WatchdogBarked}),

@@ -1,10 +1,11 @@
-"""Which URLs are warned of because they carry everything through a network as it is."""
+"""What lets others read along: URLs without TLS, told of or, if it is required, refused; pages open to a network."""
 
 import pytest
 
-from bridge_service.settings import Settings, plaintext
+from bridge_service.settings import Settings, is_open, plaintext
 
 HERE = "postgresql://bridge@127.0.0.1/app"
+TOKEN = "kanarienvogel-4711"
 
 
 def named(**environ: str) -> tuple[str, ...]:
@@ -57,3 +58,25 @@ def test_redis() -> None:
     assert named(REDIS_URL="redis://redis.example.com", BROKER_URL="redis://redis.example.com") == ("REDIS_URL",)
     assert named(BROKER_URL="redis://user:secret@192.0.2.1:6379/0") == ("BROKER_URL",)
     assert named(BROKER_URL="rediss://redis.example.com") == ()
+
+
+# --- HOST ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_pages_for_this_machine(host: str) -> None:
+    """On loopback nobody else sees the pages, with or without a token."""
+    assert not open_on(HOST=host)
+    assert not open_on(HOST=host, CONSOLE_TOKEN=TOKEN)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.0.2.1", "bridge.internal", "localhost.example.com"])  # noqa: S104
+def test_pages_for_everybody(host: str) -> None:
+    """Elsewhere everybody does who reaches it, unless a token is set."""
+    assert open_on(HOST=host)
+    assert not open_on(HOST=host, CONSOLE_TOKEN=TOKEN)
+
+
+def open_on(**environ: str) -> bool:
+    """Tell whether the pages are open to other machines."""
+    return is_open(Settings.from_environ({"DATABASE_URL": HERE, "REDIS_URL": "redis://127.0.0.1", **environ}))

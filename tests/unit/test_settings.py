@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import string
 import traceback
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_defaults() -> None:
         host="127.0.0.1",
         port=8080,
         health_port=None,
+        console_token=None,
     )
 
 
@@ -202,6 +204,32 @@ def test_words_that_are_refused(name: str, value: str) -> None:
 def test_hosts(host: str) -> None:
     """HOST takes names and addresses of both families."""
     assert read(HOST=host).host == host
+
+
+@pytest.mark.parametrize("token", [CANARY.ljust(16, "!"), string.punctuation, "x" * 256, " 0123456789abcdef\n"])
+def test_tokens(token: str) -> None:
+    """CONSOLE_TOKEN takes every character that a header carries as it is; a file's last line break is cut off."""
+    assert read(CONSOLE_TOKEN=token).console_token == token.strip()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        CANARY,
+        f"{CANARY}15",
+        CANARY.ljust(257, "x"),
+        f"{CANARY} {CANARY}",
+        f"{CANARY}\t{CANARY}",
+        f"{CANARY}\n{CANARY}",
+        f"{CANARY}-é-{CANARY}",
+        f"{CANARY}\u202e{CANARY}",
+    ],
+)
+def test_tokens_that_are_refused(token: str) -> None:
+    """One that is short, or that a client could not send as it is, is one fault that does not repeat it."""
+    (fault,) = faults(CONSOLE_TOKEN=token)
+
+    assert fault == "CONSOLE_TOKEN: must be 16 to 256 characters of ASCII, none of them a space"
 
 
 # --- Responder -----------------------------------------------------------------------------------
@@ -477,6 +505,16 @@ def test_secrets_decoded_and_as_written() -> None:
 
     assert secrets(settings) == ("s%2Fecret", "s/ecret", "p%40ss", "p@ss")
     assert secrets(read()) == ()
+
+
+def test_the_token_is_a_secret() -> None:
+    """The log's filter learns the token, and neither repr nor summary has it."""
+    token = f"{CANARY}-{string.punctuation}"
+
+    settings = read(CONSOLE_TOKEN=token)
+
+    assert secrets(settings) == (token,)
+    assert CANARY not in repr(settings) + str(settings) + str(summary(settings))
 
 
 def test_secrets_of_a_key_value_dsn_as_written() -> None:
