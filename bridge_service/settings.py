@@ -12,6 +12,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from typing import Any, Final, Self
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
@@ -75,6 +76,7 @@ def _one_of(accepts: str, words: Mapping[str, object]) -> Reader:
 
 
 _PORT: Final = _whole(1, 65535)
+_TRUE_OR_FALSE: Final = "true or false (or 1, 0, yes, no, on, off)"
 _TRUTH: Final = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
@@ -301,7 +303,7 @@ VARIABLES: Final = (
     Variable(
         "TEST_MODE",
         "false",
-        _one_of("true or false (or 1, 0, yes, no, on, off)", _TRUTH),
+        _one_of(_TRUE_OR_FALSE, _TRUTH),
         "True: initiations always happen, within a minute of the match.",
     ),
     Variable(
@@ -380,6 +382,12 @@ VARIABLES: Final = (
         Reader("16 to 256 characters of ASCII, none of them a space", _token),
         "The secret that the console's page and every /metrics ask for; unset: they ask for none.",
     ),
+    Variable(
+        "REQUIRE_TLS",
+        "false",
+        _one_of(_TRUE_OR_FALSE, _TRUTH),
+        "True: a URL that leads to another machine without TLS that is verified is refused.",
+    ),
 )
 """Every variable, in the order in which they are read and their faults told."""
 
@@ -414,6 +422,7 @@ class Settings:
     port: int
     health_port: int | None
     console_token: str | None = field(repr=False)
+    require_tls: bool
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -425,9 +434,11 @@ class Settings:
           ConfigurationError: with every fault at once, one line each, never a value.
         """
         values: dict[str, Any] = {}
+        names: dict[str, str] = {}
         faults: list[str] = []
         for variable in VARIABLES:
             name, text = _look_up(variable, environ, test_mode=values.get("test_mode"))
+            names[variable.name] = name
             try:
                 values[variable.name.lower()] = _read(variable, text)
             except _Refused as refusal:
@@ -439,6 +450,9 @@ class Settings:
             for low, high in _MIN_MAX
             if _is_above(values.get(low.lower()), values.get(high.lower()))
         )
+        if values.get("require_tls"):
+            urls = (values.get(name) for name in ("database_url", "redis_url", "broker_url"))
+            faults.extend(f"{names[name]}: {fault}" for name, fault in _without_tls(*urls))
         if faults:
             raise ConfigurationError(*faults)
         values["broker_url"] = values["broker_url"] or values["redis_url"]
@@ -497,22 +511,55 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
     """
     found = []
     dsn = psycopg2.extensions.parse_dsn(settings.database_url)
-    # libpq connects to hostaddr where there is one, and takes no sslrootcert=system without verifying.
-    hosts = (dsn.get("hostaddr") or dsn.get("host", "")).split(",")
+    # libpq takes no sslrootcert=system without verifying.
     mode = dsn.get("sslmode", "verify-full" if dsn.get("sslrootcert") == "system" else "prefer")
-    if mode not in _ENCRYPTED_MODES and not all(map(_is_here, hosts)):
+    if mode not in _ENCRYPTED_MODES and not all(map(_is_here, _dsn_hosts(dsn))):
         found.append("DATABASE_URL")
-    # By URL, for BROKER_URL is REDIS_URL where it is unset.
-    for url, name in {settings.broker_url: "BROKER_URL", settings.redis_url: "REDIS_URL"}.items():
+    for name, url in _redis_urls(settings.redis_url, settings.broker_url):
         parts = urlsplit(url)
         if parts.scheme in {"redis", "amqp"} and not _is_here(unquote(parts.hostname or "")):
             found.append(name)
     return tuple(found)
 
 
+def verifies(redis_url: str) -> bool:
+    """Tell whether the Redis of this URL has to prove by TLS who it is."""
+    # Asks redis-py, which knows many ways to write a parameter; False there also where certificates go unverified.
+    return bool(getattr(redis.ConnectionPool.from_url(redis_url).make_connection(), "check_hostname", False))
+
+
 def is_open(settings: Settings) -> bool:
     """Tell whether what listens on HOST shows itself to other machines without asking for a token."""
     return settings.console_token is None and not _is_here(settings.host)
+
+
+def _without_tls(database_url: str | None, redis_url: str | None, broker_url: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the variables that REQUIRE_TLS refuses, and what to write there. None for a URL that is not known."""
+    leads = "leads to another machine without TLS that is verified, which REQUIRE_TLS refuses:"
+    if database_url is not None:
+        dsn = psycopg2.extensions.parse_dsn(database_url)
+        # Where a service of pg_service.conf leads is not known; what it says of sslmode yields to the URL.
+        here = "service" not in dsn and all(map(_is_here, _dsn_hosts(dsn)))
+        if dsn.get("sslmode") != "verify-full" and not here:
+            yield "DATABASE_URL", f"{leads} add sslmode=verify-full and sslrootcert=/path/to/its/authorities.pem"
+    for name, url in _redis_urls(redis_url, broker_url):
+        if not verifies(url) and not _is_here(unquote(urlsplit(url).hostname or "")):
+            yield name, f"{leads} write rediss://, without ssl_cert_reqs and ssl_check_hostname"
+
+
+def _redis_urls(redis_url: str | None, broker_url: str | None) -> Iterator[tuple[str, str]]:
+    """Yield what is known of BROKER_URL and REDIS_URL, and only the latter where they are the same."""
+    if broker_url is not None and broker_url != redis_url:
+        yield "BROKER_URL", broker_url
+    if redis_url is not None:
+        yield "REDIS_URL", redis_url
+
+
+def _dsn_hosts(dsn: Mapping[str, str]) -> Iterator[str]:
+    """Yield where libpq connects to: of each pair the hostaddr, where there is one."""
+    hosts, addresses = (dsn.get(key, "").split(",") for key in ("host", "hostaddr"))
+    for host, address in zip_longest(hosts, addresses, fillvalue=""):
+        yield address or host
 
 
 def _is_here(host: str) -> bool:

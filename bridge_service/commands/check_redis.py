@@ -10,6 +10,7 @@ import redis
 
 from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 0)
 FULL_AT: Final = 0.9
@@ -55,10 +56,8 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
 def _encrypted(url: str, name: str, variable: str) -> Finding:
     parts = urlsplit(url)
     encrypted = parts.scheme == "rediss"
-    query = parts.query.lower()
-    verified = "ssl_cert_reqs=none" not in query and "ssl_check_hostname=false" not in query
     remedy = f"{variable}: write rediss:// and leave its verification on"
-    return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verified, remedy=remedy)
+    return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verifies(url), remedy=remedy)
 
 
 def _scripting(client: redis.Redis, name: str, describe: Callable[[BaseException], str]) -> Finding:

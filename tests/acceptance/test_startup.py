@@ -43,6 +43,7 @@ def test_a_wrong_environment_ends_with_78_and_one_line_a_variable(role: str) -> 
         "LOG_LEVEL": SECRET,
         "TEST_MODE": SECRET,
         "CONSOLE_TOKEN": SECRET,
+        "REQUIRE_TLS": SECRET,
     }
     with Service(wrong) as service:
         process = service.start_scheduler() if role == "scheduler" else service.start_worker(processes=2)

@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from contextlib import closing, suppress
 from functools import cached_property
 from threading import Event, Thread
@@ -22,7 +23,7 @@ from psycopg2 import sql
 from bridge_service.broker import connect, redis_call
 from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, _postgresql_folders
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import EX_CONFIG, DatabaseUnavailable
 from bridge_service.migrate import migrate
 from tests.conftest import DEMO_FOLDER
 from tests.conftest import QUICK as NO_DISK
@@ -388,6 +389,33 @@ def test_a_conversation_over_tls(
             assert app.value(plain, ROLE) == 0
             assert service.stop() == [0, 0]
             assert not [line for line in service.lines() if "p@ss" in line.raw or quote("p@ss") in line.raw]
+
+
+@pytest.mark.parametrize("role", ["scheduler", "worker", "console"])
+def test_plaintext_is_refused_where_tls_is_required(role: str) -> None:
+    """With REQUIRE_TLS each process ends with 78 and one line for each URL that leads elsewhere without TLS."""
+    elsewhere = f"{quote('p@ss')}@192.0.2.1"
+    environment = {
+        **QUICK,
+        "DATABASE_URL": f"postgresql://role:{elsewhere}/app?sslmode=require",
+        "REDIS_URL": f"redis://:{elsewhere}",
+        "REQUIRE_TLS": "true",
+    }
+    with Service(environment) as service:
+        match role:
+            case "scheduler":
+                process = service.start_scheduler()
+            case "worker":
+                process = service.start_worker(processes=2)
+            case _:
+                process = service.start(role, (sys.executable, "-m", "bridge_service", role))
+
+        assert process.wait() == EX_CONFIG
+        told = [line.text.removeprefix("❌ Erreur fatale: ") for line in service.lines("REQUIRE_TLS")]
+        assert [text.partition(": ")[0] for text in told] == ["DATABASE_URL", "REDIS_URL"]
+        assert "sslmode=verify-full" in told[0]
+        assert "rediss://" in told[1]
+        assert not service.lines("p@ss|p%40ss|Traceback")
 
 
 def test_plaintext_is_told_of() -> None:

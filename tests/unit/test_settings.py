@@ -54,6 +54,7 @@ def test_defaults() -> None:
         port=8080,
         health_port=None,
         console_token=None,
+        require_tls=False,
     )
 
 
@@ -530,7 +531,7 @@ def test_summary() -> None:
         "GROUPING_DELAY=0.5 TEST_MODE=false INITIATION_DELAY_MIN=120 INITIATION_DELAY_MAX=300"
         " INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15 TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
         " RESPONDER=scripted REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1"
-        " PORT=8080"
+        " PORT=8080 REQUIRE_TLS=false"
     )
     assert (
         summary(read(HEALTH_PORT="9090", TEST_MODE="on")).items()
