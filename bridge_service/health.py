@@ -6,6 +6,7 @@ every process in the middle of it.
 """
 
 import http.server
+import io
 import logging
 import socket
 import socketserver
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from dramatiq.errors import ConnectionClosed
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -22,6 +23,9 @@ from bridge_service.access import CHALLENGE, REFUSAL, admits
 from bridge_service.broker import WaitingBroker, redis_call
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 DATABASE: Final = "database"
 SCHEMA: Final = "schema"
@@ -34,6 +38,10 @@ STUCK_SECONDS: Final = 30.0
 REMEMBER_SECONDS: Final = 1.0
 REBIND_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 5.0
+"""How long somebody may take to ask, and then to take the answer, however little comes at a time."""
+
+CONNECTIONS_AT_ONCE: Final = 20
+"""Whoever comes while so many ask is hung up on: each takes a thread, and a descriptor that the service may need."""
 
 PLAIN_TEXT: Final = "text/plain; charset=utf-8"
 
@@ -177,6 +185,9 @@ class HealthServer:
         return None
 
 
+_Request: TypeAlias = socket.socket | tuple[bytes, socket.socket]
+
+
 class _Server(socketserver.ThreadingTCPServer):
     # Not http.server's: that one asks the DNS for its own name before it listens.
     allow_reuse_address = True
@@ -184,10 +195,50 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, host: str, port: int, handler: type[http.server.BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._places = threading.BoundedSemaphore(CONNECTIONS_AT_ONCE)
         super().__init__((host, port), handler)
+
+    def process_request(self, request: _Request, client_address: object) -> None:
+        """Answer on a thread of its own, if there is a place."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread was to be had
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
+        """Answer, and give the place back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Do nothing: the stock method prints a traceback because somebody hung up."""
+
+
+class _Hasty(socket.SocketIO):
+    """Reads what comes until a deadline; the stock reader's time begins anew with each byte."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        super().__init__(connection, "r")
+        self._connection = connection
+        self._deadline = time.monotonic() + seconds
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        """Read.
+
+        Raises:
+          TimeoutError: the time is over.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return super().readinto(buffer)
 
 
 Answer: TypeAlias = tuple[HTTPStatus, str, bytes]
@@ -215,9 +266,16 @@ def _answers(
 
 def _handler(answer: Callable[[str], Answer], token: str | None) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = REQUEST_SECONDS
+        # An error repeats nothing of what was sent.
+        error_message_format = "%(code)d\n"
+        error_content_type = PLAIN_TEXT
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = io.BufferedReader(_Hasty(self.connection, REQUEST_SECONDS))
 
         def do_GET(self) -> None:
+            self.connection.settimeout(REQUEST_SECONDS)
             path = self.path.partition("?")[0]
             # http.server decodes headers as Latin-1: that is how to get back what was sent.
             admitted = admits(token, path, self.headers.get("Authorization", "").encode("latin-1"))
@@ -235,6 +293,11 @@ def _handler(answer: Callable[[str], Answer], token: str | None) -> type[http.se
 
         def do_HEAD(self) -> None:
             self.do_GET()
+
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            del message, explain
+            self.connection.settimeout(REQUEST_SECONDS)
+            super().send_error(code)
 
         def version_string(self) -> str:
             """Keep the versions of Python and of its server out of the answers to what is not understood."""

@@ -1,5 +1,6 @@
 """The routes of the console, and the server that carries them."""
 
+import asyncio
 import logging
 import signal
 import socket
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bridge_service import health
 from bridge_service.access import CHALLENGE, REFUSAL, admits
@@ -24,6 +26,8 @@ from bridge_service.errors import BridgeError
 
 REQUESTS_AT_ONCE: Final = 100
 IDLE_SECONDS: Final = 5
+"""How long somebody may take to ask, the first time or again, however little comes at a time."""
+
 DRAIN_SECONDS: Final = 5
 
 _HEADERS: Final = {
@@ -97,7 +101,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
             log_config=None,  # the process has set up its logs
             log_level="warning",
             access_log=False,
-            http="h11",
+            http=_Hasty,
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -122,6 +126,19 @@ def _listen(host: str, port: int) -> socket.socket:
 def _plain(answer: tuple[int, str]) -> Response:
     status, text = answer
     return PlainTextResponse(text, status)
+
+
+class _Hasty(H11Protocol):
+    """Hangs up on who does not ask in time; the stock protocol waits for ever for the first byte, and for the next."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        # The time runs on: a whole request ends it, in `handle_events`.
+        self.conn.receive_data(data)
+        self.handle_events()
 
 
 class _Guarded:

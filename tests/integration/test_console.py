@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from bridge_service.broker import connect
-from bridge_service.console import observer
+from bridge_service.console import observer, web
 from bridge_service.console.observer import Observer
 from bridge_service.console.web import make_app, make_server
 from bridge_service.database import Connection, Database
@@ -266,6 +266,61 @@ def test_the_database_is_not_asked_by_who_has_no_token(redis_server: RedisServer
     with console(f"postgresql://{nobody}/app", redis_server.url(), TOKEN) as port:
         assert ask(port, "/metrics").status == 401
         assert ask(port, "/metrics", authorization=f"Bearer {TOKEN}").status == 200
+
+
+# --- Strangers -----------------------------------------------------------------------------------
+
+
+def hangs_up(connection: socket.socket, sent: bytes) -> bool:
+    """Send something more, and tell whether the other side has hung up without a word."""
+    connection.settimeout(0.01)
+    try:
+        connection.sendall(sent)
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("drop", [b"", b"x"])
+@pytest.mark.parametrize("again", [False, True])
+def test_who_does_not_ask_in_time(nobody: str, monkeypatch: pytest.MonkeyPatch, drop: bytes, *, again: bool) -> None:
+    """Whoever sends nothing, or a header without end byte by byte, is hung up on, at the first request or the next."""
+    monkeypatch.setattr(web, "IDLE_SECONDS", 0.5)
+    with (
+        console(f"postgresql://{nobody}/app", f"redis://{nobody}/0") as port,
+        closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection,
+    ):
+        if again:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = connection.recv(65536)
+            while not answer.endswith(b"alive\n"):
+                more = connection.recv(65536)
+                assert more
+                answer += more
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nx: " if drop else b"")
+
+        eventually(lambda: hangs_up(connection, drop))
+
+
+def test_who_comes_when_too_many_ask(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many connections whoever comes is told so; then they are served again."""
+    monkeypatch.setattr(web, "REQUESTS_AT_ONCE", 2)
+    monkeypatch.setattr(web, "IDLE_SECONDS", 60)
+    with console(f"postgresql://{nobody}/app", f"redis://{nobody}/0") as port:
+        with closing(socket.create_connection(("127.0.0.1", port))):
+            eventually(lambda: ask(port, "/health/live").status == 503)
+        eventually(lambda: ask(port, "/health/live").status == 200)
+
+
+def test_too_much(nobody: str) -> None:
+    """A request whose headers are longer than any of ours is refused, and not repeated."""
+    with console(f"postgresql://{nobody}/app", f"redis://{nobody}/0", TOKEN) as port:
+        answer = ask_raw(port, b"GET / HTTP/1.1\r\nHost: x\r\nx: " + CANARY.encode() * 10000)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert CANARY.encode() not in answer
 
 
 # --- Health --------------------------------------------------------------------------------------

@@ -225,6 +225,84 @@ def test_probes_need_no_token(closed: Process) -> None:
         assert (ask(closed.port, path).status, ask(closed.port, path).body) == (404, "not found\n")
 
 
+# --- Strangers -----------------------------------------------------------------------------------
+
+
+def connect(port: int) -> socket.socket:
+    """Connect and send nothing yet."""
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def hangs_up(connection: socket.socket, sent: bytes = b"") -> bool:
+    """Send something more, and tell whether the other side has hung up without a word."""
+    connection.settimeout(0.01)
+    try:
+        connection.sendall(sent)
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("drop", [b"", b"x"])
+def test_who_does_not_ask_in_time(monkeypatch: pytest.MonkeyPatch, drop: bytes) -> None:
+    """Whoever sends nothing, or a header without end byte by byte, is hung up on."""
+    monkeypatch.setattr(health, "REQUEST_SECONDS", 0.2)
+    with serving() as process, closing(connect(process.port)) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.0\r\nx: " if drop else b"")
+
+        eventually(lambda: hangs_up(connection, drop))
+
+
+def test_who_comes_when_too_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many at once whoever comes is hung up on, without a thread; then the places are free again."""
+    monkeypatch.setattr(health, "CONNECTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(health, "REQUEST_SECONDS", 60.0)
+    with serving() as process:
+        eventually(lambda: answering() == 0)
+        with closing(connect(process.port)) as one, closing(connect(process.port)) as two:
+            eventually(lambda: answering() == 2)
+            for _ in range(3):
+                assert refuses(process.port)
+            assert answering() == 2
+            for each in (one, two):
+                each.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
+                assert each.recv(15) == b"HTTP/1.0 200 OK"
+        eventually(lambda: answering() == 0)
+        for _ in range(3):
+            until_served(process.port)
+
+
+def answering() -> int:
+    """Count the threads that answer somebody."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.0\r\n" + b"canary: x\r\n" * 200 + b"\r\n", 431),
+        (b"GET / HTTP/1.0\r\ncanary: " + b"x" * 70000 + b"\r\n\r\n", 431),
+        (b"GET /canary" + b"x" * 70000 + b" HTTP/1.0\r\n\r\n", 414),
+        (b"POST /canary HTTP/1.0\r\n\r\n", 501),
+        (b"CANARY /metrics HTTP/1.0\r\n\r\n", 501),
+        (b"GET / HTTP/canary\r\n\r\n", 400),
+        (b"GET /metrics canary HTTP/1.0\r\n\r\n", 400),
+    ],
+    ids=["headers", "header", "path", "post", "method", "version", "words"],
+)
+def test_what_is_not_understood(closed: Process, request_: bytes, status: int) -> None:
+    """Too much, a method that there is not, and nonsense get a number, and nothing of it is repeated."""
+    with closing(connect(closed.port)) as connection:
+        connection.sendall(request_)
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+    assert answer.endswith(f"{status}\n")
+    assert "canary" not in answer.lower()
+    assert "python" not in answer.lower()
+
+
 # --- Start and stop ------------------------------------------------------------------------------
 
 
