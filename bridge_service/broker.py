@@ -82,6 +82,12 @@ def redis_call(operation: Callable[[], T]) -> T:
         raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 
+def _bytes(reply: object) -> bytes:
+    if not isinstance(reply, bytes):
+        raise TypeError(f"Redis sent a {type(reply).__name__} in place of a message")
+    return reply
+
+
 def message_for(step: str, turn_id: int) -> Message[Any]:
     """Make the message that asks a worker for a turn's step (`compose` or `deliver`)."""
     # One id a step: Redis holds it once at most.
@@ -179,7 +185,7 @@ class WaitingBroker(RedisBroker):
 
     def fetch(self, queue_name: str, count: int) -> list[bytes]:
         """Take up to `count` messages out of Redis."""
-        return redis_call(lambda: list(self._fetch(keys=self._keys(queue_name), args=[count])))
+        return redis_call(lambda: [_bytes(body) for body in self._fetch(keys=self._keys(queue_name), args=[count])])
 
     def bell(self, queue_name: str) -> str:
         """Name the list on which the consumers of a queue wait."""

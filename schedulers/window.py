@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import Final
 
 import redis
+from dramatiq.errors import ConnectionClosed
 
+from bridge_service.broker import redis_call
 from bridge_service.store import Grouped
 
 TTL_MARGIN_SECONDS: Final = 60
@@ -73,13 +75,16 @@ class ContextWindow:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                with self._client.pipeline(transaction=False) as pipeline:
-                    job(pipeline)
-                    pipeline.execute()
-            except (redis.RedisError, OSError):
+                redis_call(lambda job=job: self._carry_out(job))  # type: ignore[misc]
+            except ConnectionClosed:
                 self._client.connection_pool.disconnect()
                 time.sleep(PAUSE_SECONDS)
                 self._drop_backlog()
+
+    def _carry_out(self, job: _Job) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            job(pipeline)
+            pipeline.execute()
 
     def _drop_backlog(self) -> None:
         stop = False

@@ -603,6 +603,16 @@ def test_a_consumer_outlives_a_lost_connection(redis_server: RedisServer, proxy:
         assert consuming.error is None
 
 
+@forgets_sockets
+def test_numbers_are_no_messages(redis_server: RedisServer, proxy: Proxy) -> None:
+    """Another question's answer, well formed as it is, is a lost connection and no consumer's end."""
+    with desk_on(redis_server, f"redis://127.0.0.1:{proxy.port}/0") as desk:
+        assert desk.broker.fetch(QUEUE_NAME, 1) == []
+        proxy.set(Weather(garble=lambda _: b"*2\r\n:7\r\n:8\r\n"))
+        with pytest.raises(ConnectionClosed, match="int"):
+            desk.broker.fetch(QUEUE_NAME, 1)
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("fault", ["readonly", "noauth", "noperm", "busy"])
 def test_a_consumer_outlives_a_redis_that_refuses(desk: Desk, fault: str) -> None:

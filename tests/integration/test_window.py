@@ -142,6 +142,32 @@ def test_a_redis_that_stalls_costs_nobody_a_moment(
         eventually(shown)
 
 
+@forgets_sockets
+@pytest.mark.parametrize("reply", [b"*1\r\n:7\r\n", b"%1\r\n:1\r\n:2\r\n", b"?", b":7\r\n"])
+def test_a_redis_that_answers_nonsense_closes_no_window(
+    redis_server: RedisServer, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, reply: bytes
+) -> None:
+    """Where redis-py stumbles over a reply in code of its own, the thread lives, and shows again afterwards."""
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.05)
+    with ExitStack() as stack:
+        proxy = stack.enter_context(proxy_to(redis_server.port))
+        proxy.set(Weather(garble=lambda _: reply))
+        client = stack.enter_context(closing(connect(f"redis://127.0.0.1:{proxy.port}/0", timeout=0.2)))
+        window = ContextWindow(client)
+        window.start()
+        stack.callback(window.stop, 5)
+        window.show([event()], NOW)
+        eventually(window._jobs.empty)
+        proxy.set(FINE)
+
+        def shown() -> bool:
+            window.show([event(match="after")], NOW)
+            return redis_client.exists("context:after") == 1
+
+        eventually(shown)
+        assert window._thread.is_alive()
+
+
 def test_a_redis_that_is_away_never_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is left out without a word, and the window stops all the same."""
     monkeypatch.setattr(module, "_BACKLOG", 10)
