@@ -66,12 +66,19 @@ SomeTurn = Annotated[
 @app.command()
 def migrate(
     runtime_role: Annotated[str, typer.Option(metavar="ROLE", help="May call the bridge's functions.")] = "",
-    reader_role: Annotated[str, typer.Option(metavar="ROLE", help="May read the bridge's tables.")] = "",
+    reader_role: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="May read the bridge's tables; can be given several times.")
+    ] = None,
+    *,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print the SQL that would be run.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create schema `bridge` and its triggers, or bring them up to date."""
     from bridge_service.commands import migrate as command
 
-    _run(lambda settings, output: command.run(settings, output, runtime_role or None, reader_role or None))
+    run = command.plan if plan else command.run
+    readers = [role for role in reader_role or () if role]
+    _run(lambda settings, output: run(settings, output, runtime_role or None, readers), as_json=as_json)
 
 
 @app.command()

@@ -4,10 +4,12 @@ Numbered migrations run once; functions are laid anew whenever their file change
 missing. All of it is one transaction under an advisory lock, so that running it twice, five times at once, under load
 or through a crash leaves the old schema or the new one and nothing between. Only the trigger on `matches` follows in a
 transaction of its own: who locks both of the app's tables meets somebody who writes in both the other way round.
+
+A run first looks at what is there and plans its statements, then executes them: `plan` shows the very same ones.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,15 @@ _ADVISORY_KEY: Final = 0x627269646765
 _LOCK_TIMEOUT: Final = "400ms"
 _ATTEMPTS: Final = 100
 
-# What a bot is about to say is no figure for a dashboard, and a worker's token is nobody else's business.
-_UNREADABLE: Final = ("draft", "token")
+# The policy names every reader role: without it even a role that was granted a table finds no row there.
+_READER_POLICY: Final = "bridge_reader"
+_READABLE: Final = ("events", "turns", "installation", "migrations", "processes", "incidents")
+_CREATE_POLICY: Final = "CREATE POLICY {policy} ON {table} FOR SELECT TO {roles} USING (true)"
+_ALTER_POLICY: Final = "ALTER POLICY {policy} ON {table} TO {roles}"
+_DROP_POLICY: Final = "DROP POLICY {policy} ON {table}"
+
+# How many of the things that depend on the schema are named.
+_NAMED: Final = 5
 
 _FUNCTION_FOLDERS: Final = ("functions/inner", "functions/app", "functions/triggers", "functions")
 
@@ -50,7 +59,12 @@ TRIGGERS: Final = {
 
 @dataclass(slots=True)
 class Report:
-    """What a run did, in words for the operator."""
+    """What a run did, or would do.
+
+    Attributes:
+      functions: those that were laid, for the first time or anew.
+      kept: functions of the adapter that the app replaced and that were left alone.
+    """
 
     migrations: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
@@ -58,50 +72,72 @@ class Report:
     triggers: list[str] = field(default_factory=list)
 
 
-def migrate(url: str, *, runtime_role: str | None = None, reader_role: str | None = None) -> Report:
+def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> Report:
     """Bring schema `bridge` up to date.
 
     Parameters:
       url: the app's database, as a role that owns its tables or may create triggers on them.
       runtime_role: gets EXECUTE on the steps, and nothing else. Roles that got it before keep it, on new steps too.
-      reader_role: gets SELECT on the bridge's tables, but for the drafts and tokens of turns.
+      reader_roles: get SELECT on the bridge's tables, but for the drafts and tokens of turns. Roles that got it before
+        keep it, on new tables too.
 
     Raises:
       DatabaseUnavailable: not reachable, or the app's tables stayed locked through every attempt.
-      DatabaseRefused: a table, a column or a right is missing; the text names it.
+      DatabaseRefused: a table, a column, a role or a right is missing; the text names it.
     """
     report = Report()
     app: dict[str, str] = {}
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
-            schema, app = _find_app_tables(cursor)
-            _refuse_foreign_schema(cursor)
-            runtime_roles = _runtime_roles(cursor) | ({runtime_role} if runtime_role else set())
-            cursor.execute("CREATE SCHEMA IF NOT EXISTS bridge")
-            cursor.execute("REVOKE ALL ON SCHEMA bridge FROM PUBLIC")
-            _run_migrations(cursor, report)
-            _lay_functions(cursor, schema, report)
-            _make_triggers(cursor, "messages", app, report)
+            app, statements = _plan(cursor, report, runtime_role, reader_roles)
+            for statement in statements:
+                cursor.execute(statement)
             _may_make_triggers(cursor, "matches", app)
-            if "0001_tables.sql" in report.migrations:
-                # From here on everything is captured; what was written while this ran came before.
-                cursor.execute("UPDATE bridge.installation SET installed_at = clock_timestamp()")
-            _grant(cursor, runtime_roles, reader_role)
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
-            _make_triggers(cursor, "matches", app, report)
+            for name, statement in _missing_triggers(cursor, "matches", app).items():
+                cursor.execute(statement)
+                report.triggers.append(name)
     return report
+
+
+def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> tuple[Report, str]:
+    """Tell what `migrate` would do, in a transaction that is read-only and locks no table.
+
+    Returns:
+      What it would do; and a script for psql that does it, empty if nothing is to be done. It does not try again when
+      one of the app's tables is busy.
+
+    Raises:
+      DatabaseUnavailable, DatabaseRefused: as for `migrate`, but for the rights to change anything.
+    """
+    report = Report()
+    with _transaction(url, read_only=True) as cursor:
+        app, first = _plan(cursor, report, runtime_role, reader_roles)
+        second = _missing_triggers(cursor, "matches", app)
+        report.triggers += second
+        cursor.execute("SELECT current_setting('search_path')")
+        path = _filled(cursor, "SELECT set_config('search_path', {}, true)", sql.Literal(_value(cursor)))
+    return report, "\n".join(
+        f"{statement.strip().removesuffix(';')};\n"
+        for statements in (first, [*second.values()])
+        if statements
+        for statement in ("BEGIN ISOLATION LEVEL READ COMMITTED", *_SETTINGS, path, *statements, "COMMIT")
+    )
 
 
 def uninstall(url: str) -> bool:
     """Take schema `bridge` and its triggers out; the app's tables are as they were. Works under running processes.
 
+    The owner of the schema may: it drops the triggers' functions, and the triggers go with them.
+
     Returns:
       Whether there was anything to take out.
 
     Raises:
-      DatabaseUnavailable, DatabaseRefused: as for `migrate`.
+      DatabaseUnavailable: as for `migrate`.
+      DatabaseRefused: the schema is somebody else's, or something else depends on it; the text names it.
     """
     found = False
     # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema. One at a time:
@@ -109,10 +145,13 @@ def uninstall(url: str) -> bool:
     for name in TRIGGERS:
         for attempt in _attempts():
             with attempt, _transaction(url) as cursor:
+                _may_take_out(cursor)
                 found |= _drop_trigger(cursor, name)
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
-            _refuse_foreign_schema(cursor)
+            # Whoever makes a view of a table, or a reference to it, has to wait now, and is seen if he came before.
+            _lock_tables(cursor)
+            _may_take_out(cursor)
             cursor.execute("SELECT to_regnamespace('bridge') IS NOT NULL")
             found |= _value(cursor)
             cursor.execute("DROP SCHEMA IF EXISTS bridge CASCADE")
@@ -156,27 +195,59 @@ def _is_busy(error: BaseException) -> bool:
     return isinstance(error.__cause__, psycopg2.errors.LockNotAvailable | psycopg2.errors.DeadlockDetected)
 
 
+# Of every transaction; the advisory lock is waited for without a limit.
+_SETTINGS: Final = (
+    "SET LOCAL client_min_messages = warning",
+    f"SELECT pg_advisory_xact_lock({_ADVISORY_KEY})",
+    f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'",
+    # Bodies name functions that are laid later in the same run.
+    "SET LOCAL check_function_bodies = off",
+)
+
+
 @contextmanager
-def _transaction(url: str) -> Iterator[Cursor]:
+def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
     try:
         connection = psycopg2.connect(url, connect_timeout=10, fallback_application_name="bridge migrate")
         try:
             # Who waited for another run has to see what that one did.
-            connection.set_session(isolation_level="READ COMMITTED")
+            connection.set_session(isolation_level="READ COMMITTED", readonly=read_only or None)
             with connection, connection.cursor() as cursor:
-                cursor.execute("SET LOCAL client_min_messages = warning")
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_KEY,))
-                cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
+                for statement in _SETTINGS:
+                    cursor.execute(statement)
                 # For `deliver`, which keeps it: unless pg_temp is named last, a caller's temporary tables come first.
                 cursor.execute("SELECT concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp')")
                 cursor.execute("SELECT set_config('search_path', %s, true)", (_value(cursor),))
-                # Bodies name functions that are laid later in the same run.
-                cursor.execute("SET LOCAL check_function_bodies = off")
                 yield cursor
         finally:
             connection.close()
     except psycopg2.Error as error:
         raise translate(error) from error
+
+
+def _plan(
+    cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Plan all but the trigger on `matches`, and change nothing; return the app's tables, and the statements."""
+    schema, app = _find_app_tables(cursor)
+    _refuse_foreign_schema(cursor)
+    _refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
+    statements = [
+        *_schema(cursor),
+        *_migrations(cursor, report),
+        *_functions(cursor, schema, report),
+    ]
+    # They lock out the table's writers until the commit. What locks a table of the bridge's comes after them, as in the
+    # app's own INSERT.
+    triggers = _missing_triggers(cursor, "messages", app)
+    report.triggers += triggers
+    statements += triggers.values()
+    if "0001_tables.sql" in report.migrations:
+        # From here on everything is captured; what was written while this ran came before.
+        statements.append("UPDATE bridge.installation SET installed_at = clock_timestamp()")
+    statements += _rights_to_call(cursor, runtime_role, report)
+    statements += _rights_to_read(cursor, reader_roles, report)
+    return app, statements
 
 
 def _find_app_tables(cursor: Cursor) -> tuple[str, dict[str, str]]:
@@ -217,94 +288,134 @@ def _refuse_foreign_schema(cursor: Cursor) -> None:
         raise DatabaseRefused("schema `bridge` holds tables that are not the bridge's: rename it, the name is needed")
 
 
-def _run_migrations(cursor: Cursor, report: Report) -> None:
+def _refuse_missing_roles(cursor: Cursor, roles: Sequence[str]) -> None:
+    cursor.execute("SELECT r FROM unnest(%s::text[]) r WHERE r NOT IN (SELECT rolname FROM pg_roles)", (list(roles),))
+    missing = [role for (role,) in cursor.fetchall()]
+    if missing:
+        raise DatabaseRefused(f"there is no role {', '.join(missing)}: CREATE ROLE makes it")
+
+
+def _schema(cursor: Cursor) -> Iterator[str]:
     cursor.execute(
-        "CREATE TABLE IF NOT EXISTS bridge.migrations"
-        " (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        "SELECT n.nspname IS NOT NULL, EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 0)"
+        " FROM (VALUES ('bridge')) AS wanted (name) LEFT JOIN pg_namespace n ON n.nspname = wanted.name"
     )
-    cursor.execute("ALTER TABLE bridge.migrations ENABLE ROW LEVEL SECURITY")
-    cursor.execute("SELECT coalesce(max(number), 0) FROM bridge.migrations")
-    applied = _value(cursor)
+    [[there, public]] = cursor.fetchall()
+    if not there:
+        yield "CREATE SCHEMA bridge"
+    if public or not there:
+        yield "REVOKE ALL ON SCHEMA bridge FROM PUBLIC"
+
+
+def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
+    applied = 0
+    if _is_table(cursor, "bridge.migrations"):
+        cursor.execute("SELECT coalesce(max(number), 0) FROM bridge.migrations")
+        applied = _value(cursor)
+    else:
+        yield (
+            "CREATE TABLE bridge.migrations (number integer PRIMARY KEY, name text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        )
+        yield "ALTER TABLE bridge.migrations ENABLE ROW LEVEL SECURITY"
     for file in _sql_files("migrations"):
         number = _number(file)
         if number > applied:
-            cursor.execute(file.read_text(encoding="utf-8"))
-            cursor.execute("INSERT INTO bridge.migrations (number, name) VALUES (%s, %s)", (number, file.name))
             report.migrations.append(file.name)
+            yield file.read_text(encoding="utf-8")
+            note = "INSERT INTO bridge.migrations (number, name) VALUES ({}, {})"
+            yield _filled(cursor, note, sql.Literal(number), sql.Literal(file.name))
 
 
-def _lay_functions(cursor: Cursor, app_schema: str, report: Report) -> None:
+def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]:
     """Lay every function whose file changed. An adapter function that the app replaced is left alone."""
-    cursor.execute("SELECT name, digest, source FROM bridge.laid_functions")
-    laid = {name: (digest, source) for name, digest, source in cursor.fetchall()}
+    laid: dict[str, tuple[str, str]] = {}
+    if _is_table(cursor, "bridge.laid_functions"):
+        cursor.execute("SELECT name, digest, source FROM bridge.laid_functions")
+        laid = {name: (digest, source) for name, digest, source in cursor.fetchall()}
+    cursor.execute(
+        "SELECT proname::text, md5(string_agg(pg_get_functiondef(oid), '' ORDER BY oid)) FROM pg_proc"
+        " WHERE pronamespace = to_regnamespace('bridge') AND prokind = 'f' GROUP BY 1"
+    )
+    sources: dict[str, str] = dict(cursor.fetchall())
     for folder in _FUNCTION_FOLDERS:
         for file in _sql_files(folder):
             name = file.name.removesuffix(".sql")
             text = _text(file, app_schema)
             digest = _digest(text)
-            replaced = name in laid and _source(cursor, name) not in (None, laid[name][1])
+            replaced = name in laid and sources.get(name, laid[name][1]) != laid[name][1]
             if folder == "functions/app" and replaced:
                 report.kept.append(name)
-            elif name not in laid or laid[name][0] != digest or replaced or _source(cursor, name) is None:
-                _lay(cursor, name, text)
-                cursor.execute(
-                    "INSERT INTO bridge.laid_functions VALUES (%s, %s, %s)"
-                    " ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, source = EXCLUDED.source",
-                    (name, digest, _source(cursor, name)),
-                )
+            elif name not in laid or laid[name][0] != digest or replaced or name not in sources:
                 report.functions.append(name)
+                yield _template("replace_function", name=name, definition=text.strip()) if name in sources else text
+                yield f"REVOKE ALL ON FUNCTION bridge.{name} FROM PUBLIC"
+                yield _template("note_function", name=name, digest=digest)
 
 
-def _lay(cursor: Cursor, name: str, text: str) -> None:
-    """Replace in place, so that an INSERT that calls it just now finds it; drop first only if its signature changed."""
-    cursor.execute("SAVEPOINT lay")
-    try:
-        cursor.execute(text)
-        cursor.execute(
-            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace AND proname = %s", (name,)
-        )
-        versions = _value(cursor)
-    except psycopg2.errors.InvalidFunctionDefinition:
-        cursor.execute("ROLLBACK TO lay")
-        versions = 2
-    if versions > 1:
-        _drop(cursor, name)
-        cursor.execute(text)
-    cursor.execute(sql.SQL("REVOKE ALL ON FUNCTION bridge.{} FROM PUBLIC").format(sql.Identifier(name)))
-
-
-def _drop(cursor: Cursor, name: str) -> None:
+def _rights_to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterator[str]:
+    """Let the run-time roles call the steps: the one that is named all, those of earlier runs what is new to them."""
     cursor.execute(
-        "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace AND proname = %s",
-        (name,),
+        "SELECT r.rolname::text, array_agg(p.proname::text)"
+        " FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE p.pronamespace = to_regnamespace('bridge') AND a.grantee <> p.proowner GROUP BY 1"
     )
-    for (signature,) in cursor.fetchall():
-        cursor.execute(sql.SQL("DROP FUNCTION {}").format(sql.SQL(signature)))
+    # A function that is dropped and made anew forgets who was allowed to call it.
+    allowed = {role: set(names) - set(report.functions) for role, names in cursor.fetchall() if "claim" in names}
+    if runtime_role:
+        allowed[runtime_role] = set()
+    for role, names in sorted(allowed.items()):
+        missing = [sql.Identifier("bridge", step) for step in steps() if step not in names]
+        if missing:
+            to = sql.Identifier(role)
+            yield _filled(cursor, "GRANT USAGE ON SCHEMA bridge TO {}", to)
+            yield _filled(cursor, "GRANT EXECUTE ON FUNCTION {} TO {}", sql.SQL(", ").join(missing), to)
 
 
-def _source(cursor: Cursor, name: str) -> str | None:
-    """Digest of a function as PostgreSQL holds it; None if it does not."""
+def _rights_to_read(cursor: Cursor, reader_roles: Sequence[str], report: Report) -> Iterator[str]:
+    """Let the reader roles read: those that are named, and those of earlier runs from whom nobody has revoked it."""
     cursor.execute(
-        "SELECT md5(string_agg(pg_get_functiondef(oid), '' ORDER BY oid)) FROM pg_proc"
-        " WHERE pronamespace = 'bridge'::regnamespace AND proname = %s",
-        (name,),
+        "SELECT c.relname::text, ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles)),"
+        "  ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles)"
+        "        AND has_any_column_privilege(r.oid, c.oid, 'SELECT'))"
+        " FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid"
+        " WHERE p.polname = %s AND c.relnamespace = to_regnamespace('bridge')",
+        (_READER_POLICY,),
     )
-    digest = _value(cursor)
-    return None if digest is None else str(digest)
+    rows = cursor.fetchall()
+    policies = {table: set(roles) for table, roles, _ in rows}
+    readers = sorted({*reader_roles, *(role for _, _, roles in rows for role in roles)})
+    for role in readers:
+        # To those who may read already only a migration brings something new.
+        if role in reader_roles or report.migrations:
+            yield _template("let_read", role=sql.Identifier(role).as_string(cursor))
+    for table in _READABLE:
+        # It locks the table, and with it captures: only where something changes.
+        if policies.get(table, set()) != set(readers):
+            statement = _DROP_POLICY if not readers else _ALTER_POLICY if table in policies else _CREATE_POLICY
+            yield _filled(
+                cursor,
+                statement,
+                policy=sql.Identifier(_READER_POLICY),
+                table=sql.Identifier("bridge", table),
+                roles=sql.SQL(", ").join(map(sql.Identifier, readers)),
+            )
 
 
-def _make_triggers(cursor: Cursor, table: str, app: dict[str, str], report: Report) -> None:
-    """Make the triggers of a table that are missing, last of all: they lock out its writers until the commit."""
-    for name in _missing_triggers(cursor, table, app):
-        definition = TRIGGERS[name].format(**app)
-        cursor.execute(sql.SQL("CREATE TRIGGER {} {}").format(sql.Identifier(name), sql.SQL(definition)))
-        report.triggers.append(name)
+def _is_table(cursor: Cursor, name: str) -> bool:
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (name,))
+    return bool(_value(cursor))
 
 
-def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> list[str]:
+def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> dict[str, str]:
+    """Return the triggers of a table that are missing, by name, and how to make them."""
     cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass", (app[table],))
     there = {name for (name,) in cursor.fetchall()}
-    return [name for name, definition in TRIGGERS.items() if f"{{{table}}}" in definition and name not in there]
+    return {
+        name: f"CREATE TRIGGER {name} {definition.format(**app)}"
+        for name, definition in TRIGGERS.items()
+        if f"{{{table}}}" in definition and name not in there
+    }
 
 
 def _may_make_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> None:
@@ -314,48 +425,53 @@ def _may_make_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> None:
         raise DatabaseRefused(f"permission denied for table {table}: the role has to own it or to have TRIGGER on it")
 
 
-def _drop_trigger(cursor: Cursor, name: str) -> bool:
-    """Drop a trigger wherever it is; whether it was anywhere."""
-    cursor.execute("SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = %s AND tgparentid = 0", (name,))
-    tables = cursor.fetchall()
-    for (table,) in tables:
-        cursor.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(name), sql.SQL(table)))
-    return bool(tables)
-
-
-def _runtime_roles(cursor: Cursor) -> set[str]:
-    """Find the roles that an earlier run let call the steps: a function that is dropped and made anew forgets them."""
+def _may_take_out(cursor: Cursor) -> None:
+    """Refuse before anything is dropped: what is not ours to drop, and what would take something else along."""
     cursor.execute(
-        "SELECT pg_get_userbyid(a.grantee) FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a"
-        " WHERE p.pronamespace = to_regnamespace('bridge') AND p.proname = 'claim' AND a.grantee NOT IN (0, p.proowner)"
+        "SELECT DISTINCT pg_get_userbyid(owner)::text FROM ("
+        "  SELECT nspowner FROM pg_namespace WHERE nspname = 'bridge' UNION"
+        "  SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('bridge') AND relkind IN ('r', 'p')"
+        ") AS owners (owner) WHERE NOT pg_has_role(owner, 'USAGE') ORDER BY 1"
     )
-    return {role for (role,) in cursor.fetchall()}
+    owners = [owner for (owner,) in cursor.fetchall()]
+    if owners:
+        raise DatabaseRefused(f"schema `bridge` belongs to {', '.join(owners)}: only its owner can take it out")
+    _refuse_foreign_schema(cursor)
+    cursor.execute(_template("dependents"), {"triggers": list(TRIGGERS)})
+    found = [f"{what} (on {on})" for what, on in cursor.fetchall()]
+    if found:
+        named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        raise DatabaseRefused(f"something else depends on schema `bridge`, drop it first: {named}")
 
 
-def _grant(cursor: Cursor, runtime_roles: set[str], reader_role: str | None) -> None:
-    for runtime_role in sorted(runtime_roles):
-        role = sql.Identifier(runtime_role)
-        cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA bridge TO {}").format(role))
-        for step in steps():
-            function = sql.Identifier(step)
-            cursor.execute(sql.SQL("GRANT EXECUTE ON FUNCTION bridge.{} TO {}").format(function, role))
-    if reader_role:
-        role = sql.Identifier(reader_role)
-        cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA bridge TO {}").format(role))
-        for table in ("events", "turns", "installation", "migrations", "processes", "incidents"):
-            name = sql.Identifier(table)
-            cursor.execute(sql.SQL("REVOKE SELECT ON bridge.{} FROM {}").format(name, role))
-            cursor.execute(
-                "SELECT attname FROM pg_attribute"
-                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attname <> ALL (%s)",
-                (f"bridge.{table}", list(_UNREADABLE)),
-            )
-            columns = sql.SQL(", ").join(sql.Identifier(column) for (column,) in cursor.fetchall())
-            cursor.execute(sql.SQL("GRANT SELECT ({}) ON bridge.{} TO {}").format(columns, name, role))
-            cursor.execute(sql.SQL("DROP POLICY IF EXISTS bridge_reader ON bridge.{}").format(name))
-            cursor.execute(
-                sql.SQL("CREATE POLICY bridge_reader ON bridge.{} FOR SELECT TO {} USING (true)").format(name, role)
-            )
+def _drop_trigger(cursor: Cursor, name: str) -> bool:
+    """Drop a trigger wherever it is, with the function that it calls; whether it was anywhere.
+
+    DROP TRIGGER takes the owner of the app's table; a trigger that goes with its function takes the function's.
+    """
+    cursor.execute(
+        "SELECT DISTINCT t.tgfoid::regprocedure::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE t.tgname = %s AND p.pronamespace = to_regnamespace('bridge')",
+        (name,),
+    )
+    functions = cursor.fetchall()
+    for (function,) in functions:
+        cursor.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(sql.SQL(function)))
+    return bool(functions)
+
+
+def _lock_tables(cursor: Cursor) -> None:
+    cursor.execute(
+        "SELECT relname::text FROM pg_class"
+        " WHERE relnamespace = to_regnamespace('bridge') AND relkind IN ('r', 'p') ORDER BY relname"
+    )
+    tables = [sql.Identifier("bridge", table) for (table,) in cursor.fetchall()]
+    if tables:
+        cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(tables)))
+
+
+def _filled(cursor: Cursor, statement: str, *values: sql.Composable, **names: sql.Composable) -> str:
+    return sql.SQL(statement).format(*values, **names).as_string(cursor)
 
 
 def _value(cursor: Cursor) -> Any:  # noqa: ANN401 - whatever the statement selects
@@ -366,6 +482,13 @@ def _value(cursor: Cursor) -> Any:  # noqa: ANN401 - whatever the statement sele
 
 def _sql_files(folder: str) -> list[Path]:
     return sorted((SQL_FOLDER / folder).glob("*.sql"))
+
+
+def _template(file: str, /, **values: str) -> str:
+    text = (SQL_FOLDER / "installer" / f"{file}.sql").read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(f"{{{key}}}", value)
+    return text
 
 
 def _number(file: Path) -> int:

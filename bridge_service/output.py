@@ -49,6 +49,11 @@ class Output:
         """Print a table for people."""
         self.console.print(table(columns, rows))
 
+    def script(self, text: str) -> None:
+        """Print text that another program is to read, for it and for people: as it is."""
+        if not self._as_json:
+            sys.stdout.write(text + "\n")
+
     def document(self, document: Mapping[str, object]) -> None:
         """Print the one object for programs."""
         if self._as_json:

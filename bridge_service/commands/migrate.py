@@ -1,13 +1,18 @@
-"""`migrate`: schema `bridge`, its functions and its triggers, created or brought up to date."""
+"""`migrate`: schema `bridge`, its functions and its triggers, created or brought up to date; or the SQL for it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from bridge_service import migrate
 from bridge_service.output import Output, counted
 from bridge_service.settings import Settings
 
+_UP_TO_DATE = "Schema bridge is up to date."
 
-def run(settings: Settings, output: Output, runtime_role: str | None, reader_role: str | None) -> bool:
+
+def run(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
     """Migrate and say what was done."""
-    report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_role=reader_role)
+    report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
     for name in report.migrations:
         output.say(f"Applied {name}.")
     if report.functions:
@@ -17,9 +22,25 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
     if report.kept:
         output.say(f"Left alone what the app replaced: {', '.join(report.kept)}.")
     if not (report.migrations or report.functions or report.triggers):
-        output.say("Schema bridge is up to date.", "green")
+        output.say(_UP_TO_DATE, "green")
     if runtime_role:
         output.say(f"Role {runtime_role} may call the bridge's functions.")
-    if reader_role:
-        output.say(f"Role {reader_role} may read the bridge's tables.")
+    for role in reader_roles:
+        output.say(f"Role {role} may read the bridge's tables.")
+    output.document(asdict(report))
+    return True
+
+
+def plan(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
+    """Print what `run` would execute, for psql."""
+    report, script = migrate.plan(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    if script:
+        output.script("-- What `migrate` would run here now. As the same role: psql -v ON_ERROR_STOP=1 -f FILE")
+    else:
+        output.script(f"-- {_UP_TO_DATE}")
+    if report.kept:
+        output.script(f"-- Left alone what the app replaced: {', '.join(report.kept)}.")
+    if script:
+        output.script(script)
+    output.document({**asdict(report), "sql": script})
     return True

@@ -192,7 +192,16 @@ def lost(url: str) -> str:
     return re.sub(r":\d+/", f":{NOBODY_LISTENS}/", url)
 
 
-READING: Final = (["check"], ["status"], ["why", LEA], ["verify"], ["dead", "list"], ["dead", "show", "1"], ["report"])
+READING: Final = (
+    ["check"],
+    ["status"],
+    ["why", LEA],
+    ["verify"],
+    ["dead", "list"],
+    ["dead", "show", "1"],
+    ["report"],
+    ["migrate", "--plan"],
+)
 WRITING: Final = (["migrate"], ["uninstall", "--yes"], ["dead", "retry", "1"], ["dead", "drop", "1"], ["replay"])
 
 
@@ -345,6 +354,36 @@ def test_migrate_refuses_a_role_that_is_not_there(newcomer: Operator) -> None:
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "nobody_of_that_name" in result.err
     assert newcomer("status", "--json").document["postgresql"] == "no schema"
+
+
+def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: str) -> None:
+    """With --plan nothing is there afterwards; what is printed is SQL, for people and as one object."""
+    result = newcomer("migrate", "--plan")
+    assert (result.code, result.err) == (0, "")
+    assert "\nCREATE SCHEMA bridge;\n" in result.out
+    document = newcomer("migrate", "--plan", "--json").document
+    assert result.out.endswith(f"\n{document['sql']}\n")
+    assert newcomer("status", "--json").document["postgresql"] == "no schema"
+
+    done = newcomer("migrate", "--json").document
+    assert document == {**done, "sql": document["sql"]}
+    assert list(done) == ["migrations", "functions", "kept", "triggers"]
+    assert newcomer("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
+    execute(app_database, "ALTER FUNCTION bridge.deliver COST 7")
+    assert newcomer("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]
+    assert newcomer("migrate", "--plan", "--json").document["sql"] == ""
+
+
+def test_migrate_lets_several_roles_read(newcomer: Operator, app_database: str, postgres: PostgresServer) -> None:
+    """--reader-role can be given more than once, and each role is named."""
+    roles = [f"reader_{uuid4().hex[:8]}" for _ in range(2)]
+    execute(postgres.url(), "; ".join(f"CREATE ROLE {role}" for role in roles))
+    try:
+        result = newcomer("migrate", *(word for role in roles for word in ("--reader-role", role)))
+        assert result.out.splitlines()[-2:] == [f"Role {role} may read the bridge's tables." for role in roles]
+    finally:
+        execute(app_database, f"DROP OWNED BY {', '.join(roles)}")
+        execute(app_database, f"DROP ROLE {', '.join(roles)}")
 
 
 def test_migrate_leaves_alone_what_the_app_replaced(operator: Operator, chat: Chat) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import pytest
 from bridge_service import migrate as module
 from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
-from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, steps, uninstall
+from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
 from bridge_service.store import GroupingRules
 from tests.conftest import DEMO_FOLDER
 from tests.support.app import CAMILLE, LEA, App
-from tests.support.databases import execute
+from tests.support.databases import copy_of, execute
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
@@ -27,11 +28,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from bridge_service.demo.servers import PostgresServer
+    from bridge_service.store import Store
+
 SEVERAL_SCHEMAS: Final = (
     "CREATE SCHEMA other; CREATE TABLE other.messages (LIKE messages); DROP TABLE messages;"
     " ALTER DATABASE {name} SET search_path = public, other"
 )
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
+AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
+
+SQL_FOLDER: Final = module.SQL_FOLDER
+
+OWNER_S_RIGHTS: Final = (
+    "CREATE ON DATABASE {name}",
+    "SELECT ON profiles, matches, messages",
+    "TRIGGER ON matches, messages",
+    "INSERT ON messages",
+)
+"""What docs/SECURITY.md grants to the role that owns the bridge."""
 
 
 @pytest.fixture
@@ -60,8 +75,22 @@ def role_of(app: App, *grants: str) -> Iterator[str]:
             app.rows(f"GRANT {grant} TO {role}")
         yield role
     finally:
-        app.rows(f"DROP OWNED BY {role}")
+        app.rows(f"DROP OWNED BY {role} CASCADE")
         app.rows(f"DROP ROLE {role}")
+
+
+@contextmanager
+def owner_of(app: App) -> Iterator[str]:
+    """Give the URL of a role that may own the bridge, and owns nothing of the app's."""
+    with role_of(app, *(right.format(name=_name(app)) for right in OWNER_S_RIGHTS)) as role:
+        yield app.url.replace("//postgres@", f"//{role}@")
+
+
+@pytest.fixture(params=["superuser", "owner"])
+def installer(request: pytest.FixtureRequest, app: App) -> Iterator[str]:
+    """Give the URL of whoever puts the bridge in and takes it out: the superuser, or a role with the page's rights."""
+    with ExitStack() as stack:
+        yield app.url if request.param == "superuser" else stack.enter_context(owner_of(app))
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -71,13 +100,36 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def dump(url: str) -> str:
-    """Return all that pg_dump says of a database."""
-    binary = servers._postgresql_binaries() / "pg_dump"
+def client(name: str) -> Path:
+    """Return a program that comes with PostgreSQL."""
+    binary = servers._postgresql_binaries() / name
     if not binary.exists():
-        pytest.skip("there is no pg_dump beside this PostgreSQL")
-    lines = subprocess.run([binary, url], capture_output=True, text=True, check=True).stdout.splitlines()
+        pytest.skip(f"there is no {name} beside this PostgreSQL")
+    return binary
+
+
+def dump(url: str, *options: str) -> str:
+    """Return all that pg_dump says of a database."""
+    done = subprocess.run([client("pg_dump"), *options, url], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
     return "\n".join(line for line in lines if not line.startswith(("\\restrict", "\\unrestrict")))
+
+
+def psql(url: str, script: str) -> str:
+    """Run a script as an operator would, and return what psql complains of."""
+    options = ("-X", "-v", "ON_ERROR_STOP=1", "-o", os.devnull, "-f", "-")
+    words: list[str | Path] = [client("psql"), *options, url]
+    return subprocess.run(words, input=script, capture_output=True, text=True, check=False).stderr
+
+
+def answer(app: App, store: Store, match: str, text: str) -> None:
+    """Let a person write, and answer."""
+    app.write(match, "salut")
+    store.group(AT_ONCE)
+    [push] = [push for push in store.push_due(10) if push.first]
+    token = uuid4()
+    store.claim(push.turn_id, token)
+    store.finish(push.turn_id, token, text, pause=0.0, max_merges=3, grouping_delay=0.0)
 
 
 def functions(app: App) -> dict[str, int]:
@@ -210,7 +262,7 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
 def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_folder: Path) -> None:
     """An update needs no `--runtime-role` again; and a role that may only look is given nothing."""
     with role_of(app) as role, role_of(app) as reader:
-        migrate(app.url, runtime_role=role, reader_role=reader)
+        migrate(app.url, runtime_role=role, reader_roles=[reader])
         app.rows(f"GRANT EXECUTE ON FUNCTION bridge.triggers_installed() TO {reader}")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
         (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
@@ -221,6 +273,44 @@ def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_fol
         assert app.value(allowed, reader) is False
 
 
+def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that live through a newer version's `migrate`, and the older one's after it, answer at every stage.
+
+    The older version lays its own functions again and leaves the newer one's tables and columns, which harm nobody.
+    """
+
+    def with_newer() -> None:
+        monkeypatch.setattr(module, "SQL_FOLDER", sql_folder)
+
+    def with_older() -> None:
+        monkeypatch.setattr(module, "SQL_FOLDER", SQL_FOLDER)
+
+    number = newest_migration() + 1
+    note = "CREATE TABLE bridge.note (id int); ALTER TABLE bridge.turns ADD COLUMN mood text NOT NULL DEFAULT 'calm'"
+    (sql_folder / "migrations" / f"{number:04}_note.sql").write_text(note, encoding="utf-8")
+    for file in (sql_folder / "functions").glob("**/*.sql"):
+        change(file, "CREATE OR REPLACE", "-- Newer.\nCREATE OR REPLACE")
+    change(sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
+    new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
+    (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+
+    with role_of(app) as role, store_on(app.url.replace("//postgres@", f"//{role}@")) as store:
+        with_older()
+        migrate(app.url, runtime_role=role)
+        match = app.match()
+        app.rows("DELETE FROM bridge.events")
+        for stage, choose in enumerate((with_older, with_newer, with_older, with_newer)):
+            choose()
+            migrate(app.url)
+            laid = dict(app.rows("SELECT name, digest FROM bridge.laid_functions WHERE name <> 'new_step'"))
+            assert laid == {name: digest for name, digest in digests("public").items() if name != "new_step"}
+            answer(app, store, match, f"coucou {stage}")
+            store.next_due()
+        assert app.said(match) == [f"coucou {stage}" for stage in range(4)]
+        assert app.rows("SELECT DISTINCT mood FROM bridge.turns") == [("calm",)]
+        assert app.value("SELECT bridge.verify(30, 10)")["unaccounted"] == 0
+
+
 def test_a_missing_trigger_is_made_again(app: App) -> None:
     """What somebody dropped comes back with the next run."""
     migrate(app.url)
@@ -228,6 +318,173 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
     assert migrate(app.url).triggers == ["bridge_after_message"]
     message = app.write(app.match(), "salut")
     assert app.value("SELECT count(*) FROM bridge.events WHERE message_id = %s", message) == 1
+
+
+# Who may read
+
+UNREADABLE: Final = {("turns", "draft"), ("turns", "token")}
+
+
+def hidden_from(app: App, role: str) -> set[tuple[str, str]]:
+    """Return the tables and columns of the bridge that a role may not read."""
+    return set(
+        app.rows(
+            "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+            " WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind = 'r' AND a.attnum > 0"
+            " AND NOT has_column_privilege(%s, c.oid, a.attnum, 'SELECT')",
+            role,
+        )
+    )
+
+
+def readers_of(app: App) -> set[tuple[str, ...]]:
+    """Return whom the tables' policies name, which is the same for each of them."""
+    return {
+        tuple(sorted(roles))
+        for (roles,) in app.rows(
+            "SELECT ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles))"
+            " FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid"
+            " WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind = 'r' AND c.relname <> 'laid_functions'"
+        )
+    }
+
+
+def test_several_roles_may_read(app: App) -> None:
+    """Named together or one after the other, each sees every row, of all but drafts and tokens, and keeps seeing it."""
+    with role_of(app) as one, role_of(app) as other, role_of(app) as late:
+        migrate(app.url, reader_roles=[one, other])
+        assert readers_of(app) == {tuple(sorted([one, other]))}
+        migrate(app.url, reader_roles=[late])
+        migrate(app.url)
+        assert readers_of(app) == {tuple(sorted([one, other, late]))}
+        app.write(app.match(), "salut")
+        for role in (one, other, late):
+            assert {
+                (table, column) for table, column in hidden_from(app, role) if table != "laid_functions"
+            } == UNREADABLE
+            with closing(App(app.url, user=role)) as reader:
+                assert reader.value("SELECT count(*) FROM bridge.events") == 2
+
+
+def test_a_reader_whom_it_was_revoked_is_forgotten(app: App) -> None:
+    """The page's two lines take it away at once; the next run takes it off the list, and leaves the others on it."""
+    with role_of(app) as stays, role_of(app) as goes:
+        migrate(app.url, reader_roles=[stays, goes])
+        app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {goes}")
+        app.rows(f"REVOKE USAGE ON SCHEMA bridge FROM {goes}")
+        with closing(App(app.url, user=goes)) as reader, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            reader.rows("SELECT FROM bridge.events")
+        migrate(app.url)
+        assert readers_of(app) == {(stays,)}
+        app.rows(f"BEGIN; DROP ROLE {goes}; ROLLBACK")  # PostgreSQL drops no role that a policy or a right still names
+        migrate(app.url, reader_roles=[stays])
+        assert readers_of(app) == {(stays,)}
+        app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {stays}")
+        migrate(app.url)
+        assert readers_of(app) == {()}
+        assert app.rows("SELECT FROM pg_policy WHERE polname = 'bridge_reader'") == []
+
+
+def test_whom_somebody_else_let_read_becomes_no_reader(app: App) -> None:
+    """A grant alone shows no row, and no run makes more of it."""
+    with role_of(app) as reader, role_of(app) as granted:
+        migrate(app.url, reader_roles=[reader])
+        app.rows(f"GRANT USAGE ON SCHEMA bridge TO {granted}; GRANT SELECT ON bridge.turns TO {granted}")
+        migrate(app.url, reader_roles=[reader])
+        assert readers_of(app) == {(reader,)}
+
+
+def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
+    """New columns, and a new table, without being named again."""
+    with role_of(app) as role:
+        migrate(app.url, reader_roles=[role])
+        text = "ALTER TABLE bridge.turns ADD mood text; ALTER TABLE bridge.events ADD mood text"
+        (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
+        change(sql_folder / "installer" / "let_read.sql", "last_error)", "last_error, mood)")
+        migrate(app.url)
+        assert {(table, column) for table, column in hidden_from(app, role) if table != "laid_functions"} == UNREADABLE
+
+
+# What would be done
+
+
+def laid_in(url: str) -> str:
+    """Return all of the bridge that does not tell of the time."""
+    with closing(App(url)) as app:
+        rows = app.rows("SELECT name, digest, source FROM bridge.laid_functions ORDER BY 1")
+        rows += app.rows("SELECT number, name FROM bridge.migrations ORDER BY 1")
+        return f"{dump(url, '--schema-only')}{rows}"
+
+
+def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_template: str, sql_folder: Path) -> None:
+    """Run by psql it makes the same of a database as `migrate`: a new bridge, and whatever may change in an old one."""
+    with ExitStack() as stack:
+        by_hand = App(stack.enter_context(copy_of(postgres, app_template)))
+        stack.callback(by_hand.close)
+        role, runtime, one, other = (stack.enter_context(role_of(app)) for _ in range(4))
+        urls = []
+        for each in (app, by_hand):
+            for right in OWNER_S_RIGHTS:
+                each.rows(f"GRANT {right.format(name=_name(each))} TO {role}")
+            stack.callback(each.rows, f"DROP OWNED BY {role}, {runtime}, {one}, {other} CASCADE")
+            urls.append(each.url.replace("//postgres@", f"//{role}@"))
+
+        def migrates_alike(**options: object) -> None:
+            report, script = plan(urls[1], **options)  # type: ignore[arg-type]
+            assert psql(urls[1], script) == ""
+            assert migrate(urls[0], **options) == report  # type: ignore[arg-type]
+            assert laid_in(urls[1]) == laid_in(urls[0])
+            assert plan(urls[1]) == plan(urls[0])
+            assert plan(urls[1])[1] == ""
+
+        migrates_alike(runtime_role=runtime, reader_roles=[one])
+        migrates_alike(reader_roles=[other])
+
+        number = newest_migration() + 1
+        (sql_folder / "migrations" / f"{number:04}_note.sql").write_text("CREATE TABLE bridge.note ()", "utf-8")
+        change(sql_folder / "functions" / "triggers_installed.sql", "RETURNS boolean", "RETURNS SETOF boolean")
+        change(
+            sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7"
+        )
+        change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
+        new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
+        (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+        for each in (app, by_hand):
+            each.rows("DROP TRIGGER bridge_after_match ON matches")
+            each.rows("DROP FUNCTION bridge.claim")
+            each.rows("ALTER FUNCTION bridge.history COST 7")
+        report, _ = plan(urls[1])
+        assert (report.kept, report.triggers) == (["history"], ["bridge_after_match"])
+        assert sorted(report.functions) == ["claim", "deliver", "new_step", "next_due", "triggers_installed"]
+        migrates_alike()
+
+
+def test_a_plan_changes_nothing_and_locks_no_table(app: App) -> None:
+    """It needs no right and waits for nobody who holds the app's tables; a database that takes no writes will do."""
+    before = dump(app.url)
+    app.rows(f"ALTER DATABASE {_name(app)} SET default_transaction_read_only = on")
+    with role_of(app) as stranger, closing(psycopg2.connect(app.url)) as holder, holder.cursor() as cursor:
+        cursor.execute("SET transaction_read_only = off; LOCK TABLE profiles, matches, messages")
+        report, script = plan(app.url.replace("//postgres@", f"//{stranger}@"), runtime_role=stranger)
+        assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests("public")))
+        assert "CREATE SCHEMA bridge;" in script
+    assert dump(app.url) == before
+
+
+def test_a_plan_could_not_change_anything(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever we might once write by mistake while we look, PostgreSQL refuses it."""
+    monkeypatch.setattr(module, "_find_app_tables", lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
+    with pytest.raises(BridgeError, match="read-only transaction"):
+        plan(app.url)
+
+
+def test_a_plan_that_is_out_of_date_changes_nothing(app: App) -> None:
+    """Where `migrate` was faster, psql stops, and what there is stays as it is."""
+    _, script = plan(app.url)
+    migrate(app.url)
+    before = dump(app.url)
+    assert 'schema "bridge" already exists' in psql(app.url, script)
+    assert dump(app.url) == before
 
 
 # What it expects
@@ -250,11 +507,14 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
     ],
     ids=["table", "column", "columns", "schemas", "foreign"],
 )
-def test_what_is_missing_is_said_in_one_clear_line(app: App, spoil: str, words: str) -> None:
+@pytest.mark.parametrize("run", [migrate, plan])
+def test_what_is_missing_is_said_in_one_clear_line(
+    app: App, spoil: str, words: str, run: Callable[[str], object]
+) -> None:
     """And nothing is laid."""
     execute(app.url, spoil.format(name=_name(app)))
     with pytest.raises(DatabaseRefused) as error:
-        migrate(app.url)
+        run(app.url)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert app.value("SELECT to_regclass('bridge.turns')") is None
@@ -299,7 +559,7 @@ def test_an_empty_schema_that_was_made_for_it_is_used(app: App) -> None:
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:
     """Capitals, blanks, dots and quotes do no harm: a message is captured, answered and delivered."""
-    schema = '"My ""app"" v1.2"'
+    schema = '"My ""app"" v1.2 it\'s"'
     app.rows(f"CREATE SCHEMA {schema}")
     for table in ("profiles", "matches", "messages"):
         app.rows(f"ALTER TABLE {table} SET SCHEMA {schema}")
@@ -308,13 +568,7 @@ def test_the_app_s_schema_may_have_any_name(app: App) -> None:
     assert migrate(app.url).functions == []
     with closing(App(app.url)) as inside, store_on(app.url) as store:
         match = inside.match()
-        inside.rows("DELETE FROM bridge.events")
-        inside.write(match, "salut")
-        store.group(GroupingRules(0.0, 60.0, 60.0, 1.0))
-        [push] = store.push_due(10)
-        token = uuid4()
-        store.claim(push.turn_id, token)
-        store.finish(push.turn_id, token, "coucou", pause=0.0, max_merges=3, grouping_delay=0.0)
+        answer(inside, store, match, "coucou")
         assert inside.said(match) == ["coucou"]
     assert uninstall(app.url)
 
@@ -322,35 +576,143 @@ def test_the_app_s_schema_may_have_any_name(app: App) -> None:
 # Taking out
 
 
-def test_uninstall_leaves_the_database_as_it_was(app: App) -> None:
+def test_uninstall_leaves_the_database_as_it_was(app: App, installer: str) -> None:
     """pg_dump finds not a letter changed, twice even; and a second time nothing is left to do."""
     app.write(app.match(), "avant")
     before = dump(app.url)
     with role_of(app) as runtime, role_of(app) as reader:
         for _ in range(2):
-            migrate(app.url, runtime_role=runtime, reader_role=reader)
-            assert uninstall(app.url) is True
+            migrate(installer, runtime_role=runtime, reader_roles=[reader])
+            assert uninstall(installer) is True
             assert dump(app.url) == before
-            assert uninstall(app.url) is False
+            assert uninstall(installer) is False
     assert dump(app.url) == before
 
 
-def test_running_processes_outlive_an_uninstall(app: App) -> None:
+def test_uninstall_takes_the_triggers_of_partitions_along(app: App) -> None:
+    """Its owner owns no partition either; and while one of them is written to, it waits and lets the writer go on."""
+    app.rows("DROP TABLE messages")
+    app.rows(
+        "CREATE TABLE messages (id uuid DEFAULT gen_random_uuid(), match_id uuid, sender_id uuid, content text,"
+        " created_at timestamptz DEFAULT now()) PARTITION BY HASH (match_id)"
+    )
+    for number in range(2):
+        app.rows(f"CREATE TABLE part_{number} PARTITION OF messages FOR VALUES WITH (MODULUS 2, REMAINDER {number})")
+    with owner_of(app) as url:
+        app.rows(f"GRANT TRIGGER ON part_0, part_1 TO {url.partition('//')[2].partition('@')[0]}")
+        before = dump(app.url)
+        migrate(url)
+        match = app.match()
+        app.write(match, "salut")
+        assert app.value("SELECT count(*) FROM bridge.events WHERE kind = 'message'") == 1
+        with closing(psycopg2.connect(app.url)) as session, session.cursor() as cursor:
+            cursor.execute("INSERT INTO messages (match_id, sender_id) VALUES (%s, %s)", (match, LEA))
+            runner = threading.Thread(target=uninstall, args=(url,))
+            runner.start()
+            eventually(lambda: app.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= 1)
+            cursor.execute("INSERT INTO messages (match_id, sender_id) SELECT gen_random_uuid(), %s FROM pg_sleep(0.5),"
+                           " generate_series(1, 20)", (LEA,))  # fmt: skip
+            session.commit()
+        runner.join(20)
+        app.rows("TRUNCATE messages, matches")
+        assert dump(app.url) == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("CREATE VIEW figures AS SELECT state, due_at FROM bridge.turns", "view figures (on "),
+        ("CREATE TABLE notes (turn_id bigint REFERENCES bridge.turns)", "constraint notes_turn_id_fkey on table notes"),
+        ("ALTER TABLE matches ADD seen timestamptz DEFAULT bridge.now()", "default value for column seen"),
+        (
+            "CREATE TRIGGER mine AFTER INSERT ON profiles FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
+            "trigger mine on table profiles (on function bridge.after_match())",
+        ),
+        ("ALTER TRIGGER bridge_after_match ON matches RENAME TO mine", "trigger mine on table matches"),
+        ("CREATE FUNCTION peek(bridge.turns) RETURNS bigint LANGUAGE sql AS 'SELECT $1.id'", "function peek("),
+        ("CREATE TABLE more () INHERITS (bridge.incidents)", "table more (on table bridge.incidents)"),
+    ],
+    ids=["view", "key", "default", "trigger", "renamed", "function", "heir"],
+)
+def test_uninstall_takes_nothing_else_along(app: App, installer: str, statement: str, named: str) -> None:
+    """What somebody else built on the bridge is named in one line, and not even a trigger of ours is dropped before."""
+    migrate(installer)
+    app.rows(statement)
+    before = dump(app.url)
+    with pytest.raises(DatabaseRefused) as error:
+        uninstall(installer)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert dump(app.url) == before
+
+
+def test_what_lies_in_the_schema_goes_with_it(app: App, installer: str) -> None:
+    """A view, a trigger and a function that were added to the bridge's own schema and tables hold nothing up."""
+    app.rows("CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    before = dump(app.url)
+    migrate(installer)
+    app.rows("CREATE VIEW bridge.figures AS SELECT t.state, bridge.now() AS at FROM bridge.turns t")
+    app.rows("CREATE TRIGGER mine AFTER INSERT ON bridge.turns FOR EACH ROW EXECUTE FUNCTION mine()")
+    app.rows("CREATE FUNCTION bridge.mine(bridge.turns) RETURNS bigint LANGUAGE sql AS 'SELECT $1.id'")
+    assert uninstall(installer)
+    assert dump(app.url) == before
+
+
+def test_uninstall_sees_what_is_being_built_on_it(app: App, installer: str) -> None:
+    """A view that another transaction makes at the same moment is waited for, and then stays."""
+    migrate(installer)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            uninstall(installer)
+        except DatabaseRefused as error:
+            errors.append(error)
+
+    with closing(psycopg2.connect(app.url)) as session, session.cursor() as cursor:
+        cursor.execute("CREATE VIEW figures AS SELECT state FROM bridge.turns")
+        runner = threading.Thread(target=run)
+        runner.start()
+        eventually(lambda: app.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= 1)
+        session.commit()
+        runner.join(20)
+    assert ["view figures" in str(error) for error in errors] == [True]
+    assert app.rows("SELECT FROM figures") == []
+    assert migrate(installer).triggers == [*TRIGGERS]
+
+
+def test_only_the_owner_takes_the_bridge_out(app: App) -> None:
+    """Neither the run-time role nor one that made half of it: whose it is stands in the line, and it stays whole."""
+    app.rows("CREATE SCHEMA bridge")
+    rights = [right.format(name=_name(app)) for right in OWNER_S_RIGHTS[1:]]
+    with role_of(app, "CREATE ON SCHEMA bridge", "USAGE ON SCHEMA bridge", *rights) as role, role_of(app) as runtime:
+        owner, stranger = (app.url.replace("//postgres@", f"//{name}@") for name in (role, runtime))
+        migrate(owner, runtime_role=runtime)
+        before = dump(app.url)
+        for url, whose in ((owner, "postgres"), (stranger, f"postgres, {role}")):
+            with pytest.raises(DatabaseRefused, match=f"belongs to {whose}: "):
+                uninstall(url)
+            assert dump(app.url) == before
+        app.rows(f"ALTER SCHEMA bridge OWNER TO {role}")
+        assert uninstall(owner)
+
+
+def test_running_processes_outlive_an_uninstall(app: App, installer: str) -> None:
     """They are told that the schema is missing, and work again on the same connections when it is back."""
-    migrate(app.url)
+    migrate(installer)
     with store_on(app.url) as store:
         match = app.match()
         for _ in range(2):
             app.write(match, "salut")
             assert len(store.group(RULES)) >= 1
             store.next_due()
-            uninstall(app.url)
+            uninstall(installer)
             app.write(match, "sans le pont")
             with pytest.raises(SchemaMissing):
                 store.group(RULES)
             with pytest.raises(SchemaMissing):
                 store.claim(1, uuid4())
-            migrate(app.url)
+            migrate(installer)
 
 
 # Under load
@@ -361,6 +723,7 @@ class Writers:
 
     def __init__(self, app: App, stack: ExitStack) -> None:
         self.written: list[str] = []
+        self.slowest = 0.0
         self.errors: list[BaseException] = []
         self._stopping = threading.Event()
         self._match = app.match()
@@ -383,8 +746,10 @@ class Writers:
     def _run(self, manner: Callable[[Callable[..., None]], str], connection: psycopg2.extensions.connection) -> None:
         try:
             while not self._stopping.is_set():
+                began = time.monotonic()
                 with connection, connection.cursor() as cursor:
                     message = manner(cursor.execute)
+                self.slowest = max(self.slowest, time.monotonic() - began)
                 self.written.append(message)
         except psycopg2.Error as error:
             self.errors.append(error)
@@ -423,20 +788,24 @@ class Writers:
         return self._write(execute, match)
 
 
-def test_no_insert_of_the_app_fails_while_the_bridge_comes_and_goes(app: App) -> None:
-    """Under writers in every order of tables it is put in and taken out, and what is written afterwards is captured."""
+def test_no_insert_of_the_app_fails_while_the_bridge_comes_and_goes(app: App, installer: str) -> None:
+    """Under writers in every order of tables it is put in and taken out, and what is written afterwards is captured.
+
+    No transaction of theirs takes as long as the three seconds that an app may be expected to bear.
+    """
     with ExitStack() as stack:
         writers = Writers(app, stack)
         with writers:
             for _ in range(3):
                 eventually(lambda: len(writers.written) > 20 or bool(writers.errors))
-                migrate(app.url)
+                migrate(installer)
                 eventually(lambda: bool(app.value("SELECT count(*) > 20 FROM bridge.events")) or bool(writers.errors))
-                uninstall(app.url)
-            migrate(app.url)
+                uninstall(installer)
+            migrate(installer)
             done = len(writers.written) + len(writers._threads)  # what was under way may be older
             eventually(lambda: len(writers.written) > done + 50 or bool(writers.errors))
         assert writers.errors == []
+        assert writers.slowest < 3.0
     later = writers.written[done:]
     unknown = app.value(
         "SELECT count(*) FROM unnest(%s::uuid[]) AS m (id)"
@@ -447,16 +816,18 @@ def test_no_insert_of_the_app_fails_while_the_bridge_comes_and_goes(app: App) ->
 
 
 @pytest.mark.parametrize("run", [migrate, uninstall])
-def test_it_yields_before_postgresql_would_end_the_app_s_transaction(app: App, run: Callable[[str], object]) -> None:
+def test_it_yields_before_postgresql_would_end_the_app_s_transaction(
+    app: App, installer: str, run: Callable[[str], object]
+) -> None:
     """Two transactions wait for each other: it is never the app's that is ended, and the work is done in the end."""
     if run is uninstall:
-        migrate(app.url)
+        migrate(installer)
     with closing(psycopg2.connect(app.url)) as session, closing(App(app.url)) as watch:
         with session.cursor() as cursor:
             cursor.execute("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", (LEA, CAMILLE))
             row = cursor.fetchone()
             assert row is not None
-            runner = threading.Thread(target=run, args=(app.url,))
+            runner = threading.Thread(target=run, args=(installer,))
             runner.start()
             eventually(lambda: watch.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= 1)
             # The longest time that PostgreSQL lets pass before it looks for deadlocks is a second.

@@ -145,7 +145,7 @@ def secured_template(postgres: PostgresServer, roles: None) -> str:
         superuser.rows(by_hand(name))
         for table in ("profiles", "matches", "messages"):
             superuser.rows(f"CREATE POLICY bridge ON {table} TO {OWNER} USING (true) WITH CHECK (true)")
-    migrate(postgres.url(name, OWNER), runtime_role=RUNTIME, reader_role=READER)
+    migrate(postgres.url(name, OWNER), runtime_role=RUNTIME, reader_roles=[READER])
     return name
 
 
@@ -155,7 +155,7 @@ def owned_template(postgres: PostgresServer, secured_template: str) -> str:
     del secured_template  # which makes the roles
     name = "owned_template"
     make_app(postgres, name)
-    migrate(postgres.url(name, APP_OWNER), runtime_role=RUNTIME, reader_role=READER)
+    migrate(postgres.url(name, APP_OWNER), runtime_role=RUNTIME, reader_roles=[READER])
     return name
 
 
@@ -231,20 +231,28 @@ def test_the_owner_is_an_ordinary_role(secured: str) -> None:
     assert report.migrations + report.functions + report.triggers == []
 
 
-def test_the_owner_of_the_apps_tables_migrates_and_uninstalls(postgres: PostgresServer, owned_template: str) -> None:
-    """An ordinary owner of the tables can put the bridge in, take it out without a trace, and put it in again."""
-    shape = """
-        SELECT 'table', oid::regclass::text, relacl::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
-        UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal
-        UNION ALL SELECT 'policy', polrelid::regclass::text, polname FROM pg_policy
-        UNION ALL SELECT 'schema', nspname, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_'
-        ORDER BY 1, 2, 3"""
-    with copied(postgres, owned_template) as url, closing(App(url)) as app:
-        installed = app.rows(shape)
-        assert uninstall(as_role(url, APP_OWNER))
-        assert app.rows(shape) == [row for row in installed if "bridge" not in f"{row}"] != installed
-        migrate(as_role(url, APP_OWNER), runtime_role=RUNTIME, reader_role=READER)
-        assert app.rows(shape) == installed
+SHAPE: Final = """
+    SELECT 'table', oid::regclass::text, relacl::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT 'policy', polrelid::regclass::text, polname FROM pg_policy
+    UNION ALL SELECT 'schema', nspname, nspacl::text FROM pg_namespace WHERE nspname !~ '^pg_'
+    ORDER BY 1, 2, 3"""
+"""Tables, triggers, policies and schemas, and who may do what with them."""
+
+
+@pytest.mark.parametrize(("template", "owner"), [("secured_template", OWNER), ("owned_template", APP_OWNER)])
+def test_whoever_owns_the_bridge_migrates_and_uninstalls(
+    request: pytest.FixtureRequest, postgres: PostgresServer, template: str, owner: str
+) -> None:
+    """An ordinary role can put it in, take it out without a trace, and put it in again; it need own no table."""
+    with copied(postgres, request.getfixturevalue(template)) as url, closing(App(url)) as app:
+        installed = app.rows(SHAPE)
+        of_the_bridge = [row for row in installed if row[1].startswith("bridge") or f"{row[2]}".startswith("bridge_")]
+        assert [kind for kind, *_ in of_the_bridge] == ["policy"] * 6 + ["schema"] + ["trigger"] * 3
+        assert uninstall(as_role(url, owner))
+        assert app.rows(SHAPE) == [row for row in installed if row not in of_the_bridge]
+        migrate(as_role(url, owner), runtime_role=RUNTIME, reader_roles=[READER])
+        assert app.rows(SHAPE) == installed
 
 
 MAY: Final = """
@@ -295,8 +303,13 @@ def test_the_reader_role_sees_figures_and_no_draft(secured: str) -> None:
     with closing(App(secured)) as app, closing(App(as_role(secured, READER))) as reader:
         match = app.old_match()
         app.write(match, CANARY)
-        granted = {(kind, privilege) for kind, _, privilege in rights_of(READER, app)}
-        assert granted == {("column", "SELECT"), ("schema", "USAGE")}
+        granted = rights_of(READER, app)
+        assert {(kind, privilege) for kind, _, privilege in granted} == {
+            ("table", "SELECT"),
+            ("column", "SELECT"),
+            ("schema", "USAGE"),
+        }
+        assert ("table", "bridge.turns", "SELECT") not in granted
 
         assert reader.value("SELECT count(*) FROM bridge.events") == 1
         reader.rows("SELECT id, state, due_at, last_error FROM bridge.turns")
