@@ -239,6 +239,10 @@ class Ledger:
         answer = self._ask("SELECT bridge.installed()")
         return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]))
 
+    def row_security(self) -> dict[str, Any]:
+        """Tell what row-level security leaves of the app's tables to the bridge; see sql/functions/row_security.sql."""
+        return self._ask("SELECT bridge.row_security()")
+
     def _ask(self, statement: str, *parameters: object, seconds: float | None = None) -> dict[str, Any]:
         return self._find(statement, *parameters, seconds=seconds) or {}
 

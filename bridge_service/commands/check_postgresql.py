@@ -24,6 +24,10 @@ BELL_STOPS_AT: Final = 0.5
 """Share of the notification queue above which sql/functions/triggers/ring.sql stays silent."""
 
 _MIGRATE: Final = "run `python -m bridge_service migrate`"
+_VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"
+
+_LOOK_AT: Final = {"profiles": {"conversation"}, "matches": {"conversation"}, "messages": {"history", "deliver"}}
+"""The app's tables, and the functions of the adapter by which the bridge sees their rows and writes its own."""
 
 
 class _Look(NamedTuple):
@@ -288,6 +292,29 @@ def _app_schema(connection: Connection) -> str:
     return str(schema)
 
 
+def _row_security(connection: Connection) -> Finding:
+    ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+    changed = set(ledger.installed().changed)
+    told = ledger.row_security()
+    owner = told["owner"]
+    # Where the app looks by functions of its own, it may look elsewhere.
+    ours = [table for table in told["tables"] if changed.isdisjoint(_LOOK_AT[table["name"]])]
+    shut = [table for table in ours if table["rows"] == "none"]
+    if shut:
+        names = ", ".join(table["name"] for table in shut)
+        detail = f"row-level security keeps role {owner}, as whom the bridge looks and writes, from {names}"
+        remedy = f"as the tables' owner: {'; '.join(table['policy'] for table in shut)}"
+        return Finding("row_security", ok=False, detail=detail, remedy=remedy)
+    doubts = []
+    if unsure := [table["name"] for table in ours if table["rows"] == "unsure"]:
+        doubts.append(f"policies, or a view, decide which rows of {', '.join(unsure)} role {owner} sees")
+    if replaced := sorted(changed & set().union(*_LOOK_AT.values())):
+        doubts.append(f"the app replaced {', '.join(replaced)}")
+    if doubts:
+        return Finding("row_security", ok=True, detail=f"cannot tell: {'; '.join(doubts)}", remedy=_VALIDATE)
+    return Finding("row_security", ok=True, detail=f"role {owner} sees every row of the app's tables")
+
+
 def _triggers(connection: Connection) -> Finding:
     rows = connection.execute(
         "SELECT tgname, tgrelid::regclass::text, tgenabled IN ('O', 'A'), tgparentid = 0 FROM pg_catalog.pg_trigger"
@@ -340,6 +367,7 @@ _LOOKS: Final = (
     _Look("app_tables", _app_tables, "DATABASE_URL"),
     _Look("schema", _schema, _MIGRATE),
     _Look("rights", _rights, _MIGRATE),
+    _Look("row_security", _row_security, _MIGRATE),
     _Look("triggers", _triggers, _MIGRATE),
     _Look("replication_role", _replication_role, "DATABASE_URL"),
 )

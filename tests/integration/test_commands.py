@@ -1012,7 +1012,7 @@ def test_check_tells_a_wrong_configuration_as_a_check(operator: Operator) -> Non
 
 def test_check_sends_to_migrate_where_the_schema_is_missing_or_old(newcomer: Operator, app_database: str) -> None:
     """No schema, an old function or one changed by hand: the remedy is `migrate`, and then all is well."""
-    assert failed(newcomer("check", "--json")) == {"schema", "rights", "triggers"}
+    assert failed(newcomer("check", "--json")) == {"schema", "rights", "row_security", "triggers"}
     newcomer("migrate")
     execute(app_database, "UPDATE bridge.laid_functions SET digest = 'old' WHERE name IN ('claim', 'prune')")
     result = newcomer("check", "--json")
@@ -1034,13 +1034,13 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
     try:
         operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", f"{role}@")
         result = operator("check", "--json")
-        assert failed(result) == {"schema", "rights"}
+        assert failed(result) == {"schema", "rights", "row_security"}
         assert f"--runtime-role {role}" in found(result, "rights")["remedy"]
         execute(
             chat.url, f"GRANT USAGE ON SCHEMA bridge TO {role}; GRANT EXECUTE ON FUNCTION bridge.installed TO {role}"
         )
         result = operator("check", "--json")
-        assert failed(result) == {"rights"}
+        assert failed(result) == {"rights", "row_security"}
         assert "claim, " in found(result, "rights")["detail"]
     finally:
         execute(chat.url, f"DROP OWNED BY {role}")

@@ -570,6 +570,7 @@ def test_the_app_s_schema_may_have_any_name(app: App) -> None:
         match = inside.match()
         answer(inside, store, match, "coucou")
         assert inside.said(match) == ["coucou"]
+        assert [table["rows"] for table in inside.value("SELECT bridge.row_security()")["tables"]] == ["all"] * 3
     assert uninstall(app.url)
 
 

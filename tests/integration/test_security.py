@@ -31,6 +31,7 @@ from redis.exceptions import NoPermissionError
 from bridge_service.actors import declare_actors
 from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for, redis_call
 from bridge_service.broker import connect as connect_redis
+from bridge_service.commands import check_postgresql
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import RedisServer
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from bridge_service.commands.finding import Finding
     from bridge_service.demo.servers import PostgresServer
     from bridge_service.turns import Task
 
@@ -450,6 +452,95 @@ def test_a_stranger_who_listens_hears_ids(secured: str) -> None:
         }
         assert all(" ".join(payload) == keys[channel] for channel, payload in heard)
         assert CANARY not in f"{heard}"
+
+
+def look_at_rows(url: str) -> Finding:
+    """Return what `check` finds as the run-time role."""
+    with closing(Connection(as_role(url, RUNTIME), application="test")) as connection:
+        return check_postgresql._row_security(connection)
+
+
+SEEN: Final = "SELECT count(*) FROM bridge.conversation(%s) CROSS JOIN bridge.history(%s, ARRAY[%s]::uuid[], 0)"
+"""Whether the bridge sees a match, who is in it, and a message."""
+
+
+@pytest.mark.parametrize("table", ["profiles", "matches", "messages"])
+def test_rows_that_are_hidden_from_the_bridge_are_found(secured: str, table: str) -> None:
+    """Without the page's policy the bridge misses a conversation and nothing fails; `check` tells how to mend it."""
+    with closing(App(secured)) as app, closing(App(as_role(secured, APP_OWNER))) as owner:
+        match = app.match()
+        message = app.write(match, "salut")
+        assert (look_at_rows(secured).ok, look_at_rows(secured).remedy) == (True, "")
+        assert app.value(SEEN, match, match, message) == 1
+
+        owner.rows(f"DROP POLICY bridge ON {table}")
+        finding = look_at_rows(secured)
+        assert (
+            finding.ok,
+            finding.detail.endswith(f" {OWNER}, as whom the bridge looks and writes, from {table}"),
+        ) == (
+            False,
+            True,
+        )
+        assert app.value(SEEN, match, match, message) == 0
+
+        owner.rows(finding.remedy.partition(": ")[2])
+        assert (look_at_rows(secured).ok, look_at_rows(secured).remedy) == (True, "")
+        assert app.value(SEEN, match, match, message) == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "verdict"),
+    [
+        ("CREATE POLICY other ON matches AS RESTRICTIVE USING (created_at > '2001-01-01')", "cannot tell"),
+        ("CREATE POLICY other ON messages AS RESTRICTIVE FOR INSERT WITH CHECK (content <> '')", "cannot tell"),
+        (f"ALTER POLICY bridge ON profiles USING (current_user = '{OWNER}')", "cannot tell"),
+        (f"ALTER POLICY bridge ON messages WITH CHECK (current_user = '{OWNER}')", "cannot tell"),
+        ("ALTER TABLE profiles RENAME TO people; CREATE VIEW profiles AS SELECT * FROM people", "cannot tell"),
+        (
+            f"DROP POLICY bridge ON messages; CREATE POLICY bridge ON messages FOR SELECT TO {OWNER} USING (true)",
+            "shut",
+        ),
+        (f"ALTER POLICY bridge ON profiles TO {ANON}", "shut"),
+        ("CREATE POLICY other ON matches AS RESTRICTIVE USING (true)", "open"),
+        (f"CREATE POLICY other ON matches AS RESTRICTIVE TO {ANON} USING (false)", "open"),
+        ("CREATE POLICY other ON messages AS RESTRICTIVE FOR DELETE USING (false)", "open"),
+        ("CREATE POLICY other ON messages USING (sender_id IS NULL)", "open"),
+        ("ALTER POLICY bridge ON matches TO PUBLIC", "open"),
+        (f"ALTER POLICY bridge ON matches TO {ANON}; GRANT {ANON} TO {OWNER}", "open"),
+        ("DROP POLICY bridge ON matches; ALTER TABLE matches DISABLE ROW LEVEL SECURITY", "open"),
+        (f"DROP POLICY bridge ON matches; ALTER TABLE matches OWNER TO {OWNER}", "open"),
+        (f"DROP POLICY bridge ON matches; ALTER TABLE matches OWNER TO {OWNER}, FORCE ROW LEVEL SECURITY", "shut"),
+    ],
+)
+def test_what_the_policies_show_is_judged(secured: str, statement: str, verdict: str) -> None:
+    """Shut is what no policy opens, open what one opens whole; what is decided row by row only `validate` finds out."""
+    try:
+        with closing(App(secured)) as app:
+            app.rows(statement)
+            finding = look_at_rows(secured)
+            assert finding.ok is (verdict != "shut")
+            assert ("cannot tell" in finding.detail, "validate" in finding.remedy) == (verdict == "cannot tell",) * 2
+            if verdict == "shut":
+                app.rows(finding.remedy.partition(": ")[2])
+            if verdict != "cannot tell":
+                assert (look_at_rows(secured).ok, look_at_rows(secured).remedy) == (True, "")
+    finally:
+        execute(secured, f"REVOKE {ANON} FROM {OWNER}")
+
+
+def test_where_the_app_looks_by_itself_no_policy_is_judged(secured: str) -> None:
+    """Functions of the adapter that the app replaced may look elsewhere; the others are still judged."""
+    with closing(App(secured)) as app:
+        app.rows("ALTER FUNCTION bridge.conversation COST 7")
+        assert "the app replaced conversation" in look_at_rows(secured).detail
+        app.rows("DROP POLICY bridge ON matches")
+        finding = look_at_rows(secured)
+        assert (finding.ok, "validate" in finding.remedy) == (True, True)
+        app.rows("DROP POLICY bridge ON messages")
+        assert look_at_rows(secured).detail.endswith("from messages")
+        app.rows("ALTER FUNCTION bridge.history COST 7")
+        assert look_at_rows(secured).detail == "cannot tell: the app replaced conversation, history"
 
 
 # --- S3: functions that run as their owner -------------------------------------------------------
