@@ -76,7 +76,15 @@ lock: .venv/dev.stamp ## write requirements.lock anew from requirements.txt
 .PHONY: audit
 audit: .venv/dev.stamp ## look the pinned packages up among the known vulnerabilities (asks the network)
 	@$(PIP) install pip-audit==2.10.1
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	@# Strict: a package that could not be looked up is a failure, and not "no known vulnerabilities".
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+
+.PHONY: sbom
+sbom: .venv/dev.stamp ## write sbom.json, the bill of materials of what the image installs (CycloneDX)
+	@$(PIP) install cyclonedx-bom==7.5.0
+	@PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible -o sbom.json
+	@echo "sbom.json: $$(grep -c '"bom-ref": "requirements-L' sbom.json) packages"
 
 .PHONY: clean
 clean: ## delete .venv and all caches
