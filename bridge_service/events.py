@@ -77,6 +77,23 @@ class PagesOpen(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckFailed(Event):
+    """At the start: a look at PostgreSQL found it not as the bridge needs it; see checks/.
+
+    Attributes:
+      check: name of the look, as `python -m bridge_service check` has it.
+      detail: what was found.
+      remedy: what to do.
+    """
+
+    name = "check_failed"
+    level = logging.WARNING
+    check: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresConnected(Event):
     """PostgreSQL answered."""
 
@@ -476,6 +493,20 @@ class TurnDead(Event):
     turn_id: int
     match_id: str
     error_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePrevented(Event):
+    """A step found nothing to do: it had been done already, or was another worker's.
+
+    Attributes:
+      stage: `claim`, `finish` or `deliver`.
+    """
+
+    name = "duplicate_prevented"
+    level = logging.DEBUG
+    turn_id: int
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)

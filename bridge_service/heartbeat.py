@@ -4,17 +4,23 @@ import resource
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from bridge_service.errors import BridgeError
 from bridge_service.store import Store
 
+ROLES: Final = ("scheduler", "worker")
+
 BEAT_SECONDS: Final = 15.0
 
 SILENCE_SECONDS: Final = 3 * BEAT_SECONDS
 """A process that has not been seen for so long is not alive."""
+
+ALIVE: Final = "alive"
 
 _KIBIBYTE: Final = 1024
 
@@ -67,6 +73,12 @@ class Heartbeat:
             )
         except BridgeError:
             return
+
+
+def count_alive(processes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the living processes of each role, of what sql/functions/processes.sql tells."""
+    alive = Counter(process["role"] for process in processes if process["state"] == ALIVE)
+    return {role: alive[role] for role in ROLES}
 
 
 def resident_bytes() -> int:

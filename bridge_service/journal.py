@@ -45,6 +45,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.PagesOpen: (
         "🚪 %(variable)s: pages et chiffres ouverts à qui atteint HOST, sans CONSOLE_TOKEN (voir docs/SECURITY.md)"
     ),
+    events.CheckFailed: "🩺 Contrôle %(check)s: %(detail)s → %(remedy)s",
     events.WaitingForPostgres: "⏳ En attente de PostgreSQL: %(error)s",
     events.WaitingForRedis: "⏳ En attente de Redis: %(error)s",
     events.SchemaAbsent: "⏳ Schéma bridge absent: lancez python -m bridge_service migrate",
@@ -68,6 +69,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.ResponderAway: "💤 Répondeur absent, reprise dans %(retry_seconds)gs (match %(match_id)s): %(error_type)s",
     events.TurnFailed: "⚠️ Tour %(turn_id)d en erreur (match %(match_id)s, essai %(attempts)d): %(error_type)s",
     events.TurnDead: "💀 Tour %(turn_id)d abandonné (match %(match_id)s): %(error_type)s",
+    events.DuplicatePrevented: "♻️ Étape déjà faite, rien à faire (tour %(turn_id)d, %(stage)s)",
     events.BadBrokerMessage: "🚫 Envoi illisible dans la queue, ignoré: %(reason)s",
     events.TurnsRecovered: "🩹 Tours repris: %(count)d (%(reason)s)",
     events.Pruned: "🧽 Nettoyage: tours %(turns)d, événements %(events)d",

@@ -1,4 +1,4 @@
-"""How a process begins: it says how it is set up, and waits for what it needs instead of crashing until it is there."""
+"""How a process begins: it says how it is set up, waits for what it needs, and says what is amiss there."""
 
 import threading
 from collections.abc import Callable
@@ -7,9 +7,11 @@ from typing import Final
 from dramatiq.errors import ConnectionClosed
 
 from bridge_service.broker import WaitingBroker, describe
+from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.events import (
+    CheckFailed,
     Emit,
     PagesOpen,
     PlaintextUrl,
@@ -23,6 +25,9 @@ from bridge_service.events import (
 from bridge_service.settings import Settings, is_open, plaintext, summary
 
 RETRY_SECONDS: Final = 1.0
+
+_TOLD_ELSEWHERE: Final = frozenset({"postgresql_encryption", "listen"})
+"""Of the looks: PlaintextUrl tells of the one, and the listener proves the other by itself."""
 
 
 def announce(settings: Settings, role: str, emit: Emit, *, serves: str | None) -> None:
@@ -79,6 +84,24 @@ def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event)
         return True
 
     return _until(connect, stopping)
+
+
+def look_at_postgresql(
+    url: str, emit: Emit, stopping: threading.Event, *, connections: int, nothing_else: bool = False
+) -> None:
+    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and nobody has to wait for it.
+
+    Parameters:
+      connections: how many this process may still open.
+      nothing_else: look at these only, for a brother looks at the rest.
+    """
+
+    def wanted(name: str) -> bool:
+        return name == "connections" or not (nothing_else or name in _TOLD_ELSEWHERE)
+
+    for finding in check_postgresql(url, describe=str, wanted=wanted, connections=connections):
+        if not finding.ok and not stopping.is_set():
+            emit(CheckFailed(finding.name, finding.detail, finding.remedy))
 
 
 def _until(holds: Callable[[], bool], stopping: threading.Event) -> bool:

@@ -35,7 +35,7 @@ from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
 from bridge_service.responders import load_responder
 from bridge_service.settings import Settings, secrets
-from bridge_service.startup import announce, wait_for_postgres
+from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
 from bridge_service.worker_metrics import WorkerMetrics
@@ -44,6 +44,9 @@ DRAIN_SECONDS: Final = 5.0
 """How long begun turns may take after SIGTERM; with Dramatiq's own two seconds and a bit a process ends within 8 s."""
 
 TICK_SECONDS: Final = 1.0
+
+OWN_CONNECTIONS: Final = 4
+"""To PostgreSQL, beside one for each thread: for leases, heartbeat, incidents and /health/ready."""
 
 
 def assemble(environ: Mapping[str, str]) -> WaitingBroker:
@@ -160,7 +163,6 @@ class WorkerProcess(Middleware):
         self._heartbeat.start()
         self._incidents.start()
         self._leases.start()
-        threading.Thread(target=self._announce, name="announce", daemon=True).start()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
         """Watch the consumer's loop, and that not every thread hangs in a responder."""
@@ -170,6 +172,7 @@ class WorkerProcess(Middleware):
         self._responders_beat = self._watchdog.watch("responders")
         self._watchdog.start()
         threading.Thread(target=self._tick, name="tick", daemon=True).start()
+        threading.Thread(target=self._wait_and_look, name="postgresql", daemon=True).start()
 
     def after_process_message(
         self,
@@ -219,8 +222,17 @@ class WorkerProcess(Middleware):
         self._heartbeat.stop()
         self._database.close()
 
-    def _announce(self) -> None:
-        wait_for_postgres(self._database, self._emit, self._stopping)
+    def _wait_and_look(self) -> None:
+        if wait_for_postgres(self._database, self._emit, self._stopping):
+            # Dramatiq tells no process how many brothers it has; but the last of them asks for all.
+            place = _place()
+            look_at_postgresql(
+                self._settings.database_url,
+                self._emit,
+                self._stopping,
+                connections=place * (self._threads + OWN_CONNECTIONS),
+                nothing_else=place > 1,
+            )
 
     def _tick(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
@@ -229,6 +241,12 @@ class WorkerProcess(Middleware):
             if self._leases.hung() < self._threads:
                 self._responders_beat()
             self._measure.loops_turned(self._watchdog.ages())
+
+
+def _place() -> int:
+    """Return which of its brothers this process is, from 1."""
+    number = current_process().name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 1
 
 
 def _handle_once(number: signal.Signals) -> None:

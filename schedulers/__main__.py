@@ -24,7 +24,7 @@ from bridge_service.journal import Journal
 from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
 from bridge_service.settings import Settings, secrets
-from bridge_service.startup import announce, wait_for_postgres, wait_for_redis
+from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
 from schedulers.listener import Listener
@@ -34,6 +34,9 @@ from schedulers.window import ContextWindow
 
 DRAIN_SECONDS: Final = 6.0
 TICK_SECONDS: Final = 1.0
+
+CONNECTIONS: Final = 7
+"""To PostgreSQL, at most: one to listen, and for listener, planner, retention, heartbeat, incidents, /health/ready."""
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
 
@@ -133,6 +136,13 @@ def run(
         ).start()
     if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
         return
+    threading.Thread(
+        target=look_at_postgresql,
+        args=(settings.database_url, emit, stopping),
+        kwargs={"connections": CONNECTIONS},
+        name="look",
+        daemon=True,
+    ).start()
 
     window = ContextWindow(connect(settings.redis_url))
     pusher = Pusher(

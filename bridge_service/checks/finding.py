@@ -1,4 +1,4 @@
-"""What `check` finds, and what its looks at PostgreSQL and at Redis share."""
+"""What a look finds, and what the looks at PostgreSQL and at Redis share."""
 
 import ipaddress
 import socket
@@ -10,7 +10,7 @@ TIMEOUT_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check.
+    """The result of one look.
 
     Attributes:
       detail: what was found, without a secret.

@@ -1,4 +1,4 @@
-"""What `check` looks at in PostgreSQL. It reads catalogs, which any role may, and calls functions of schema bridge."""
+"""What is looked at in PostgreSQL. It reads catalogs, which any role may, and calls functions of schema bridge."""
 
 import secrets
 import select
@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from bridge_service import migrate
-from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
 from bridge_service.ledger import Ledger
@@ -37,11 +37,19 @@ class _Look(NamedTuple):
     """If it could not be looked at."""
 
 
-def check_postgresql(url: str, *, describe: Callable[[BaseException], str]) -> Iterator[Finding]:
+def check_postgresql(
+    url: str,
+    *,
+    describe: Callable[[BaseException], str],
+    wanted: Callable[[str], bool] = lambda _: True,
+    connections: int = CONNECTIONS_NEEDED,
+) -> Iterator[Finding]:
     """Look at one thing after the other; only at the first if PostgreSQL does not answer.
 
     Parameters:
       describe: says what went wrong, without a secret.
+      wanted: chooses the looks by their names.
+      connections: how many more have to be free.
     """
     try:
         connection = _connect(url)
@@ -50,7 +58,9 @@ def check_postgresql(url: str, *, describe: Callable[[BaseException], str]) -> I
         yield Finding("postgresql", ok=False, detail=describe(error), remedy=remedy)
         return
     with closing(connection):
-        for look in (*_LOOKS, _Look("listen", lambda connection: _listen(connection, url), "DATABASE_URL")):
+        for look in _looks(url, connections):
+            if not wanted(look.name):
+                continue
             try:
                 yield look.find(connection)
             except BridgeError as error:
@@ -130,7 +140,7 @@ def _clock(connection: Connection) -> Finding:
     return Finding("clock", ok=ok, detail=f"PostgreSQL's clock is {offset:+.1f} s from this machine's", remedy=remedy)
 
 
-def _connections(connection: Connection) -> Finding:
+def _connections(connection: Connection, needed: int) -> Finding:
     limit, used, own_limit, own_used = _row(
         connection,
         """
@@ -147,8 +157,10 @@ def _connections(connection: Connection) -> Finding:
     if own_limit >= 0:
         free = min(free, own_limit - own_used)
         detail += f", {own_used} of the role's {own_limit}"
-    ok = free >= CONNECTIONS_NEEDED
-    remedy = "" if ok else f"raise max_connections or the role's limit: the bridge needs about {CONNECTIONS_NEEDED}"
+    ok = free >= needed
+    remedy = (
+        "" if ok else f"raise max_connections or the role's limit, or start fewer threads: {needed} have to be free"
+    )
     return Finding("connections", ok=ok, detail=detail, remedy=remedy)
 
 
@@ -355,19 +367,21 @@ def _replication_role(connection: Connection) -> Finding:
     return Finding("replication_role", ok=True, detail="triggers fire")
 
 
-_LOOKS: Final = (
-    _Look("postgresql", _reachable, "DATABASE_URL"),
-    _Look("postgresql_version", _version, "DATABASE_URL"),
-    _Look("postgresql_writable", _writable, "DATABASE_URL"),
-    _Look("postgresql_encryption", _encrypted, "DATABASE_URL"),
-    _Look("postgresql_isolation", _isolation, "DATABASE_URL"),
-    _Look("clock", _clock, "DATABASE_URL"),
-    _Look("connections", _connections, "DATABASE_URL"),
-    _Look("notify_queue", _notify_queue, "DATABASE_URL"),
-    _Look("app_tables", _app_tables, "DATABASE_URL"),
-    _Look("schema", _schema, _MIGRATE),
-    _Look("rights", _rights, _MIGRATE),
-    _Look("row_security", _row_security, _MIGRATE),
-    _Look("triggers", _triggers, _MIGRATE),
-    _Look("replication_role", _replication_role, "DATABASE_URL"),
-)
+def _looks(url: str, connections: int) -> tuple[_Look, ...]:
+    return (
+        _Look("postgresql", _reachable, "DATABASE_URL"),
+        _Look("postgresql_version", _version, "DATABASE_URL"),
+        _Look("postgresql_writable", _writable, "DATABASE_URL"),
+        _Look("postgresql_encryption", _encrypted, "DATABASE_URL"),
+        _Look("postgresql_isolation", _isolation, "DATABASE_URL"),
+        _Look("clock", _clock, "DATABASE_URL"),
+        _Look("connections", lambda connection: _connections(connection, connections), "DATABASE_URL"),
+        _Look("notify_queue", _notify_queue, "DATABASE_URL"),
+        _Look("app_tables", _app_tables, "DATABASE_URL"),
+        _Look("schema", _schema, _MIGRATE),
+        _Look("rights", _rights, _MIGRATE),
+        _Look("row_security", _row_security, _MIGRATE),
+        _Look("triggers", _triggers, _MIGRATE),
+        _Look("replication_role", _replication_role, "DATABASE_URL"),
+        _Look("listen", lambda connection: _listen(connection, url), "DATABASE_URL"),
+    )

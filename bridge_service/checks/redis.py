@@ -1,4 +1,4 @@
-"""What `check` looks at in Redis, or in what speaks its protocol."""
+"""What is looked at in Redis, or in what speaks its protocol."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import redis
 
 from bridge_service.broker import QUEUE_NAME, connect
-from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 0)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from urllib.parse import urlsplit
 
-from bridge_service.commands.check_postgresql import check_postgresql
-from bridge_service.commands.check_redis import check_redis
-from bridge_service.commands.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.postgresql import check_postgresql
+from bridge_service.checks.redis import check_redis
 from bridge_service.output import Output
 from bridge_service.responders import load_responder
 from bridge_service.settings import Settings, is_open

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bridge_service.commands.status import ALIVE, ROLES, count_alive
-from bridge_service.heartbeat import SILENCE_SECONDS
+from bridge_service.heartbeat import ALIVE, ROLES, SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Accounts, open_ledger
 from bridge_service.output import Output, counted, short_time
 from bridge_service.settings import Settings
@@ -62,7 +61,7 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
             ledger.report(seconds, settings.grouping_delay),
             ledger.verify(settings.retention_days),
             ledger.processes(seconds, SILENCE_SECONDS),
-            count_alive(ledger),
+            count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)),
         )
     checks = [*_core(facts), *_robustness(facts), *_performance(facts, settings.grouping_delay)]
     output.document(

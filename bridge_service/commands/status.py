@@ -1,7 +1,6 @@
 """`status`: how many turns stand where, and whether PostgreSQL and Redis answer."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -13,7 +12,7 @@ from rich.table import Table
 from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.heartbeat import SILENCE_SECONDS
+from bridge_service.heartbeat import ROLES, SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger, Status
 from bridge_service.output import Output, coloured, table
 from bridge_service.settings import Settings
@@ -25,9 +24,6 @@ OK: Final = "ok"
 DOWN: Final = "down"
 REFUSED: Final = "refused"
 NO_SCHEMA: Final = "no schema"
-
-ROLES: Final = ("scheduler", "worker")
-ALIVE: Final = "alive"
 
 _NOTHING_KNOWN: Final = dict.fromkeys(Status.__dataclass_fields__)
 
@@ -86,7 +82,7 @@ def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int
         connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
         try:
             ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
-            return ledger.status(settings.grouping_delay), count_alive(ledger), OK
+            return ledger.status(settings.grouping_delay), _alive(ledger), OK
         finally:
             connection.close()
     except DatabaseUnavailable:
@@ -97,12 +93,8 @@ def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int
         return None, None, REFUSED
 
 
-def count_alive(ledger: Ledger) -> Mapping[str, int]:
-    """Count the processes of each role that have lately said that they live."""
-    states = Counter(
-        process["role"] for process in ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS) if process["state"] == ALIVE
-    )
-    return {role: states[role] for role in ROLES}
+def _alive(ledger: Ledger) -> Mapping[str, int]:
+    return count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
 
 
 def _ask_redis(url: str) -> str:

@@ -98,6 +98,38 @@ def test_postgresql_absent_at_the_start_is_waited_for(
         service.assert_at_most_once_a_second("Schéma bridge absent", process)
 
 
+def test_what_is_amiss_in_postgresql_is_told_of_at_the_start(service: Service, app: App) -> None:
+    """Each process says it once, with the remedy, and works as far as it can; a worker's children do not repeat it."""
+    app.rows("ALTER TABLE matches DISABLE TRIGGER bridge_after_match")
+    scheduler, worker = service.start_scheduler(), service.start_worker(processes=2)
+    for process in (scheduler, worker):
+        service.wait_for_line("Contrôle triggers: disabled: bridge_after_match.*ENABLE TRIGGER", process=process)
+    match = app.old_match()
+    app.write(match, "quand même")
+    app.wait_for_replies(match, "quand même")
+
+    assert service.stop(STOP_SECONDS) == [0, 0]
+    assert len(service.lines("Contrôle")) == 2
+
+
+def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App, postgres: PostgresServer) -> None:
+    """What scheduler and worker may open is counted against what is left, all children of a worker together."""
+    execute(postgres.url(), "CREATE ROLE narrow LOGIN CONNECTION LIMIT 13")
+    try:
+        migrate(app.url, runtime_role="narrow")
+        service.environment["DATABASE_URL"] = app.url.replace("postgres@", "narrow@")
+        # The first child may open 6 and has 7 to 11 left; the two together may open 12.
+        worker = service.start_worker(processes=2, threads=2)
+        [line] = service.wait_for_line("Contrôle connections: .*of the role's 13", process=worker)
+        assert "12 have to be free" in line.text
+        service.wait_for_line("Connecté à Redis", count=2, process=worker)
+
+        assert service.stop(STOP_SECONDS) == [0]
+        assert len(service.lines("Contrôle")) == 1
+    finally:
+        execute(app.url, "DROP OWNED BY narrow; DROP ROLE narrow")
+
+
 def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """Both processes say that they wait for Redis, and go on by themselves when it comes."""
     scheduler, worker = service.start_scheduler(), service.start_worker()

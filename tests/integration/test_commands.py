@@ -20,10 +20,10 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from bridge_service.checks import postgresql
+from bridge_service.checks.finding import Finding, encryption
+from bridge_service.checks.redis import check_redis
 from bridge_service.cli import app
-from bridge_service.commands import check_postgresql
-from bridge_service.commands.check_redis import check_redis
-from bridge_service.commands.finding import Finding, encryption
 from bridge_service.database import Connection, Database
 from bridge_service.errors import DatabaseUnavailable
 from bridge_service.output import Output
@@ -1104,16 +1104,16 @@ def test_check_notices_that_notifications_do_not_arrive(
     bridge_database: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where LISTEN is accepted and nothing comes, a pooler is suspected; here the bell rings in another database."""
-    monkeypatch.setattr(check_postgresql, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(postgresql, "LISTEN_SECONDS", 0.2)
     with closing(Connection(bridge_database, application="test")) as connection:
-        finding = check_postgresql._listen(connection, postgres.url())
+        finding = postgresql._listen(connection, postgres.url())
     assert not finding.ok
     assert "pooler" in finding.remedy
 
 
 def test_check_notices_clocks_that_disagree(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five seconds between this machine and PostgreSQL's are too many."""
-    monkeypatch.setattr("bridge_service.commands.check_postgresql.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("bridge_service.checks.postgresql.time.time", lambda: 1_000_000_000.0)
     assert failed(operator("check", "--json")) == {"clock"}
 
 

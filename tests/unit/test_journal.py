@@ -57,6 +57,11 @@ AGREED: list[tuple[Event, str]] = [
     ),
     (events.WaitingForPostgres("refused"), "⏳ En attente de PostgreSQL: refused"),
     (events.WaitingForRedis("refused"), "⏳ En attente de Redis: refused"),
+    (
+        events.CheckFailed("clock", "PostgreSQL's clock is +9.0 s from this machine's", "set the clocks by NTP"),
+        "🩺 Contrôle clock: PostgreSQL's clock is +9.0 s from this machine's → set the clocks by NTP",
+    ),
+    (events.DuplicatePrevented(7, "claim"), "♻️ Étape déjà faite, rien à faire (tour 7, claim)"),
     (events.SchemaAbsent(), "⏳ Schéma bridge absent: lancez python -m bridge_service migrate"),
     (
         events.ReplyDelivered(1, MATCH, BOT, Kind.REPLY, characters=80, covered=2, lateness_seconds=0.04),
@@ -131,7 +136,8 @@ REPEATED = {
         (
             logging.WARNING,
             REPEATED - {events.PostgresRefused}
-            | {events.RedisAttemptFailed, events.ListenSilent, events.PlaintextUrl, events.PagesOpen},
+            | {events.RedisAttemptFailed, events.ListenSilent}
+            | {events.PlaintextUrl, events.PagesOpen, events.CheckFailed},
         ),
         (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
         (logging.CRITICAL, {events.FatalError, events.WatchdogBarked}),
