@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.events import (
+    DuplicatePrevented,
     Emit,
     Event,
     ReplyDelivered,
@@ -30,6 +31,14 @@ from bridge_service.turns import Kind, Task
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
 AWAY_RETRY_MAX_SECONDS: Final = 60.0
+
+_ENDED: Final = frozenset({"answered", "cancelled", "dead"})
+_BEYOND: Final = {
+    "claim": _ENDED | {"composing", "typing"},
+    "finish": _ENDED | {"composing"},
+    "deliver": _ENDED | {"composing"},
+}
+"""In which states of a turn a step has nothing left to do."""
 
 
 class Composer:
@@ -63,7 +72,7 @@ class Composer:
 
     def deliver(self, turn_id: int) -> None:
         """Deliver a turn's draft, then go on with the conversation's next turn, if that waits already."""
-        following = self._tell(turn_id, self._deliver(turn_id))
+        following = self._tell(turn_id, self._deliver(turn_id), "deliver")
         if following is not None:
             self.compose(following)
 
@@ -72,7 +81,7 @@ class Composer:
         outcome = self._store.claim(turn_id, token)
         task = outcome.task
         if task is None:
-            return self._tell(turn_id, outcome)
+            return self._tell(turn_id, outcome, "claim")
         self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
         with self._leases.held(turn_id, token):
             try:
@@ -100,7 +109,7 @@ class Composer:
             outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
         elif outcome.name == "typing":
             self._emit(TurnTyping(turn_id, task.match_id, pause))
-        return self._tell(turn_id, outcome)
+        return self._tell(turn_id, outcome, "finish")
 
     def _deliver(self, turn_id: int) -> Outcome:
         return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
@@ -112,18 +121,28 @@ class Composer:
             self._emit(TurnDead(turn_id, task.match_id, type(error).__name__))
         return outcome.next_turn
 
-    def _tell(self, turn_id: int, outcome: Outcome) -> int | None:
-        event = _event(turn_id, outcome)
+    def _tell(self, turn_id: int, outcome: Outcome, stage: str) -> int | None:
+        found_done = _found_done(outcome, stage)
+        event = DuplicatePrevented(turn_id, stage) if found_done else _event(turn_id, outcome)
         if event is not None:
             self._emit(event)
         return outcome.next_turn
+
+
+def _found_done(outcome: Outcome, stage: str) -> bool:
+    """Tell whether a step was done already, or is another worker's; what came too early or is unknown is neither."""
+    if outcome.name == "fenced":
+        return True
+    if outcome.name not in {"nothing", "answered"} or not (stage == "claim" or outcome.details.get("again")):
+        return False
+    return outcome.details.get("state") in _BEYOND[stage]
 
 
 def _event(turn_id: int, outcome: Outcome) -> Event | None:
     """What there is to tell of a step; nothing of one that found nothing to do."""
     details = outcome.details
     match outcome.name:
-        case "answered" if not details.get("again"):
+        case "answered":
             return ReplyDelivered(
                 turn_id,
                 details["match_id"],

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bridge_service import events
 from bridge_service.events import Event
+from bridge_service.version import VERSION
 
 LATENESS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 RESPONDER_SECONDS: Final = (0.005, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -25,6 +26,14 @@ _SQLSTATE_CLASSES: Final = ("08", "25", "28", "3F", "40", "42", "53", "55", "57"
 _NO_SQLSTATE: Final = "none"
 
 
+def show_build(registry: CollectorRegistry) -> None:
+    """Show which version runs: a 1 with the version as a label, as is the custom."""
+    gauge = Gauge(
+        "bridge_build_info", "The version that runs.", ["version"], registry=registry, multiprocess_mode="max"
+    )
+    gauge.labels(VERSION).set(1)
+
+
 class Metrics:
     """A subscriber that counts events. Safe to call from any thread.
 
@@ -33,6 +42,8 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        show_build(registry)
+
         def counter(name: str, documentation: str) -> Counter:
             return Counter(name, documentation, registry=registry)
 
@@ -108,6 +119,12 @@ class Metrics:
             buckets=RESPONDER_SECONDS,
             registry=registry,
         )
+        self._duplicates = counters(
+            "bridge_duplicates_prevented_total",
+            "Steps that found their work done, or given to another worker: nothing was said twice.",
+            "stage",
+            ("claim", "finish", "deliver"),
+        )
         self._bad_messages = counter("bridge_bad_broker_messages_total", "Messages in the queue that are none of ours.")
         self._pruned = counter("bridge_pruned_turns_total", "Finished turns deleted for their age.")
         # Of several processes that share a registry the one that is furthest behind is shown.
@@ -166,6 +183,8 @@ class Metrics:
                 self._failures("delivery" if error_type == "delivery" else "responder").inc()
             case events.ResponderAway():
                 self._failures("responder_away").inc()
+            case events.DuplicatePrevented(stage=stage):
+                self._duplicates(stage).inc()
             case events.BadBrokerMessage():
                 self._bad_messages.inc()
             case events.Pruned(turns=turns):

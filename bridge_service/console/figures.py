@@ -23,7 +23,7 @@ class BridgeCollector(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """Say what there may be, so that registering asks nobody."""
-        nothing = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None)
+        nothing = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None, {}, 0.0)
         return _families(Look(0.0, OK, OK, nothing))
 
     def collect(self) -> Iterator[Metric]:
@@ -55,6 +55,17 @@ def _figures(figures: Figures) -> Iterator[Metric]:
         "bridge_oldest_unanswered_timestamp_seconds",
         "Capture of the oldest message that waits for its reply; 0 if none waits.",
         figures.oldest_unanswered_at or 0,
+    )
+    processes = GaugeMetricFamily(
+        "bridge_processes", "Processes that have lately told PostgreSQL that they live.", labels=["role"]
+    )
+    for role, count in figures.processes.items():
+        processes.add_metric([role], count)
+    yield processes
+    yield GaugeMetricFamily(
+        "bridge_clock_offset_seconds",
+        "By how much PostgreSQL's clock is ahead of that of the console's machine.",
+        figures.clock_offset,
     )
     yield GaugeMetricFamily(
         "bridge_notify_queue_usage_ratio",

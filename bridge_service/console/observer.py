@@ -1,7 +1,7 @@
 """What the console knows: one look at PostgreSQL and Redis, shared by all who ask within the same moment."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -11,6 +11,7 @@ import redis
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.health import DATABASE, REDIS, SCHEMA, Remembered
+from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
 
 LOOK_SECONDS: Final = 2.0
 """How long a look is good: whoever asks in between is told the same, and costs the databases nothing."""
@@ -25,7 +26,12 @@ NO_SCHEMA: Final = "no schema"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the whole bridge owes; see sql/functions/metrics.sql. Times in seconds since the epoch, None for none."""
+    """What the whole bridge owes; see sql/functions/metrics.sql. Times in seconds since the epoch, None for none.
+
+    Attributes:
+      processes: those that live, by role.
+      clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, up to the time that a look takes.
+    """
 
     open: int
     queued: int
@@ -38,6 +44,8 @@ class Figures:
     notify_queue_usage: float
     oldest_unanswered_at: float | None
     overdue_since: float | None
+    processes: Mapping[str, int]
+    clock_offset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +113,23 @@ class Observer:
         return Look(time.time(), postgresql, self._ask_redis(), figures)
 
     def _ask_postgresql(self) -> tuple[Figures | None, str]:
+        asked_at = time.time()
         try:
-            [[answer]] = self._database.call("SELECT bridge.metrics(%s)", self._grouping_delay)
+            [[answer, processes, there]] = self._database.call(
+                "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s)),"
+                " extract(epoch FROM clock_timestamp())::double precision",
+                self._grouping_delay,
+                SILENCE_SECONDS,
+                SILENCE_SECONDS,
+            )
         except DatabaseUnavailable:
             return None, DOWN
         except SchemaMissing:
             return None, NO_SCHEMA
         except DatabaseRefused:
             return None, REFUSED
-        return Figures(**answer), OK
+        offset = there - (asked_at + time.time()) / 2
+        return Figures(**answer, processes=count_alive(processes), clock_offset=offset), OK
 
     def _ask_redis(self) -> str:
         try:

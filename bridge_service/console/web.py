@@ -23,6 +23,7 @@ from bridge_service.console.figures import BridgeCollector
 from bridge_service.console.observer import Observer
 from bridge_service.console.page import POLICY, render
 from bridge_service.errors import BridgeError
+from bridge_service.metrics import show_build
 
 REQUESTS_AT_ONCE: Final = 100
 IDLE_SECONDS: Final = 5
@@ -51,6 +52,7 @@ def make_app(observer: Observer, token: str | None) -> ASGIApp:
     """
     registry = CollectorRegistry()
     registry.register(BridgeCollector(observer.look))
+    show_build(registry)
     ProcessCollector(registry=registry)
 
     # Plain functions run on threads of their own; the one that must answer whatever hangs is a coroutine.

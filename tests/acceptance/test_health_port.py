@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from bridge_service.version import VERSION
 from tests.support.http import ask, basic, free_port, samples
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
@@ -55,6 +56,8 @@ def test_the_numbers_of_a_conversation(service: Service, app: App) -> None:
         assert worker["bridge_replies_total"] == 1
         assert worker["bridge_messages_answered_total"] == 2
         assert worker["bridge_responder_duration_seconds_count"] == 1
+        assert worker['bridge_duplicates_prevented_total{stage="claim"}'] == 0
+        assert [shown[f'bridge_build_info{{version="{VERSION}"}}'] for shown in (scheduler, worker)] == [1, 1]
         assert worker['dramatiq_messages_total{actor_name="compose",queue_name="bot_messages"}'] == 1
 
         loops = [name for port in ports.values() for name in numbers(port) if name.startswith("bridge_loop_")]

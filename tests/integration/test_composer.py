@@ -9,6 +9,7 @@ import pytest
 from bridge_service.composer import Composer
 from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable
 from bridge_service.events import (
+    DuplicatePrevented,
     Event,
     ReplyDelivered,
     ResponderAway,
@@ -145,7 +146,7 @@ def test_a_reply_with_a_pause_is_typed_first(desk: Desk) -> None:
     composer.deliver(turn)
     composer.compose(turn)
     assert desk.app.said(match) == ["salut"]
-    assert desk.told_of() == [TurnClaimed, TurnTyping, ReplyDelivered]
+    assert desk.told_of() == [TurnClaimed, TurnTyping, ReplyDelivered, DuplicatePrevented, DuplicatePrevented]
 
 
 def test_a_first_word_is_said(desk: Desk) -> None:
@@ -202,14 +203,21 @@ def test_the_lease_is_held_while_the_responder_works(desk: Desk) -> None:
 
 
 def test_a_push_that_came_twice_finds_nothing_to_do(desk: Desk) -> None:
-    """A claimed, an answered and an unknown turn ask no responder and tell nothing."""
+    """A claimed, an answered and an unknown turn ask no responder; what was done already is counted."""
     match, turn = desk.pushed()
+    _, answered = desk.pushed()
     desk.store.claim(turn, uuid4())
     composer = desk.composer()
-    for number in (turn, turn + 1000):
+    composer.compose(answered)
+    desk.asked.clear()
+    desk.told.clear()
+    for number in (turn, answered, turn + 1000):
         composer.compose(number)
         composer.deliver(number)
-    assert (desk.asked, desk.told.events, desk.app.said(match)) == ([], [], [])
+    assert (desk.asked, desk.app.said(match)) == ([], [])
+    assert desk.told.events == [
+        DuplicatePrevented(number, stage) for number in (turn, answered) for stage in ("claim", "deliver")
+    ]
 
 
 def test_a_turn_waits_for_the_active_one_of_its_conversation(desk: Desk) -> None:
@@ -451,7 +459,7 @@ def test_a_responder_that_is_away_says_when_to_ask_again(desk: Desk, wanted: flo
 
 
 def test_a_worker_whose_lease_was_given_away_delivers_nothing(desk: Desk) -> None:
-    """It wakes up, and its draft is refused without a word; the worker that took over answers, once."""
+    """It wakes up, and its draft is refused; the worker that took over answers, once."""
     match, turn = desk.pushed()
 
     def respond(task: Task) -> str:
@@ -465,7 +473,8 @@ def test_a_worker_whose_lease_was_given_away_delivers_nothing(desk: Desk) -> Non
     desk.respond = respond
     desk.composer().compose(turn)
     assert desk.app.said(match) == ["salut"]
-    assert desk.told_of() == [TurnClaimed, TurnClaimed, ReplyDelivered]
+    assert desk.told_of() == [TurnClaimed, TurnClaimed, ReplyDelivered, DuplicatePrevented]
+    assert desk.told.of(DuplicatePrevented) == [DuplicatePrevented(turn, "finish")]
 
 
 def test_a_failure_of_a_worker_whose_lease_was_given_away_counts_nothing(desk: Desk) -> None:

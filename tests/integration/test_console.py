@@ -10,9 +10,12 @@ import signal
 import socket
 import string
 import sys
+import time
 from contextlib import closing, contextmanager
 from threading import Thread
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import pytest
 
@@ -23,6 +26,7 @@ from bridge_service.console.web import make_app, make_server
 from bridge_service.database import Connection, Database
 from bridge_service.ledger import Ledger
 from bridge_service.store import GroupingRules, Store
+from bridge_service.version import VERSION
 from tests.support.app import App
 from tests.support.http import ask, basic, free_port, samples
 from tests.support.service import Service
@@ -30,6 +34,7 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from uuid import UUID
 
     from bridge_service.demo.servers import RedisServer
 
@@ -38,7 +43,7 @@ RULES: Final = GroupingRules(GROUPING_DELAY, 60, 60, 1)
 PATHS: Final = ("/", "/?refresh=off", "/health/live", "/health/ready", "/metrics", "/nothing")
 CANARY: Final = "canary-7d1e"
 ATTACK: Final = f'<script>alert("{CANARY}")</script><img src=x onerror=alert(1)>'
-UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
+AN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
 
 Databases = tuple[str, str]
 """The URLs of a PostgreSQL and of a Redis."""
@@ -351,6 +356,7 @@ def test_both_away(nobody: str) -> None:
     assert page.status == 200
     assert "Something is down" in page.body
     assert {name: value for name, value in numbers.items() if name.startswith("bridge_")} == {
+        f'bridge_build_info{{version="{VERSION}"}}': 1,
         "bridge_postgresql_up": 0,
         "bridge_redis_up": 0,
     }
@@ -401,6 +407,40 @@ def test_the_figures(app: App, store: Store, port: int) -> None:
     assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == 0
 
 
+def test_the_living_processes(app: App, store: Store, port: int) -> None:
+    """A process counts from its first beat until it ends in order or has been silent for 45 s."""
+
+    def shown() -> list[float]:
+        numbers = samples(ask(port, "/metrics").body)
+        return [numbers[f'bridge_processes{{role="{role}"}}'] for role in ("scheduler", "worker")]
+
+    def beat(process: UUID, role: str, *, ended: bool = False) -> None:
+        store.heartbeat(process, role, uptime=60, rss_bytes=1, cpu_seconds=1, ended=ended)
+
+    assert shown() == [0, 0]
+
+    scheduler, *workers = (uuid4() for _ in range(3))
+    beat(scheduler, "scheduler")
+    for worker in workers:
+        beat(worker, "worker")
+    assert shown() == [1, 2]
+
+    beat(workers[0], "worker", ended=True)
+    assert shown() == [1, 1]
+
+    app.rows("UPDATE bridge.processes SET seen_at = seen_at - interval '46 s' WHERE role = 'scheduler'")
+    assert shown() == [0, 1]
+
+
+def test_the_clock(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how much PostgreSQL's clock is ahead is shown in seconds, behind as a negative number."""
+    for ahead in (0, 60, -60):
+        monkeypatch.setattr(observer, "time", SimpleNamespace(time=lambda ahead=ahead: time.time() - ahead))
+        with console(app.url, redis_server.url()) as port:
+            shown = samples(ask(port, "/metrics").body)["bridge_clock_offset_seconds"]
+        assert shown == pytest.approx(ahead, abs=5)
+
+
 def test_the_figures_are_those_of_the_command(app: App, store: Store) -> None:
     """`status` and the console count alike, whatever stands where."""
     for _ in range(3):
@@ -432,11 +472,11 @@ def test_the_number_of_series_is_constant(app: App, store: Store, port: int) -> 
 
     assert set(samples(text)) == before
     assert samples(text)['bridge_turns{state="open"}'] == 1000
-    assert not UUID.search(text)
+    assert not AN_ID.search(text)
 
 
 def test_a_look_does_not_grow_with_history(app: App) -> None:
-    """With twenty thousand finished turns a look reads none of them."""
+    """With twenty thousand finished turns, and processes that are gone, a look reads none of them."""
     app.rows(
         "INSERT INTO bridge.turns"
         " (kind, match_id, bot_id, state, opened_at, ended_at, answered_at, reply_message_id)"
@@ -447,18 +487,24 @@ def test_a_look_does_not_grow_with_history(app: App) -> None:
         "INSERT INTO bridge.events (kind, match_id, message_id, bot_id, turn_id, captured_at)"
         " SELECT 'message', match_id, gen_random_uuid(), bot_id, id, opened_at FROM bridge.turns"
     )
-    app.rows("ANALYZE bridge.turns; ANALYZE bridge.events")
+    app.rows(
+        "INSERT INTO bridge.processes (id, role, started_at, seen_at, rss_bytes, rss_peak_bytes, cpu_seconds)"
+        " SELECT gen_random_uuid(), 'worker', now() - interval '1 day', now() - interval '1 day', 1, 1, 1"
+        " FROM generate_series(1, 20000)"
+    )
+    app.rows("ANALYZE bridge.turns; ANALYZE bridge.events; ANALYZE bridge.processes")
     with closing(App(app.url)) as fresh:  # whose counters of its own reads begin at 0
         fresh.rows("BEGIN")
         fresh.rows("SELECT bridge.metrics(15)")
+        fresh.rows("SELECT bridge.processes(45, 45)")
         fresh.rows("SELECT bridge.latest_turns(20)")
         read = fresh.rows(
             "SELECT relname, seq_tup_read, coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_all_tables"
-            " WHERE relid IN ('bridge.turns'::regclass, 'bridge.events'::regclass)"
+            " WHERE relid IN ('bridge.turns'::regclass, 'bridge.events'::regclass, 'bridge.processes'::regclass)"
         )
         fresh.rows("ROLLBACK")
 
-    assert {name for name, *_ in read} == {"turns", "events"}
+    assert {name for name, *_ in read} == {"turns", "events", "processes"}
     for name, scanned, fetched in read:
         assert scanned == 0, name
         assert fetched <= 100, name

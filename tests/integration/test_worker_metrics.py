@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge_service.version import VERSION
 from tests.support.http import ask, free_port, samples
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -68,6 +69,7 @@ def test_one_series_for_all_processes(port: int) -> None:
     numbers = samples(text)
 
     assert "pid=" not in text
+    assert numbers[f'bridge_build_info{{version="{VERSION}"}}'] == 1
     assert "de31323b" not in text
     assert [name for name in numbers if name.startswith("bridge_loop_last_success")] == [
         'bridge_loop_last_success_timestamp_seconds{loop="tick"}'

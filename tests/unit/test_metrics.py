@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from tests.support.events import EVENTS, MATCH, sample
 if TYPE_CHECKING:
     from bridge_service.events import Event
 
+ROOT = Path(__file__).parents[2]
 TURN = 7
 
 
@@ -84,6 +87,10 @@ def series(registry: CollectorRegistry) -> set[str]:
             {"cause": "responder_away"},
             1,
         ),
+        *(
+            (events.DuplicatePrevented(TURN, stage), "bridge_duplicates_prevented_total", {"stage": stage}, 1)
+            for stage in ("claim", "finish", "deliver")
+        ),
         (events.BadBrokerMessage("x"), "bridge_bad_broker_messages_total", {}, 1),
         (events.Pruned(6, 9), "bridge_pruned_turns_total", {}, 6),
     ],
@@ -111,8 +118,8 @@ def test_no_series_is_made_by_traffic(registry: CollectorRegistry) -> None:
 
     # What no label foresees has one series a family, not one a text.
     made = series(registry) - before
-    assert {line.partition("{")[2] for line in made} <= {'kind="other"}'}
-    assert len(made) == 2  # the counter and the time it was made
+    assert {line.partition("{")[2] for line in made} <= {'kind="other"}', 'stage="other"}'}
+    assert len(made) == 4  # the counters and the times they were made
 
 
 def test_no_id_and_no_text_is_a_label(registry: CollectorRegistry) -> None:
@@ -140,6 +147,14 @@ def test_loops(registry: CollectorRegistry) -> None:
     name = "bridge_loop_last_success_timestamp_seconds"
     assert registry.get_sample_value(name, {"loop": "planner"}) == 998
     assert registry.get_sample_value(name, {"loop": "listener"}) == 960
+
+
+def test_the_version_that_runs(registry: CollectorRegistry) -> None:
+    """Each process shows the version of its code, the one of pyproject.toml, as a label."""
+    Metrics(registry)
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert registry.get_sample_value("bridge_build_info", {"version": project["version"]}) == 1
 
 
 def test_the_listener_is_shown_only_where_there_is_one(registry: CollectorRegistry) -> None:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from bridge_service.console.figures import BridgeCollector
 from bridge_service.console.observer import OK, Figures, Look
+from bridge_service.heartbeat import count_alive
 from bridge_service.metrics import MessageMetrics, Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,11 @@ EXPRESSIONS = {
     **{str(rule.get("alert") or rule["record"]): str(rule["expr"]) for rule in RULES},
     **{panel["title"]: " ".join(target["expr"] for target in panel["targets"]) for panel in PANELS},
 }
+# What is said of them, with the names of labels in it.
+WORDS = {
+    **{str(rule.get("alert") or rule["record"]): str(rule.get("annotations")) for rule in RULES},
+    **{panel["title"]: " ".join(target["legendFormat"] for target in panel["targets"]) for panel in PANELS},
+}
 # Where each loop gets its name.
 LOOPS = {
     "planner": "schedulers/__main__.py",
@@ -37,8 +43,21 @@ LOOPS = {
     "consumer": "bridge_service/worker.py",
 }
 
+# What operators are used to find; a leader is not among it, for there is none (docs/SECURITY.md).
+USUAL = (
+    "bridge_events_captured_total", "bridge_notifications_total", "bridge_turns_total", "bridge_replies_total",
+    "bridge_initiations_total", "bridge_duplicates_prevented_total", "bridge_recovered_total", "bridge_dead_letters",
+    "bridge_inbox_open", "bridge_oldest_unanswered_timestamp_seconds", "bridge_reply_lateness_seconds_bucket",
+    "bridge_responder_duration_seconds_bucket", "bridge_enqueue_errors_total", "bridge_db_errors_total",
+    "bridge_listener_connected", "bridge_loop_last_success_timestamp_seconds", "bridge_clock_offset_seconds",
+    "bridge_notify_queue_usage_ratio", "bridge_build_info", "bridge_processes", "dramatiq_messages_total",
+    "dramatiq_message_errors_total", "dramatiq_message_retries_total", "dramatiq_message_rejects_total",
+    "dramatiq_message_duration_milliseconds_bucket",
+)  # fmt: skip
+
 _SERIES = re.compile(r"\b((?:bridge|dramatiq)_\w+)(?:\{([^}]*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL_NAME = re.compile(r"by \((\w+)\)|\$labels\.(\w+)|\{\{(\w+)\}\}")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +70,7 @@ def shown() -> str:
     messages = MessageMetrics(registry)
     for family in (messages.messages, messages.errors, messages.retries, messages.rejects, messages.durations):
         family.labels("bot_messages", "compose")
-    figures = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None)
+    figures = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None, count_alive([]), 0.0)
     console = CollectorRegistry()
     console.register(BridgeCollector(lambda: Look(1.0, OK, OK, figures)))
     return (generate_latest(registry) + generate_latest(console)).decode()
@@ -66,9 +85,19 @@ def test_every_series_is_shown(shown: str, where: str) -> None:
     asked = _SERIES.findall(text)
 
     assert asked or where.startswith("BridgeRepliesLate")
+    assert "bridge:" not in text, "nothing records that"
+    known = {"instance", "job"}  # Prometheus adds them
     for name, labels in asked:
         lines = [line for line in shown.splitlines() if re.match(rf"{name}[{{ ]", line)]
         assert any(set(_LABEL.findall(labels)) <= set(_LABEL.findall(line)) for line in lines), (name, labels)
+        known |= {label for line in lines for label, _ in _LABEL.findall(line)}
+    assert {name for found in _LABEL_NAME.findall(text + WORDS[where]) for name in found if name} <= known
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_the_usual_figures_are_shown(shown: str, name: str) -> None:
+    """Whoever comes from other services finds the figures that they look for, under the names that they know."""
+    assert re.search(rf"^{name}[{{ ]", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -104,7 +133,7 @@ def test_the_runbooks_links_lead_somewhere() -> None:
         assert path.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, target
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
 
 
 def test_the_dashboard_is_complete() -> None:
