@@ -109,7 +109,7 @@ def test_what_is_amiss_in_postgresql_is_told_of_at_the_start(service: Service, a
     app.wait_for_replies(match, "quand même")
 
     assert service.stop(STOP_SECONDS) == [0, 0]
-    assert len(service.lines("Contrôle")) == 2
+    assert len(service.lines("Contrôle triggers")) == 2
 
 
 def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App, postgres: PostgresServer) -> None:
@@ -125,7 +125,7 @@ def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App
         service.wait_for_line("Connecté à Redis", count=2, process=worker)
 
         assert service.stop(STOP_SECONDS) == [0]
-        assert len(service.lines("Contrôle")) == 1
+        assert len(service.lines("Contrôle connections")) == 1
     finally:
         execute(app.url, "DROP OWNED BY narrow; DROP ROLE narrow")
 
