@@ -11,9 +11,12 @@ for i, kind in ipairs({"list", "hash", "list"}) do
     end
 end
 
+-- An id without a body takes nobody's place, or whoever can write here could fill the queue with such; nor do we stay for
+-- all of them, for Redis serves nobody else meanwhile.
 local bodies = {}
-for _ = 1, tonumber(ARGV[1]) do
-    local id = redis.call("lpop", KEYS[1])
+local wanted = tonumber(ARGV[1])
+for _ = 1, wanted + 1000 do
+    local id = #bodies < wanted and redis.call("lpop", KEYS[1])
     if not id then
         break
     end
@@ -24,7 +27,7 @@ for _ = 1, tonumber(ARGV[1]) do
     end
 end
 -- Many messages may have rung once, and who heard it takes no more than it has room for: the rest is somebody else's.
-if #bodies > 0 and redis.call("exists", KEYS[1]) == 1 then
+if redis.call("exists", KEYS[1]) == 1 then
     redis.call("lpush", KEYS[3], "1")
     redis.call("ltrim", KEYS[3], 0, 15)
 end

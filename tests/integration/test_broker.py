@@ -291,6 +291,16 @@ def test_what_was_pushed_before_the_start_is_fetched_without_a_bell(desk: Desk) 
     desk.consuming().wait_for("compose:1")
 
 
+def test_ids_without_bodies_take_nobody_s_place(desk: Desk) -> None:
+    """Whoever fills the queue with ids of his own holds up no message: one ring leads through all of them to it."""
+    consuming = desk.consuming()
+    desk.wait_until_blocked()
+    desk.admin.rpush(QUEUE, *(f"junk:{number}" for number in range(20_000)))
+    desk.push(1)
+    consuming.wait_for("compose:1")
+    assert desk.admin.exists(QUEUE) == 0
+
+
 def test_an_unheard_push_is_heard_when_it_is_repeated(desk: Desk) -> None:
     """A message whose bell was lost is handed out, once, as soon as the same is pushed again."""
     consuming = desk.consuming()
