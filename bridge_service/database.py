@@ -142,7 +142,7 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return DatabaseUnavailable(text)
     if state in _SCHEMA_MISSING and "bridge." in text:
         return SchemaMissing(text)
-    if state == "3F000" or (state == "42501" and "schema bridge" in text):
+    if state == "3F000":
         return SchemaMissing(text)
     return RightMissing(text) if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused(text)
 

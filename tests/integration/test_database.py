@@ -372,18 +372,18 @@ def test_what_is_missing_of_the_schema_is_told_from_other_mistakes(
 
 
 def test_no_schema_is_a_missing_schema(app_database: str) -> None:
-    """On a database that was not migrated, and for a role that may not enter the schema."""
+    """On a database that was not migrated."""
     with pool_on(app_database) as pool, pytest.raises(SchemaMissing):
         pool.database.call("SELECT bridge.triggers_installed()")
 
 
 def test_a_role_without_rights_is_told_so(bridge_database: str, app: App) -> None:
-    """May it not enter the schema, somebody has to migrate for it; may it not call a step, the step is named."""
+    """The schema that it may not enter is there, which `migrate` alone does not mend; a step is named."""
     role = f"role_{uuid4().hex}"
     app.rows(f"CREATE ROLE {role} LOGIN")
     try:
         with pool_on(bridge_database.replace("//postgres@", f"//{role}@")) as pool:
-            with pytest.raises(SchemaMissing):
+            with pytest.raises(RightMissing, match="schema bridge"):
                 pool.database.call("SELECT bridge.triggers_installed()")
             app.rows(f"GRANT USAGE ON SCHEMA bridge TO {role}")
             with pytest.raises(RightMissing, match="triggers_installed"):
