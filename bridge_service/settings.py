@@ -5,10 +5,10 @@
 
 # A table of our own, not environs or pydantic-settings: their error texts quote the value, which may hold a password.
 
+import importlib
 import importlib.util
 import inspect
 import ipaddress
-import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -218,10 +218,16 @@ def _responder(text: str) -> str:
         return text
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
         raise ValueError
+    path, _, attribute = text.partition(":")
     try:
-        found = pkgutil.resolve_name(text)
+        found = getattr(importlib.import_module(path), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{path}.".startswith(f"{error.name}."):
+            raise _Refused(f"its module needs {error.name}, which is not installed") from None
+        raise _Refused("its module was not found: look at the spelling, and at PYTHONPATH") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything while it is imported
-        raise _Refused(f"cannot be imported ({type(error).__name__}): correct the name or the module") from None
+        # Its words may quote whatever the module was configured with, so only the type is told.
+        raise _Refused(f"its module raises {type(error).__name__}: import it by hand to see why") from None
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise _Refused(
             "what stands behind the colon is no plain function: name one that takes a task and returns a text"

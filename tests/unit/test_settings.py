@@ -283,8 +283,18 @@ def test_a_responder_whose_import_fails(modules: Path, statement: str) -> None:
 
     (fault,) = faults(RESPONDER="failing_responder:reply")
 
-    assert fault.startswith("RESPONDER: cannot be imported (")
+    assert fault.startswith("RESPONDER: its module raises ")
     assert CANARY not in fault
+
+
+def test_a_responder_that_lacks_a_library(modules: Path) -> None:
+    """What its module cannot import is named, and so is told from a module that is not there."""
+    (modules / "lacking_responder.py").write_text("import no_such_library")
+
+    (fault,) = faults(RESPONDER="lacking_responder:reply")
+    assert fault == "RESPONDER: its module needs no_such_library, which is not installed"
+    (fault,) = faults(RESPONDER="no_such_responder:reply")
+    assert fault.startswith("RESPONDER: its module was not found")
 
 
 @pytest.mark.parametrize("there", [True, False])
