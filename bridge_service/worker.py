@@ -89,6 +89,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
+            measure,  # above the process: Dramatiq calls from below, and its port speaks once the logs are set up
             WorkerProcess(
                 settings,
                 database,
@@ -100,7 +101,6 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 heartbeat=Heartbeat(store, "worker"),
                 incidents=incidents,
             ),
-            measure,  # after the process has set up its logs
         ],
     )
     declare_actors(broker, composer)

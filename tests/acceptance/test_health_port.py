@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import string
 from functools import partial
 from typing import TYPE_CHECKING
@@ -149,3 +151,15 @@ def test_numbers_that_are_open_are_told_of(service: Service, role: str) -> None:
     assert told.process == serving.name
     assert told.text.startswith("🚪 HEALTH_PORT: ")
     assert "CONSOLE_TOKEN" in told.text
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_port_that_is_taken_is_told_in_the_chosen_format(service: Service, role: str) -> None:
+    """A port that somebody else has is one line of JSON like the others, and the process works without it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        service.environment.update(HEALTH_PORT=str(taken.getsockname()[1]), LOG_FORMAT="json")
+        process = service.start_scheduler() if role == "scheduler" else service.start_worker()
+        service.wait_until_ready(process)
+
+        [told] = service.wait_for_line("cannot be listened on", process=process)
+        assert json.loads(told.raw)["logger"] == "bridge.health"
