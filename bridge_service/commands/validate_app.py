@@ -8,9 +8,9 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.database import Connection
-from bridge_service.errors import BridgeError, DatabaseRefused
+from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
 from bridge_service.ledger import Ledger
-from bridge_service.migrate import APP_TABLES
+from bridge_service.migrate import APP_TABLES, steps
 
 NAME: Final = "bridge validate"
 """First name of all whom it makes, so that people know them by it if its cleaning up was prevented."""
@@ -22,19 +22,27 @@ _CLEAN_PAUSE_SECONDS: Final = 0.5
 
 
 def missing_rights(connection: Connection) -> list[str]:
-    """Return what the role lacks to write into the app's tables and clean up afterwards, a line each."""
+    """Return what the role lacks to write into the app's tables, watch the bridge, and clean up; a line each."""
+    [[may_call]] = connection.execute(
+        "SELECT bool_and(has_schema_privilege(pronamespace, 'USAGE') AND has_function_privilege(oid, 'EXECUTE'))"
+        " FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('bridge') AND proname = ANY (%s)",
+        (steps(),),
+    )
+    if may_call is None:
+        raise SchemaMissing("none of its functions is there")
     rows = connection.execute(
         "SELECT name, to_regclass(name) IS NULL, ARRAY("
         "  SELECT r FROM unnest(%s) AS r WHERE NOT has_table_privilege(to_regclass(name), r))"
         " FROM unnest(%s) AS name",
         (list(RIGHTS), list(APP_TABLES)),
     )
-    return [
+    lacking = [] if may_call else ["the role may not call the bridge's functions: GRANT the run-time role to it"]
+    return lacking + [
         f"table {table} is not found: its schema has to stand in the role's search_path, and the role needs USAGE on it"
         if absent
-        else f"the role may not {', '.join(lacking)} in table {table}"
-        for table, absent, lacking in rows
-        if absent or lacking
+        else f"the role may not {', '.join(refused)} in table {table}"
+        for table, absent, refused in rows
+        if absent or refused
     ]
 
 

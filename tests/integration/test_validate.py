@@ -158,6 +158,22 @@ def test_a_role_without_rights_is_told_so(operator: Operator, app: App, postgres
         execute(app.url, "DROP OWNED BY validate_runtime; DROP ROLE validate_runtime")
 
 
+def test_a_role_that_may_not_call_the_bridge_is_told_so(operator: Operator, app: App, postgres: PostgresServer) -> None:
+    """The owner of the app's tables who is a stranger to the bridge is told before anything is written."""
+    execute(postgres.url(), "CREATE ROLE validate_owner LOGIN")
+    try:
+        execute(app.url, "GRANT SELECT, INSERT, DELETE ON profiles, matches, messages TO validate_owner")
+        before = traces(app)
+        operator.environ["DATABASE_URL"] = app.url.replace("postgres@", "validate_owner@")
+        result = operator("validate", "--json")
+        assert result.code == 1
+        assert "may not call the bridge's functions" in result.document["error"]
+        assert result.document["steps"] == []
+        assert traces(app) == before
+    finally:
+        execute(app.url, "DROP OWNED BY validate_owner; DROP ROLE validate_owner")
+
+
 def test_an_app_table_that_wants_more_is_named(operator: Operator, app: App) -> None:
     """A column beyond the contract that has to be filled is said to be the reason, and nothing is left."""
     app.rows("ALTER TABLE profiles ADD COLUMN email text; ALTER TABLE profiles ADD CHECK (email <> '') NOT VALID")
