@@ -414,6 +414,8 @@ class DelayConsumer(Consumer):
 def describe(error: BaseException) -> str:
     """Say what happened to Redis in a few words, on one line."""
     cause = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
+    if isinstance(cause, redis.AuthenticationError) and str(cause).startswith("HELLO"):
+        return "Authentication required."  # which Redis says at greater length to who begins with HELLO
     return " ".join(str(cause).split()) or type(cause).__name__
 
 

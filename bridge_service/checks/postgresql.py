@@ -11,11 +11,16 @@ from bridge_service import migrate
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger
+from bridge_service.output import counted
 
 OLDEST_VERSION: Final = 150000
 LISTEN_SECONDS: Final = 2.0
 CLOCK_SECONDS: Final = 5.0
+
+RESTART_SECONDS: Final = 15.0
+"""How long people may wait for a process that a deployment is about to start again."""
 
 CONNECTIONS_NEEDED: Final = 12
 """A scheduler's and a worker's with eight threads, and a few to look with."""
@@ -25,8 +30,20 @@ BELL_STOPS_AT: Final = 0.5
 
 _MIGRATE: Final = "run `python -m bridge_service migrate`"
 _VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"
+_MIGRATE_FOR: Final = f"{_MIGRATE} as the schema's owner, with --runtime-role {{}}"
+_REPLAY: Final = "`replay --since` that moment for what was missed"
 
-_LOOK_AT: Final = {"profiles": {"conversation"}, "matches": {"conversation"}, "messages": {"history", "deliver"}}
+_WORK: Final = {"scheduler": "`python -m schedulers`", "worker": "`dramatiq bridge_service --processes 2 --threads 8`"}
+
+_OWNER_NEEDS: Final = (
+    ("conversation", "SELECT", "profiles"),
+    ("conversation", "SELECT", "matches"),
+    ("history", "SELECT", "messages"),
+    ("deliver", "INSERT", "messages"),
+)
+"""What each function of the adapter does to which of the app's tables, with its owner's rights."""
+
+_LOOK_AT: Final = {table: {name for name, _, on in _OWNER_NEEDS if on == table} for _, _, table in _OWNER_NEEDS}
 """The app's tables, and the functions of the adapter by which the bridge sees their rows and writes its own."""
 
 
@@ -43,6 +60,7 @@ def check_postgresql(
     describe: Callable[[BaseException], str],
     wanted: Callable[[str], bool] = lambda _: True,
     connections: int = CONNECTIONS_NEEDED,
+    grouping_delay: float | None = None,
 ) -> Iterator[Finding]:
     """Look at one thing after the other; only at the first if PostgreSQL does not answer.
 
@@ -50,6 +68,7 @@ def check_postgresql(
       describe: says what went wrong, without a secret.
       wanted: chooses the looks by their names.
       connections: how many more have to be free.
+      grouping_delay: in seconds, to tell whether somebody waits for a process that is missing; None: do not look.
     """
     try:
         connection = _connect(url)
@@ -58,7 +77,7 @@ def check_postgresql(
         yield Finding("postgresql", ok=False, detail=describe(error), remedy=remedy)
         return
     with closing(connection):
-        for look in _looks(url, connections):
+        for look in _looks(url, connections, grouping_delay):
             if not wanted(look.name):
                 continue
             try:
@@ -205,6 +224,26 @@ def _notify_queue(connection: Connection) -> Finding:
     return Finding("notify_queue", ok=ok, detail=f"{usage:.0%} full", remedy="" if ok else cause)
 
 
+# --- The processes -------------------------------------------------------------------------------
+
+
+def _processes(connection: Connection, grouping_delay: float) -> Finding:
+    """Look for a scheduler and a worker: their absence is well until somebody waits for them."""
+    ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+    try:
+        alive = count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
+        status = ledger.status(grouping_delay)
+    except (SchemaMissing, DatabaseRefused):
+        return Finding("processes", ok=True, detail="not known while the schema or a right is missing")
+    detail = ", ".join(counted(number, role) for role, number in alive.items()) + " alive"
+    absent = [role for role, number in alive.items() if not number]
+    missed = absent and status.overdue and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS
+    if missed:
+        detail += f", and {counted(status.overdue, 'turn')} overdue"
+    remedy = " and ".join(f"start a {role}: {_WORK[role]}" for role in absent)
+    return Finding("processes", ok=not missed, detail=detail, remedy=remedy)
+
+
 # --- The schema and the app's tables -------------------------------------------------------------
 
 
@@ -214,9 +253,11 @@ def _schema(connection: Connection) -> Finding:
         return Finding("schema", ok=False, detail="schema bridge is not there", remedy=_MIGRATE)
     try:
         installed = Ledger(connection, seconds=TIMEOUT_SECONDS).installed()
-    except (SchemaMissing, DatabaseRefused):
-        detail = "schema bridge is older than this code, or closed to this role"
-        return Finding("schema", ok=False, detail=detail, remedy=f"{_MIGRATE}, with --runtime-role for this role")
+    except (SchemaMissing, DatabaseRefused) as error:
+        closed = isinstance(error, DatabaseRefused)
+        detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
+        remedy = _MIGRATE_FOR.format("this role") if closed else _MIGRATE
+        return Finding("schema", ok=False, detail=detail, remedy=remedy)
     detail = f"migration {installed.migration}"
     newest = migrate.newest_migration()
     if installed.migration > newest:
@@ -256,9 +297,36 @@ def _rights(connection: Connection) -> Finding:
     if usage is None:
         return Finding("rights", ok=False, detail="there is no schema to have rights on", remedy=_MIGRATE)
     if usage and not missing:
-        return Finding("rights", ok=True, detail=f"role {role} may call every step")
+        return _owner_rights(connection) or Finding("rights", ok=True, detail=f"role {role} may call every step")
     detail = f"role {role} may not call {', '.join(missing)}" if usage else f"role {role} may not enter schema bridge"
-    return Finding("rights", ok=False, detail=detail, remedy=f"{_MIGRATE}, with --runtime-role {role}")
+    return Finding("rights", ok=False, detail=detail, remedy=_MIGRATE_FOR.format(role))
+
+
+def _owner_rights(connection: Connection) -> Finding | None:
+    """Find out what the owner of the adapter's functions may not do to the app's tables; None if all is well.
+
+    Where the app looks and writes by functions of its own, it may do so elsewhere.
+    """
+    replaced = list(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
+    rows = connection.execute(
+        """
+        SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, need.privilege, c.oid::regclass::text
+        FROM unnest(%s::text[], %s::text[], %s::text[]) AS need (function, privilege, relation)
+        JOIN pg_catalog.pg_proc p ON p.pronamespace = pg_catalog.to_regnamespace('bridge') AND p.proname = need.function
+        JOIN pg_catalog.pg_class c ON c.relname = need.relation
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND quote_ident(n.nspname) = %s
+        WHERE need.function <> ALL (%s) AND NOT has_any_column_privilege(p.proowner, c.oid, need.privilege)
+        """,
+        (*map(list, zip(*_OWNER_NEEDS, strict=True)), _app_schema(connection), replaced),
+        seconds=TIMEOUT_SECONDS,
+    )
+    if not rows:
+        return None
+    owner = rows[0][0]
+    lacking = ", ".join(f"{privilege} on {table}" for _, privilege, table in rows)
+    detail = f"role {owner}, as whom the bridge looks and writes, lacks {lacking}"
+    grants = "; ".join(f"GRANT {privilege} ON {table} TO {owner}" for _, privilege, table in rows)
+    return Finding("rights", ok=False, detail=detail, remedy=f"as the tables' owner: {grants}")
 
 
 def _app_tables(connection: Connection) -> Finding:
@@ -336,13 +404,14 @@ def _triggers(connection: Connection) -> Finding:
     )
     missing = sorted(set(migrate.TRIGGERS) - {name for name, _, _, parent in rows if parent})
     if missing:
-        return Finding("triggers", ok=False, detail=f"missing: {', '.join(missing)}", remedy=_MIGRATE)
+        [installed] = _row(connection, "SELECT pg_catalog.to_regnamespace('bridge') IS NOT NULL")
+        remedy = f"{_MIGRATE}, then {_REPLAY}" if installed else _MIGRATE
+        return Finding("triggers", ok=False, detail=f"missing: {', '.join(missing)}", remedy=remedy)
     asleep = [(name, table) for name, table, enabled, _ in rows if not enabled]
     if asleep:
         detail = f"disabled: {', '.join(f'{name} on {table}' for name, table in asleep)}"
-        name, table = asleep[0]
-        remedy = f"ALTER TABLE {table} ENABLE TRIGGER {name}, then `replay` for what was missed"
-        return Finding("triggers", ok=False, detail=detail, remedy=remedy)
+        statements = "; ".join(f"ALTER TABLE {table} ENABLE TRIGGER {name}" for name, table in asleep)
+        return Finding("triggers", ok=False, detail=detail, remedy=f"{statements}, then {_REPLAY}")
     return Finding("triggers", ok=True, detail="all in place and enabled")
 
 
@@ -367,8 +436,8 @@ def _replication_role(connection: Connection) -> Finding:
     return Finding("replication_role", ok=True, detail="triggers fire")
 
 
-def _looks(url: str, connections: int) -> tuple[_Look, ...]:
-    return (
+def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator[_Look]:
+    yield from (
         _Look("postgresql", _reachable, "DATABASE_URL"),
         _Look("postgresql_version", _version, "DATABASE_URL"),
         _Look("postgresql_writable", _writable, "DATABASE_URL"),
@@ -385,3 +454,5 @@ def _looks(url: str, connections: int) -> tuple[_Look, ...]:
         _Look("replication_role", _replication_role, "DATABASE_URL"),
         _Look("listen", lambda connection: _listen(connection, url), "DATABASE_URL"),
     )
+    if grouping_delay is not None:
+        yield _Look("processes", lambda connection: _processes(connection, grouping_delay), "see `schema` and `rights`")

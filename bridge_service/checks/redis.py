@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import redis
 
 from bridge_service.broker import QUEUE_NAME, connect
+from bridge_service.broker import describe as in_short
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.settings import verifies
 
@@ -31,8 +32,8 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
         try:
             client.ping()
         except (redis.RedisError, OSError) as error:
-            remedy = f"{variable}: correct it, or start Redis and let this machine through"
-            yield Finding(name, ok=False, detail=describe(error), remedy=remedy)
+            detail = describe(redis.RedisError(in_short(error)))
+            yield Finding(name, ok=False, detail=detail, remedy=f"{variable}: {_remedy(error, url)}")
             return
         yield Finding(name, ok=True, detail="answers PING")
         yield _encrypted(url, f"{name}_encryption", variable)
@@ -51,6 +52,18 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
     yield _eviction(info, f"{name}_eviction")
     yield _memory(info, f"{name}_memory")
     yield _persistence(info, f"{name}_persistence")
+
+
+def _remedy(error: Exception, url: str) -> str:
+    parts = urlsplit(url)
+    if isinstance(error, redis.AuthenticationError):
+        if parts.password is None:
+            return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
+        return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
+    if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
+        other = "redis" if parts.scheme == "rediss" else "rediss"
+        return f"correct it (is it {other}:// that this Redis speaks?), or start Redis and let this machine through"
+    return "correct its host and port, or start Redis and let this machine through"
 
 
 def _encrypted(url: str, name: str, variable: str) -> Finding:

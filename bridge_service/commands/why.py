@@ -72,7 +72,8 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     elif turn["state"] == "dead":
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:
-        yield "", f"{name}: {turn['state']}, next push at {short_time(turn['due_at'])}"
+        hint = f", pushed {turn['pushes']} times in vain: `status` tells who is away" if turn["pushes"] > 1 else ""
+        yield "", f"{name}: {turn['state']}, next push at {short_time(turn['due_at'])}{hint}"
 
 
 def _merged(turn: Mapping[str, Any]) -> str:

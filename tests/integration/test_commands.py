@@ -1001,6 +1001,31 @@ def test_check_fails_what_does_not_answer(operator: Operator) -> None:
     assert wrong("check").out.count("❌") == 2
 
 
+@pytest.mark.parametrize(
+    ("login", "scheme", "remedy"),
+    [
+        ("", "redis", "wants a password"),
+        (f"bridge:{PASSWORD}@", "redis", "correct its user and its password"),
+        ("", "rediss", "is it redis:// that this Redis speaks?"),
+    ],
+)
+def test_check_tells_why_redis_does_not_answer(
+    operator: Operator, redis_server: RedisServer, login: str, scheme: str, remedy: str
+) -> None:
+    """No password, a wrong one, a Redis without TLS: each has a remedy of its own."""
+    address = redis_server.url().removeprefix("redis://")
+    with closing(redis.Redis.from_url(redis_server.url())) as client:
+        client.config_set("requirepass", "another")
+        try:
+            operator.environ["REDIS_URL"] = f"{scheme}://{login}{address}"
+            result = operator("check", "--json")
+        finally:
+            client.config_set("requirepass", "")
+    assert failed(result) == {"redis"}
+    assert remedy in found(result, "redis")["remedy"]
+    assert "HELLO" not in found(result, "redis")["detail"]
+
+
 def test_check_tells_a_wrong_configuration_as_a_check(operator: Operator) -> None:
     """With --json the faults are a failed check beside the lines on standard error, and the exit code is 78."""
     operator.environ["MAX_MERGES"] = "many"
@@ -1035,7 +1060,10 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
         operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", f"{role}@")
         result = operator("check", "--json")
         assert failed(result) == {"schema", "rights", "row_security"}
+        assert "closed to this role" in found(result, "schema")["detail"]
         assert f"--runtime-role {role}" in found(result, "rights")["remedy"]
+        assert "permission denied for schema bridge" in operator("verify").err
+        assert operator("status", "--json").document["postgresql"] == "refused"
         execute(
             chat.url, f"GRANT USAGE ON SCHEMA bridge TO {role}; GRANT EXECUTE ON FUNCTION bridge.installed TO {role}"
         )
@@ -1045,6 +1073,69 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
     finally:
         execute(chat.url, f"DROP OWNED BY {role}")
         execute(chat.url, f"DROP ROLE {role}")
+
+
+def test_check_names_the_rights_that_the_schema_s_owner_has_lost(
+    app_database: str, redis_server: RedisServer, postgres: PostgresServer
+) -> None:
+    """The bridge looks and writes as its owner: each right to the app's tables that it lacks, and the GRANT, are named.
+
+    Once granted again, all is well; and a function that the app has replaced may do without.
+    """
+    owner = f"owner_{uuid4().hex[:8]}"
+    execute(postgres.url(), f"CREATE ROLE {owner} LOGIN")
+    tables = f"GRANT SELECT ON profiles, matches, messages TO {owner}; GRANT INSERT, TRIGGER ON messages TO {owner}"
+    try:
+        execute(app_database, f"{tables}; GRANT TRIGGER ON matches TO {owner}")
+        execute(app_database, f"GRANT CREATE ON DATABASE {app_database.rpartition('/')[2]} TO {owner}")
+        operator = Operator(DATABASE_URL=app_database.replace("postgres@", f"{owner}@"), REDIS_URL=redis_server.url())
+        assert operator("migrate").code == 0
+        assert failed(operator("check", "--json")) == set()
+        for right in ("SELECT ON messages", "INSERT ON messages", "SELECT ON matches", "SELECT ON profiles"):
+            execute(app_database, f"REVOKE {right} FROM {owner}")
+        result = operator("check", "--json")
+        assert failed(result) == {"rights"}
+        assert f"role {owner}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
+        remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
+        assert "GRANT INSERT ON messages" in remedy
+        execute(app_database, remedy)
+        assert failed(operator("check", "--json")) == set()
+        execute(app_database, f"REVOKE INSERT ON messages FROM {owner}")
+        execute(app_database, "ALTER FUNCTION bridge.deliver SET work_mem = '5MB'")
+        assert failed(operator("check", "--json")) == set()
+    finally:
+        execute(app_database, f"DROP OWNED BY {owner} CASCADE")
+        execute(postgres.url(), f"DROP ROLE {owner}")
+
+
+def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat: Chat) -> None:
+    """Nobody who works is no fault before anything is due; then it is, and the remedy is the command to start them."""
+    chat.write(chat.match())
+    quiet = found(operator("check", "--json"), "processes")
+    assert (quiet["ok"], quiet["detail"]) == (True, "0 schedulers, 0 workers alive")
+    chat.rows("UPDATE bridge.events SET captured_at = now() - interval '1 minute'")
+    result = operator("check", "--json")
+    assert failed(result) == {"processes"}
+    assert "1 turn overdue" in found(result, "processes")["detail"]
+    for command in ("python -m schedulers", "dramatiq bridge_service"):
+        assert command in found(result, "processes")["remedy"]
+    begin = "INSERT INTO bridge.processes SELECT gen_random_uuid(), %s, now(), now(), NULL, 0, 0, 0"
+    chat.rows(begin, "scheduler")
+    result = operator("check", "--json")
+    assert failed(result) == {"processes"}
+    assert "python -m schedulers" not in found(result, "processes")["remedy"]
+    chat.rows(begin, "worker")
+    assert found(operator("check", "--json"), "processes")["detail"] == "1 scheduler, 1 worker alive"
+
+
+def test_check_says_how_to_put_all_triggers_right(operator: Operator, chat: Chat) -> None:
+    """The remedy for what is disabled is SQL that can be run as it stands, for all of it."""
+    chat.rows("ALTER TABLE messages DISABLE TRIGGER USER")
+    remedy = found(operator("check", "--json"), "triggers")["remedy"]
+    statements, _, rest = remedy.partition(", then ")
+    assert rest.startswith("`replay --since`")
+    chat.rows(statements)
+    assert failed(operator("check", "--json")) == set()
 
 
 @pytest.mark.parametrize(
