@@ -25,8 +25,8 @@ up: .venv/demo.stamp ## run the Procfile's processes against DATABASE_URL and RE
 	exec honcho start $(ARGS)
 
 .PHONY: migrate
-migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABASE_URL
-	@$(BIN)/python -m bridge_service migrate $(ARGS)
+migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABASE_URL (from the environment or .env)
+	@$(BIN)/honcho run $(BIN)/python -m bridge_service migrate $(ARGS)
 
 .PHONY: test
 test: .venv/dev.stamp ## run all tests but make chaos and make crashes (ARGS="-k journal" runs some)
