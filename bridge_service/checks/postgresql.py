@@ -13,7 +13,6 @@ from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
 from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger
-from bridge_service.output import counted
 
 OLDEST_VERSION: Final = 150000
 LISTEN_SECONDS: Final = 2.0
@@ -235,11 +234,11 @@ def _processes(connection: Connection, grouping_delay: float) -> Finding:
         status = ledger.status(grouping_delay)
     except (SchemaMissing, DatabaseRefused):
         return Finding("processes", ok=True, detail="not known while the schema or a right is missing")
-    detail = ", ".join(counted(number, role) for role, number in alive.items()) + " alive"
+    detail = "alive: " + ", ".join(f"{role}s {number}" for role, number in alive.items())
     absent = [role for role, number in alive.items() if not number]
     missed = absent and status.overdue and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS
     if missed:
-        detail += f", and {counted(status.overdue, 'turn')} overdue"
+        detail += f"; overdue turns: {status.overdue}"
     remedy = " and ".join(f"start a {role}: {_WORK[role]}" for role in absent)
     return Finding("processes", ok=not missed, detail=detail, remedy=remedy)
 

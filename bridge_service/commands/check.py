@@ -36,9 +36,7 @@ def refused(output: Output, faults: tuple[str, ...]) -> None:
 def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
     yield Finding("configuration", ok=True, detail="every variable is valid")
     yield _access(settings)
-    yield from check_postgresql(
-        settings.database_url, describe=output.describe, grouping_delay=settings.grouping_delay
-    )
+    yield from check_postgresql(settings.database_url, describe=output.describe, grouping_delay=settings.grouping_delay)
     yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe)
     if settings.broker_url == settings.redis_url:
         return

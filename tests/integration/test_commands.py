@@ -1112,11 +1112,11 @@ def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat
     """Nobody who works is no fault before anything is due; then it is, and the remedy is the command to start them."""
     chat.write(chat.match())
     quiet = found(operator("check", "--json"), "processes")
-    assert (quiet["ok"], quiet["detail"]) == (True, "0 schedulers, 0 workers alive")
+    assert (quiet["ok"], quiet["detail"]) == (True, "alive: schedulers 0, workers 0")
     chat.rows("UPDATE bridge.events SET captured_at = now() - interval '1 minute'")
     result = operator("check", "--json")
     assert failed(result) == {"processes"}
-    assert "1 turn overdue" in found(result, "processes")["detail"]
+    assert "overdue turns: 1" in found(result, "processes")["detail"]
     for command in ("python -m schedulers", "dramatiq bridge_service"):
         assert command in found(result, "processes")["remedy"]
     begin = "INSERT INTO bridge.processes SELECT gen_random_uuid(), %s, now(), now(), NULL, 0, 0, 0"
@@ -1125,7 +1125,7 @@ def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat
     assert failed(result) == {"processes"}
     assert "python -m schedulers" not in found(result, "processes")["remedy"]
     chat.rows(begin, "worker")
-    assert found(operator("check", "--json"), "processes")["detail"] == "1 scheduler, 1 worker alive"
+    assert found(operator("check", "--json"), "processes")["detail"] == "alive: schedulers 1, workers 1"
 
 
 def test_check_says_how_to_put_all_triggers_right(operator: Operator, chat: Chat) -> None:
