@@ -54,6 +54,9 @@ RECONNECT_SECONDS: Final = 1.0
 BOUND_SECONDS: Final = 10.0
 """Looks between sweeps ignore events below the highest id seen this long ago (C4)."""
 
+LARGE_BATCH: Final = 1000
+"""After so many events at once more may wait, perhaps below the highest id seen: the next look is at everything."""
+
 BAD_BATCH: Final = 500
 UNCAPTURED: Final = 10_000
 
@@ -265,6 +268,7 @@ class Listener:
             return
         now = time.monotonic()
         self._looks = [now + delay for delay in LOOKS_AFTER_BATCH]
+        self._sweep |= len(grouped) >= LARGE_BATCH
         self._seen.append((now, max(event.event_id for event in grouped)))
         self._on_grouped(grouped)
         for event in grouped:

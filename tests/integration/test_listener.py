@@ -646,6 +646,21 @@ def test_a_full_look_that_met_a_lock_is_made_in_full_again() -> None:
     assert stub.afters == [0, 0, 0, 42]
 
 
+def test_after_a_large_batch_the_next_look_is_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a call left behind may lie below the highest id that it returned, where no bounded look would find it."""
+    monkeypatch.setattr(module, "LARGE_BATCH", 2)
+    now = datetime.now(UTC)
+    batch = [Grouped(each, "message", str(uuid4()), CAMILLE, each, 1, now, now, "open") for each in (900, 901)]
+    stub = Stub(batch, batch[:1], [])
+    running = _listener(stub)
+    running.listener._seen.append((0.0, 42))
+    for _ in range(3):
+        running.listener._looks = [0.0]
+        running.listener._looked_at = 0.0
+        running.listener._look_if_wanted()
+    assert stub.afters == [0, 0, 42]
+
+
 def test_the_bound_is_the_highest_event_seen_ten_seconds_ago() -> None:
     """Until then there is none; it stays when nothing is seen for long."""
     listener = _listener(Stub()).listener

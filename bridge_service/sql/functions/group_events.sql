@@ -1,5 +1,5 @@
--- ungrouped events ──▶ open turns. Groups whole conversations, as a set; called as often as anybody likes, by any number
--- of schedulers at the same time.
+-- ungrouped events ──▶ open turns, as a set of at most 5,000 events, so that no backlog is too large for one call; called
+-- as often as anybody likes, by any number of schedulers at the same time.
 --
 -- p_after: look only at events above this id (a bound for speed, never truth; the sweep passes 0) (C4)
 -- p_delay: seconds from a group's first capture to its push
@@ -8,8 +8,12 @@
 --
 -- Returns one row an event, in order of capture: `place` is the event's place in its turn.
 --
--- A conversation is taken whole or not at all: if another scheduler holds one of its events, all are left to the next
--- look. Taking the later one alone would let it be answered first.
+-- Of a conversation the first events are taken, mostly all of them, or none: if another scheduler holds one, all are left
+-- to the next look. Taking the later one alone would let it be answered first.
+--
+-- PostgreSQL's statistics never know how many events and turns wait just now, and by them it joins everything with
+-- everything. So the statements below leave it no choice: IN (SELECT unnest ...) as a filter is hashed, and a turn is
+-- looked up by its unique index, one event at a time.
 CREATE OR REPLACE FUNCTION bridge.group_events(
     p_after bigint, p_delay double precision,
     p_first_min double precision, p_first_max double precision, p_first_probability double precision,
@@ -34,9 +38,10 @@ BEGIN
     IF v_matches IS NULL THEN
         RETURN;
     END IF;
-    SELECT array_agg(e.id) INTO v_seen
-    FROM bridge.events e
-    WHERE e.turn_id IS NULL AND e.error IS NULL AND e.match_id = ANY (v_matches);
+    SELECT array_agg(s.id) INTO v_seen
+    FROM (SELECT e.id FROM bridge.events e
+          WHERE e.turn_id IS NULL AND e.error IS NULL AND (e.match_id IN (SELECT unnest(v_matches))) IS TRUE
+          ORDER BY e.id LIMIT 5000) s;
     IF v_seen IS NULL THEN
         RETURN;
     END IF;
@@ -50,10 +55,9 @@ BEGIN
         SELECT array_agg(e.id) INTO v_taken
         FROM bridge.events e
         WHERE e.id = ANY (v_taken)
-          AND NOT EXISTS (
-              SELECT FROM bridge.events held
-              WHERE held.match_id = e.match_id AND held.turn_id IS NULL AND held.error IS NULL
-                AND held.id = ANY (v_seen) AND held.id <> ALL (v_taken));
+          AND e.match_id NOT IN (
+              SELECT held.match_id FROM bridge.events held
+              WHERE held.id = ANY (v_seen) AND held.id <> ALL (v_taken) AND held.turn_id IS NULL AND held.error IS NULL);
     END IF;
     IF v_taken IS NULL THEN
         RETURN;
@@ -78,10 +82,10 @@ BEGIN
     ORDER BY e.match_id
     ON CONFLICT (match_id) WHERE kind = 'initiation' DO NOTHING;
 
-    UPDATE bridge.events e SET turn_id = t.id, grouped_at = v_now
-    FROM bridge.turns t
-    WHERE e.id = ANY (v_taken) AND e.kind = 'match' AND e.turn_id IS NULL
-      AND t.kind = 'initiation' AND t.match_id = e.match_id;
+    UPDATE bridge.events e
+    SET grouped_at = v_now,
+        turn_id = (SELECT t.id FROM bridge.turns t WHERE t.kind = 'initiation' AND t.match_id = e.match_id)
+    WHERE e.id = ANY (v_taken) AND e.kind = 'match' AND e.turn_id IS NULL;
 
     -- I4: any message cancels the opener of its match.
     PERFORM bridge.end_turn(i.id, 'cancelled', 'message')
@@ -101,17 +105,18 @@ BEGIN
     ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
     DO UPDATE SET opened_at = waiting.opened_at;
 
-    UPDATE bridge.events e SET turn_id = t.id, grouped_at = v_now
-    FROM bridge.turns t
-    WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL
-      AND t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued');
+    UPDATE bridge.events e
+    SET grouped_at = v_now,
+        turn_id = (SELECT t.id FROM bridge.turns t
+                   WHERE t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued'))
+    WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL;
 
     RETURN QUERY
     SELECT e.id, e.kind, e.match_id, e.bot_id, e.turn_id,
            e.before + row_number() OVER (PARTITION BY e.turn_id ORDER BY e.id),
            t.opened_at, t.due_at, t.state
-    FROM (SELECT g.*, g.id = ANY (v_taken) AS taken,
-                 count(*) FILTER (WHERE g.id <> ALL (v_taken)) OVER (PARTITION BY g.turn_id) AS before
+    FROM (SELECT g.*, g.id IN (SELECT unnest(v_taken)) AS taken,
+                 count(*) FILTER (WHERE g.id NOT IN (SELECT unnest(v_taken))) OVER (PARTITION BY g.turn_id) AS before
           FROM bridge.events g
           WHERE g.turn_id IN (SELECT n.turn_id FROM bridge.events n WHERE n.id = ANY (v_taken))) e
     JOIN bridge.turns t ON t.id = e.turn_id
