@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -856,14 +857,22 @@ def test_T9_no_more_than_the_window_is_queued(bridge: Bridge) -> None:
     assert _push(bridge, window=2) == [third]
 
 
-@without(("next_due", "t.kind = 'reply' AND NOT v_full", "t.kind = 'reply'"))
-def test_T9_a_full_window_is_not_waited_for_by_the_clock(bridge: Bridge) -> None:
-    """While the window is full, an open turn that is due is no reason to look again at once."""
-    first, *_ = _three_due(bridge)
+@without(("next_due", "greatest(t.due_at, v_room_at)", "t.due_at"))
+def test_T9_a_full_window_is_looked_at_again_soon_and_not_at_once(bridge: Bridge) -> None:
+    """Claims make room and ring no bell: while a due turn finds none, the clock asks twice a second and no oftener."""
+    _three_due(bridge)
     _push(bridge, window=2)
     due_at, now = bridge.rows("SELECT flush_at, now FROM bridge.next_due(2)")[0]
-    assert due_at == bridge.turn(first).due_at
-    assert due_at > now
+    assert due_at - now == timedelta(seconds=0.5)
+
+
+@without(("next_due", "CASE WHEN count(*) >= p_window THEN v_now + interval '0.5 s' END", "v_now + interval '0.5 s'"))
+def test_T9_a_window_with_room_delays_nobody(bridge: Bridge) -> None:
+    """An open turn is looked at again in its own time."""
+    *_, third = _three_due(bridge)
+    _push(bridge, window=2)
+    [[due_at]] = bridge.rows("SELECT flush_at FROM bridge.next_due(3)")
+    assert due_at == bridge.turn(third).due_at
 
 
 @without(("push_due", "p_again * 2 ^ least(t.pushes, 20), p_again_max", "p_again, p_again_max"))
