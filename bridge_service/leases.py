@@ -18,7 +18,7 @@ RESPONDER_SECONDS: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Lease:
-    token: UUID
+    turn_id: int
     since: float
 
 
@@ -28,7 +28,8 @@ class Leases:
     def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
         self._emit = emit
-        self._held: dict[int, _Lease] = {}
+        # By token: a turn whose responder hangs here may come back to another thread of this very process.
+        self._held: dict[UUID, _Lease] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -41,12 +42,12 @@ class Leases:
     def held(self, turn_id: int, token: UUID) -> Iterator[None]:
         """Keep a claimed turn's lease alive for as long as the block runs."""
         with self._lock:
-            self._held[turn_id] = _Lease(token, time.monotonic())
+            self._held[token] = _Lease(turn_id, time.monotonic())
         try:
             yield
         finally:
             with self._lock:
-                self._held.pop(turn_id, None)
+                del self._held[token]
 
     def hung(self) -> int:
         """How many responders have been at it for longer than any should."""
@@ -57,7 +58,7 @@ class Leases:
     def release(self) -> None:
         """Give every held turn back at once; whatever their responders still return is refused."""
         with self._lock:
-            leases = {turn: lease.token for turn, lease in self._held.items()}
+            leases = {lease.turn_id: token for token, lease in self._held.items()}
         if leases:
             self._store.release(leases)
 
@@ -69,7 +70,7 @@ class Leases:
         while not self._stopping.wait(LEASE_SECONDS / 3):
             latest = time.monotonic() - RESPONDER_SECONDS
             with self._lock:
-                leases = {turn: lease.token for turn, lease in self._held.items() if lease.since > latest}
+                leases = {lease.turn_id: token for token, lease in self._held.items() if lease.since > latest}
             if leases:
                 try:
                     self._store.renew(leases)

@@ -181,7 +181,7 @@ def test_the_responder_is_told_all_about_the_turn(desk: Desk) -> None:
 
 def test_the_lease_is_held_while_the_responder_works(desk: Desk) -> None:
     """It is among those that are renewed, and no longer once the draft is handed in, whatever became of it."""
-    held: list[dict[int, Any]] = []
+    held: list[dict[Any, Any]] = []
 
     def respond(task: Task) -> str:
         held.append(dict(desk.leases._held))
@@ -195,8 +195,9 @@ def test_the_lease_is_held_while_the_responder_works(desk: Desk) -> None:
     for _ in range(2):
         composer.compose(turn)
         assert desk.leases._held == {}
-    assert [list(leases) for leases in held] == [[turn], [turn]]
-    assert held[0][turn].token != held[1][turn].token
+    (first, lease), (second, again) = [*held[0].items(), *held[1].items()]
+    assert (lease.turn_id, again.turn_id) == (turn, turn)
+    assert first != second
 
 
 # Nothing to do

@@ -135,6 +135,24 @@ def test_a_responder_that_hangs_is_not_renewed(desk: Desk, monkeypatch: pytest.M
     assert desk.leases.hung() == 0
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_turn_that_comes_back_to_its_process_is_held_twice(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each responder that hangs in it is counted, and when the first one returns the second keeps its lease."""
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
+    second = uuid4()
+    hangs = desk.leases.held(1, uuid4())
+    hangs.__enter__()
+    clock[0] += RESPONDER_SECONDS
+    with desk.leases.held(1, second):
+        hangs.__exit__(None, None, None)
+        desk.leases.start()
+        assert desk.stub.renewed.get(timeout=5) == {1: second}
+    with desk.leases.held(1, uuid4()), desk.leases.held(1, uuid4()):
+        clock[0] += RESPONDER_SECONDS
+        assert desk.leases.hung() == 2
+
+
 def test_a_drain_gives_back_what_is_held(desk: Desk) -> None:
     """All of it in one call; and nothing held is no call."""
     desk.leases.release()
