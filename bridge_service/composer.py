@@ -165,5 +165,9 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:
 
 
 def _describe(error: Exception) -> str:
-    """What the turn's row keeps of an error, for the operator."""
-    return f"{type(error).__name__}: {error}"[:500]
+    """What the turn's row keeps of an error, for the operator: what can be told of it, as PostgreSQL can hold it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception that cannot tell itself still has a type
+        text = type(error).__name__
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:500]

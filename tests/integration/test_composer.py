@@ -356,6 +356,13 @@ def _raise(error: BaseException) -> Any:  # noqa: ANN401
     raise error
 
 
+class Mute(Exception):
+    """An exception that cannot tell itself."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("respond", "kind"),
     [
@@ -364,8 +371,11 @@ def _raise(error: BaseException) -> Any:  # noqa: ANN401
         (lambda _: None, "ValueError"),
         (lambda _: 7, "ValueError"),
         (lambda _: "\0", "ValueError"),
+        (lambda _: _raise(OSError("a\0b")), "OSError"),
+        (lambda _: _raise(OSError("\udcff")), "OSError"),
+        (lambda _: _raise(Mute()), "Mute"),
     ],
-    ids=["raises", "blank", "none", "number", "NUL"],
+    ids=["raises", "blank", "none", "number", "NUL", "NUL told", "surrogate told", "mute"],
 )
 def test_a_responder_s_error_is_an_attempt_and_never_rises(
     desk: Desk, respond: Callable[[Task], Any], kind: str
