@@ -66,7 +66,7 @@ class Pusher:
         self._untold: set[int] = set()  # turns whose first push did not get through yet
 
     def push_due(self, beat: Callable[[], None] = lambda: None) -> int:
-        """Push what is due, until nothing is or Redis is away.
+        """Push what is due, until nothing is or Redis is away; `beat` is called before each batch and each attempt.
 
         Returns:
           How many turns were taken from PostgreSQL. If the process dies before they are in Redis, or Redis loses them,
@@ -80,13 +80,13 @@ class Pusher:
             beat()
             pushes = self._store.push_due(BATCH)
             if pushes:
-                self._push(pushes)
+                self._push(pushes, beat)
             count += len(pushes)
             if len(pushes) < BATCH:
                 break
         return count
 
-    def _push(self, due: Sequence[Push]) -> None:
+    def _push(self, due: Sequence[Push], beat: Callable[[], None]) -> None:
         for push in due:
             if push.step == "dead":
                 self._emit(TurnDead(push.turn_id, push.match_id, "WorkerLost"))
@@ -98,7 +98,7 @@ class Pusher:
             else:
                 self._emit(InitiationDue(push.turn_id, push.match_id))
         self._untold.update(push.turn_id for push in first)
-        if not self._enqueue(pushes):
+        if not self._enqueue(pushes, beat):
             return
         told = [push for push in pushes if push.turn_id in self._untold]
         for push in told:
@@ -112,10 +112,11 @@ class Pusher:
         if repeated:
             self._emit(PushesRepeated(repeated))
 
-    def _enqueue(self, pushes: Sequence[Push]) -> bool:
+    def _enqueue(self, pushes: Sequence[Push], beat: Callable[[], None]) -> bool:
         """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit."""
         messages = [message_for(push.step, push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
+            beat()  # all of them may take minutes, and no watchdog is to end a process for an outage of Redis
             try:
                 if attempt > 1:
                     self._emit(RedisReconnecting())
