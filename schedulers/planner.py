@@ -147,7 +147,8 @@ class Planner:
     def _prune(self) -> None:
         try:
             pruned = 0
-            while count := self._store.prune(self._retention_days, PRUNE_BATCH):
+            # The interpreter waits for this thread of APScheduler's before it exits, however much there is to prune.
+            while not self._stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
                 pruned += count
             if pruned:
                 self._emit(Pruned(pruned, 0))

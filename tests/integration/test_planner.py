@@ -387,6 +387,20 @@ def test_pruning_goes_on_until_nothing_is_left(desk: Desk) -> None:
     assert len(desk.told.events) == 1
 
 
+def test_a_stop_ends_the_pruning(desk: Desk) -> None:
+    """The batch under way is the last one: a process that is told to end does not stay for all the others."""
+
+    class Endless:
+        def prune(self, retention_days: float, limit: int) -> int:
+            assert not desk.stopping.is_set()
+            desk.stopping.set()
+            del retention_days
+            return limit
+
+    desk.plan_for(Endless())._prune()
+    assert desk.told.events == [Pruned(module.PRUNE_BATCH, 0)]
+
+
 def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:
     """An error is told of and kills nothing; the next hour tries again."""
     desk.parts.errors = [DatabaseUnavailable("gone")]
