@@ -94,7 +94,7 @@ class Process:
         def guarded() -> None:
             try:
                 target()
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: it would leave the thread dead and the process idle
                 logging.getLogger("bridge").debug("thread %s failed", name, exc_info=True)
                 self.crashed = True
                 self._emit(FatalError(f"{type(error).__name__} in {name}: {error}"))
