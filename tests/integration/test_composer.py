@@ -442,6 +442,33 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
     assert desk.column(turn, "draft") is None
 
 
+@pytest.mark.parametrize(
+    "code", ["53100", "42501", "58030", "40001"], ids=["disk full", "no right", "io", "serialization"]
+)
+def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, code: str) -> None:
+    """While the disk is full, or a right is missing, the draft waits; it is told, and delivered once that is over."""
+    match, turn = desk.pushed()
+    execute(
+        desk.url,
+        f"""
+        CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER no BEFORE INSERT ON messages FOR EACH ROW
+            WHEN (NEW.sender_id = '{CAMILLE}') EXECUTE FUNCTION public.no();
+        """,
+    )
+    composer = desk.composer()
+    composer.compose(turn)
+    for _ in range(MAX_ATTEMPTS):
+        composer.deliver(turn)
+        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery", 0)
+        assert desk.due_in(turn) == 5.0
+    assert (desk.column(turn, "state"), desk.column(turn, "last_error")) == ("typing", code)
+    execute(desk.url, "DROP TRIGGER no ON messages")
+    composer.deliver(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
 def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
     """However long it is away, no attempt is counted, and then the turn is answered (A1)."""
     match, turn = desk.pushed()

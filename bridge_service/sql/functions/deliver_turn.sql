@@ -4,7 +4,8 @@
 --
 -- p_max_merges: how often a chain of replies may be superseded by a newer message before one is delivered all the same
 -- p_delay: seconds from a newer message's capture to its group's push
--- p_max_attempts: a turn whose insertion raised so many times is dead
+-- p_max_attempts: a turn whose insertion raised so many times is dead; what the machine or a missing right is to blame for
+--   does not count
 --
 -- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
@@ -96,6 +97,14 @@ BEGIN
         WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS
                 v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME;
+            -- A full disk, a lost right: no turn is to blame, and none may die of an hour of it (I6, as A1).
+            IF v_state ~ '^(40|53|57|58|XX)' OR v_state = '42501' THEN
+                UPDATE bridge.turns SET last_error = v_state, pushes = 0, due_at = bridge.now() + interval '5 seconds'
+                WHERE id = t.id
+                RETURNING due_at INTO t.due_at;
+                PERFORM bridge.ring_due(t.id, t.due_at);
+                RETURN jsonb_build_object('outcome', 'failed', 'match_id', t.match_id, 'attempts', t.attempts);
+            END IF;
             -- Of PostgreSQL's own errors only the code: their texts quote values, hence the draft.
             RETURN bridge.count_failure(
                 t.id, rtrim(v_state || ' ' || CASE WHEN v_state LIKE 'P0%' THEN v_error ELSE v_constraint END),
