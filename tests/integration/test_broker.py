@@ -231,6 +231,27 @@ def test_half_of_the_data_may_be_lost(any_desk: Desk, lost: str) -> None:
     assert any_desk.fetch() == []
 
 
+def test_either_half_may_lose_another_message(any_desk: Desk) -> None:
+    """The numbers agree then, until a fetch comes upon what is left of one: the push after that queues both."""
+    any_desk.push(1, 2)
+    any_desk.admin.lrem(QUEUE, 1, "compose:1")
+    any_desk.admin.hdel(BODIES, "compose:2")
+    any_desk.push(1)
+    assert any_desk.fetch() == []
+    any_desk.push(1, 2)
+    assert sorted(any_desk.fetch()) == ["compose:1", "compose:2"]
+    assert any_desk.fetch() == []
+
+
+def test_pushing_again_what_waits_looks_for_none_of_it(desk: Desk) -> None:
+    """A backlog that is pushed again does not cost Redis the square of its length."""
+    desk.push(*range(1, 9))
+    desk.admin.config_resetstat()
+    desk.push(*range(1, 9))
+    assert "cmdstat_lpos" not in desk.admin.info("commandstats")
+    assert len(desk.fetch()) == 8
+
+
 @pytest.mark.parametrize("key", [QUEUE, BODIES, BELL])
 @pytest.mark.parametrize("first", ["push", "fetch"])
 def test_a_key_of_a_wrong_type_is_replaced(any_desk: Desk, key: str, first: str) -> None:
