@@ -787,6 +787,21 @@ def test_T8_looking_for_what_is_due_reads_nothing_else(bridge: Bridge) -> None:
     assert _rows_read(bridge, "turns", "SELECT * FROM bridge.next_due(20)") < 60
 
 
+@without(("ring_due", "t.due_at > (SELECT bridge.now())", "t.due_at > bridge.now()"))
+def test_T8_ringing_for_what_is_due_passes_over_no_backlog(bridge: Bridge) -> None:
+    """A worker that hands in a draft reads none of the thousands of deliveries that are overdue already."""
+    bridge.rows(
+        "INSERT INTO bridge.turns"
+        " (kind, match_id, bot_id, state, opened_at, due_at, draft, deliver_at, reply_message_id)"
+        " SELECT 'reply', gen_random_uuid(), %s, 'typing', n.now, n.now - interval '1 min', '', n.now,"
+        " gen_random_uuid()"
+        " FROM generate_series(1, 2000), (SELECT bridge.now()) n (now)",
+        CAMILLE,
+    )
+    bridge.rows("ANALYZE bridge.turns")
+    assert _rows_read(bridge, "turns", "SELECT bridge.ring_due(0, bridge.now() + interval '5 s')") < 60
+
+
 @without(("sql", "DROP INDEX bridge.events_ungrouped; DROP INDEX bridge.events_ungrouped_match"))
 def test_T8_looking_for_what_is_ungrouped_reads_no_history(bridge: Bridge) -> None:
     """A grouping reads the ungrouped events, not the thousands that have found their turns."""
