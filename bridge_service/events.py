@@ -303,11 +303,11 @@ class MessageGrouped(Event):
 
 @dataclass(frozen=True, slots=True)
 class EventSetAside(Event):
-    """A captured event could not be grouped and waits for an operator."""
+    """So many captured events of a conversation could not be grouped and wait for an operator."""
 
     name = "event_set_aside"
     level = logging.ERROR
-    event_id: int
+    count: int
     match_id: str
     error: str
 
@@ -532,11 +532,10 @@ class TurnsRecovered(Event):
 
 @dataclass(frozen=True, slots=True)
 class Pruned(Event):
-    """So many finished turns and their events were old enough to be deleted."""
+    """So many finished turns were old enough to be deleted, with their events."""
 
     name = "pruned"
     turns: int
-    events: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.Stopped: "🛑 Arrêt terminé",
     events.ListenSilent: "⚠️ Écoute muette, lecture à intervalles à la place: %(reason)s",
     events.NotificationRejected: "🚫 Annonce ignorée (channel=%(channel)s): %(reason)s",
-    events.EventSetAside: "🚫 Événement %(event_id)d mis de côté (match %(match_id)s): %(error)s",
+    events.EventSetAside: "🚫 Événements mis de côté: %(count)d (match %(match_id)s): %(error)s",
     events.PushesRepeated: "🔁 Envois répétés: %(count)d",
     events.TurnClaimed: "🧠 %(kind)s en préparation (match %(match_id)s, messages: %(messages)d)",
     events.TurnTyping: "✍️ Saisie en cours (match %(match_id)s, %(seconds).1fs)",
@@ -72,7 +72,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.DuplicatePrevented: "♻️ Étape déjà faite, rien à faire (tour %(turn_id)d, %(stage)s)",
     events.BadBrokerMessage: "🚫 Envoi illisible dans la queue, ignoré: %(reason)s",
     events.TurnsRecovered: "🩹 Tours repris: %(count)d (%(reason)s)",
-    events.Pruned: "🧽 Nettoyage: tours %(turns)d, événements %(events)d",
+    events.Pruned: "🧽 Nettoyage: tours %(turns)d",
     events.LinesHeldBack: "🔇 Lignes omises: %(count)d (%(of)s)",
 }
 """The line of each event, as a `%` format of its fields; a line break begins a new line of the log."""

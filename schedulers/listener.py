@@ -290,8 +290,8 @@ class Listener:
             except RightMissing:
                 raise
             except DatabaseRefused as error:
-                self._store.set_aside(match_id, str(error))
-                self._emit(EventSetAside(0, match_id, str(error)))
+                count = self._store.set_aside(match_id, str(error))
+                self._emit(EventSetAside(count, match_id, str(error)))
             self._beat()
         return grouped
 

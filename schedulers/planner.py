@@ -151,7 +151,7 @@ class Planner:
             while not self._stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
                 pruned += count
             if pruned:
-                self._emit(Pruned(pruned, 0))
+                self._emit(Pruned(pruned))
         except DatabaseBusy:
             return  # the next hour's turn
         except BridgeError as error:

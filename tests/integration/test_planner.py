@@ -381,7 +381,7 @@ def test_pruning_goes_on_until_nothing_is_left(desk: Desk) -> None:
     """All batches, told once; and not a word when there was nothing."""
     desk.parts.prunable = [1000, 17, 0]
     desk.planner._prune()
-    assert desk.told.events == [Pruned(1017, 0)]
+    assert desk.told.events == [Pruned(1017)]
     desk.parts.prunable = [0]
     desk.planner._prune()
     assert len(desk.told.events) == 1
@@ -398,7 +398,7 @@ def test_a_stop_ends_the_pruning(desk: Desk) -> None:
             return limit
 
     desk.plan_for(Endless())._prune()
-    assert desk.told.events == [Pruned(module.PRUNE_BATCH, 0)]
+    assert desk.told.events == [Pruned(module.PRUNE_BATCH)]
 
 
 def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:

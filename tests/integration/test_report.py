@@ -247,7 +247,7 @@ def test_incidents_are_noted_by_kind(chat: Chat) -> None:
     for attempt in (1, 2, 3):
         incidents(RedisAttemptFailed(attempt, 3, "ConnectionError: canary"))
     incidents(RedisGivenUp(3))
-    incidents(Pruned(5, 0))
+    incidents(Pruned(5))
     incidents.start()
     incidents.stop()
     assert chat.rows(SINCE_FIRST) == [

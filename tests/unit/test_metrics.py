@@ -92,7 +92,7 @@ def series(registry: CollectorRegistry) -> set[str]:
             for stage in ("claim", "finish", "deliver")
         ),
         (events.BadBrokerMessage("x"), "bridge_bad_broker_messages_total", {}, 1),
-        (events.Pruned(6, 9), "bridge_pruned_turns_total", {}, 6),
+        (events.Pruned(6), "bridge_pruned_turns_total", {}, 6),
     ],
 )
 def test_what_an_event_counts(
