@@ -26,6 +26,7 @@ from dramatiq import Consumer, Message, MessageProxy, Middleware
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, q_name
 from dramatiq.errors import ConnectionClosed
+from redis.maint_notifications import MaintNotificationsConfig
 
 from bridge_service.errors import BadMessage
 from bridge_service.events import BadBrokerMessage, Emit, RedisConnected, RedisLost
@@ -57,7 +58,9 @@ T = TypeVar("T")
 def connect(url: str, *, timeout: float = CALL_SECONDS) -> redis.Redis:
     """Make a client that tries once and gives up after `timeout` seconds; connects at its first command.
 
-    Attempts are the business of the Reconnect middleware, which tells of each: redis-py's own ten are switched off.
+    Attempts are the business of the Reconnect middleware, which tells of each: redis-py's own ten are switched off. So
+    are two commands that it greets each server with: CLIENT SETINFO, which Redis before 7.2 does not know, not even in
+    an ACL, and CLIENT MAINT_NOTIFICATIONS, by which a server could lengthen the time-outs.
     """
     return redis.Redis.from_url(
         url,
@@ -66,6 +69,8 @@ def connect(url: str, *, timeout: float = CALL_SECONDS) -> redis.Redis:
         socket_keepalive=True,
         retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         health_check_interval=0,
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
 
 
@@ -135,8 +140,8 @@ class WaitingBroker(RedisBroker):
         self.draining = threading.Event()
         self.delayed = DelayedMessages()
         self._consumers: list[WaitingConsumer] = []
-        self._push = self.client.register_script((_LUA_FOLDER / "push.lua").read_text())
-        self._fetch = self.client.register_script((_LUA_FOLDER / "fetch.lua").read_text())
+        self._push = self.client.register_script((_LUA_FOLDER / "push.lua").read_text(encoding="utf-8"))
+        self._fetch = self.client.register_script((_LUA_FOLDER / "fetch.lua").read_text(encoding="utf-8"))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """Make a consumer; `timeout` is not needed, it waits."""

