@@ -118,6 +118,12 @@ def _version(connection: Connection) -> Finding:
     return Finding("postgresql_version", ok=ok, detail=f"PostgreSQL {words}", remedy=remedy)
 
 
+def _encoding(connection: Connection) -> Finding:
+    [encoding] = _row(connection, "SELECT current_setting('server_encoding')")
+    remedy = "" if encoding == "UTF8" else "restore the database into one with ENCODING 'UTF8': not every text fits in it"
+    return Finding("postgresql_encoding", ok=True, detail=encoding, remedy=remedy)
+
+
 def _writable(connection: Connection) -> Finding:
     standby, read_only = _row(
         connection, "SELECT pg_catalog.pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
@@ -439,6 +445,7 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
     yield from (
         _Look("postgresql", _reachable, "DATABASE_URL"),
         _Look("postgresql_version", _version, "DATABASE_URL"),
+        _Look("postgresql_encoding", _encoding, "DATABASE_URL"),
         _Look("postgresql_writable", _writable, "DATABASE_URL"),
         _Look("postgresql_encryption", _encrypted, "DATABASE_URL"),
         _Look("postgresql_isolation", _isolation, "DATABASE_URL"),

@@ -1160,6 +1160,19 @@ def test_check_finds_what_is_wrong_in_the_database(
     assert detail in found(result, name)["detail"]
 
 
+def test_check_advises_against_another_encoding_than_utf8(newcomer: Operator, postgres: PostgresServer) -> None:
+    """It may not hold every reply, and works for those that it does."""
+    name = f"test_{uuid4().hex}"
+    execute(postgres.url(), f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1'")
+    try:
+        newcomer.environ["DATABASE_URL"] = postgres.url(name)
+        encoding = found(newcomer("check", "--json"), "postgresql_encoding")
+        assert (encoding["ok"], encoding["detail"]) == (True, "LATIN1")
+        assert "UTF8" in encoding["remedy"]
+    finally:
+        execute(postgres.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_check_finds_triggers_that_only_another_role_switches_off(
     operator: Operator, chat: Chat, postgres: PostgresServer
 ) -> None:
