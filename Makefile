@@ -2,6 +2,8 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip -qq --disable-pip-version-check
+# The logs have emoji, whatever the locale has.
+export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import closing
 from datetime import datetime
@@ -229,6 +230,20 @@ def test_sigterm_to_everyone_twice_is_one_order(service: Service, app: App) -> N
     assert [process.wait(STOP_SECONDS) for process in (scheduler, worker)] == [0, 0]
     assert app.said(match) == ["au revoir"]
     assert not service.lines("CRITICAL|Traceback")
+
+
+def test_without_a_locale_no_emoji_ends_a_process(service: Service, app: App) -> None:
+    """Where Python would write ASCII, the scheduler writes UTF-8, and Dramatiq's parent escapes a worker's lines."""
+    service.environment.update(LC_ALL="POSIX", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    service.environment.pop("PYTHONIOENCODING", None)
+    scheduler, worker = service.start_scheduler(), service.start_worker()
+    service.wait_until_ready(scheduler)
+    match = app.old_match()
+    app.write(match, "déjà vu 🦊")
+    app.wait_for_replies(match, "déjà vu 🦊")
+    service.wait_for_line("✅ Message poussé", process=scheduler)
+    service.wait_for_line(re.escape(r"\U0001f4ac R\xe9ponse envoy\xe9e"), process=worker)
+    assert service.stop() == [0, 0]
 
 
 def test_json_lines(service: Service, app: App) -> None:
