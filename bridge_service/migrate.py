@@ -208,7 +208,9 @@ _SETTINGS: Final = (
 @contextmanager
 def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
     try:
-        connection = psycopg2.connect(url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8")
+        connection = psycopg2.connect(
+            url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8"
+        )
         try:
             # Who waited for another run has to see what that one did.
             connection.set_session(isolation_level="READ COMMITTED", readonly=read_only or None)

@@ -120,7 +120,7 @@ def _version(connection: Connection) -> Finding:
 
 def _encoding(connection: Connection) -> Finding:
     [encoding] = _row(connection, "SELECT current_setting('server_encoding')")
-    remedy = "" if encoding == "UTF8" else "restore the database into one with ENCODING 'UTF8': not every text fits in it"
+    remedy = "" if encoding == "UTF8" else "restore it into one with ENCODING 'UTF8': it may not hold every text"
     return Finding("postgresql_encoding", ok=True, detail=encoding, remedy=remedy)
 
 
