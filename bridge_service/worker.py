@@ -43,6 +43,11 @@ from bridge_service.worker_metrics import WorkerMetrics
 DRAIN_SECONDS: Final = 5.0
 """How long begun turns may take after SIGTERM; with Dramatiq's own two seconds and a bit a process ends within 8 s."""
 
+LAST_CALL_SECONDS: Final = 1.0
+LAST_WORDS_SECONDS: Final = 0.5
+"""How long a process that ends waits for a PostgreSQL that does not answer: to give its turns back, and for each of the
+two rows that it writes about itself."""
+
 TICK_SECONDS: Final = 1.0
 
 OWN_CONNECTIONS: Final = 4
@@ -212,15 +217,21 @@ class WorkerProcess(Middleware):
             os._exit(0)
 
     def _finish(self) -> None:
-        with contextlib.suppress(BridgeError):  # the leases run out by themselves
-            self._leases.release()
+        # On a thread, for a PostgreSQL that swallows everything holds a call for many seconds.
+        last_call = threading.Thread(target=self._give_back, name="give back", daemon=True)
+        last_call.start()
+        last_call.join(LAST_CALL_SECONDS)
         self._leases.stop()
         self._emit(Stopped())
         self._journal.flush(everything=True)
         self._measure.close()
-        self._incidents.stop()
-        self._heartbeat.stop()
+        self._incidents.stop(LAST_WORDS_SECONDS)
+        self._heartbeat.stop(LAST_WORDS_SECONDS)
         self._database.close()
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(BridgeError):  # the leases run out by themselves
+            self._leases.release()
 
     def _wait_and_look(self) -> None:
         if wait_for_postgres(self._database, self._emit, self._stopping):
