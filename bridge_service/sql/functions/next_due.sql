@@ -8,8 +8,9 @@ DECLARE
     v_now     timestamptz := bridge.now();
     v_room_at timestamptz;
 BEGIN
-    SELECT CASE WHEN count(*) >= p_window THEN v_now + interval '0.5 s' END INTO v_room_at
-    FROM (SELECT FROM bridge.turns t WHERE t.state = 'queued' LIMIT p_window) q;
+    IF bridge.window_room(p_window) <= 0 THEN
+        v_room_at := v_now + interval '0.5 s';
+    END IF;
     RETURN QUERY
     SELECT least(
                (SELECT greatest(t.due_at, v_room_at) FROM bridge.turns t

@@ -1,7 +1,7 @@
 -- What is due now, as a set: open ──▶ queued, a lease that ran out is taken away, and every pushed step that nobody took
 -- is pushed again. The caller then enqueues each row to Dramatiq; if it dies before, `due_at` brings the turn back.
 --
--- p_window: at most so many turns are `queued` at once, the rest stay `open` (T9)
+-- p_window: at most so many turns that workers can take are `queued` at once, the rest stay `open` (T9)
 -- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
 -- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers)
 --
@@ -56,8 +56,7 @@ BEGIN
     FROM due WHERE t.id = due.id
     RETURNING t.id, 'compose', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
 
-    SELECT p_window - count(*) INTO v_room
-    FROM (SELECT FROM bridge.turns t WHERE t.state = 'queued' LIMIT p_window) q;
+    v_room := bridge.window_room(p_window);
     RETURN QUERY
     WITH due AS (
         SELECT t.id, t.due_at FROM bridge.turns t
