@@ -1,4 +1,4 @@
--- queued ──▶ composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
+-- queued --> composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
 -- failed. Whatever else is asked for finds nothing to do (T5).
 --
 -- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the

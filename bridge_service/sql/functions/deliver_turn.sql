@@ -1,4 +1,4 @@
--- typing ──▶ answered: the reply's INSERT and the turn's end are one transaction, so no crash separates them and no
+-- typing --> answered: the reply's INSERT and the turn's end are one transaction, so no crash separates them and no
 -- repetition doubles them. An in-doubt commit is settled by calling again: it waits for the row's lock and then tells
 -- what happened (D3).
 --

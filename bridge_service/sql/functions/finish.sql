@@ -1,4 +1,4 @@
--- composing ──▶ typing: stores the draft of the worker that holds the token, and when it may be delivered. With nothing
+-- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. With nothing
 -- to wait for, a reply is delivered in the same call.
 --
 -- p_pause: seconds of thinking and typing still to come

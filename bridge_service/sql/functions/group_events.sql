@@ -1,4 +1,4 @@
--- ungrouped events ──▶ open turns, as a set of at most 5,000 events, so that no backlog is too large for one call; called
+-- ungrouped events --> open turns, as a set of at most 5,000 events, so that no backlog is too large for one call; called
 -- as often as anybody likes, by any number of schedulers at the same time.
 --
 -- p_after: look only at events above this id (a bound for speed, never truth; the sweep passes 0) (C4)

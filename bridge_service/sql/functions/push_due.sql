@@ -1,4 +1,4 @@
--- What is due now, as a set: open ──▶ queued, a lease that ran out is taken away, and every pushed step that nobody took
+-- What is due now, as a set: open --> queued, a lease that ran out is taken away, and every pushed step that nobody took
 -- is pushed again. The caller then enqueues each row to Dramatiq; if it dies before, `due_at` brings the turn back.
 --
 -- p_window: at most so many turns that workers can take are `queued` at once, the rest stay `open` (T9)

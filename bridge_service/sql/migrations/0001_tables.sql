@@ -6,9 +6,9 @@
 --
 --     when a turn is due, push its next step; every step is idempotent.
 --
---   message ──▶ events (turn_id NULL) ──group_events──▶ turns
+--   message --> events (turn_id NULL) --group_events--> turns
 --
---     open ──push_due──▶ queued ──claim──▶ composing ──finish──▶ typing ──deliver_turn──▶ answered
+--     open --push_due--> queued --claim--> composing --finish--> typing --deliver_turn--> answered
 --       the group is      a push is        a worker holds         a draft waits for        reply and end are
 --       still growing     on its way       the token (lease)      its deliver_at           one transaction
 --
