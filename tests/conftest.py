@@ -6,26 +6,49 @@ import shutil
 import tempfile
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
-from bridge_service import demo
+from bridge_service import migrate
+from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
-from tests.support.databases import copy_of, make_template
+from tests.support.databases import copy_of, install, make_template
 from tests.support.redis_servers import OldRedisServer, old_redis_binary
+from tests.support.roles import ADMIN, OWNER, assert_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEMO_FOLDER = Path(demo.__file__).parent
+    from tests.support.roles import Urls
 
 ROOM_BYTES = 4 * 1024**3
 
 # No test here pulls a plug, so nothing need reach the disk.
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(autouse=True)
+def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test whose service is a superuser, or the bridge's owner; mark it `superuser` if it is about that.
+
+    Processes are looked at in tests/support/service.py.
+    """
+    if request.node.get_closest_marker("superuser"):
+        return
+    connect, begin = Connection.__init__, migrate._transaction
+
+    def connect_as_ordinary(self: Connection, url: str, **named: Any) -> None:  # noqa: ANN401 - passed on
+        assert_not(url, ADMIN, OWNER)
+        connect(self, url, **named)
+
+    def begin_as_ordinary(url: str, *values: Any, **named: Any) -> Any:  # noqa: ANN401
+        assert_not(url, ADMIN)
+        return begin(url, *values, **named)
+
+    monkeypatch.setattr(Connection, "__init__", connect_as_ordinary)
+    monkeypatch.setattr(migrate, "_transaction", begin_as_ordinary)
 
 
 @pytest.fixture(scope="session")
@@ -82,26 +105,26 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 @pytest.fixture(scope="session")
 def app_template(postgres: PostgresServer) -> str:
     """Give the name of a template with the app's tables and people."""
-    make_template(postgres, "app_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql")
+    make_template(postgres, "app_template")
     return "app_template"
 
 
 @pytest.fixture
-def app_database(postgres: PostgresServer, app_template: str) -> Iterator[str]:
-    """Give the URL of a fresh database of the app, without the bridge."""
-    with copy_of(postgres, app_template) as url:
-        yield url
+def app_database(postgres: PostgresServer, app_template: str) -> Iterator[Urls]:
+    """Give a fresh database of the app, without the bridge."""
+    with copy_of(postgres, app_template) as urls:
+        yield urls
 
 
 @pytest.fixture(scope="session")
 def bridge_template(postgres: PostgresServer) -> str:
     """Give the name of a template with the app's tables, its people and the bridge."""
-    migrate(make_template(postgres, "bridge_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql"))
+    install(make_template(postgres, "bridge_template"))
     return "bridge_template"
 
 
 @pytest.fixture
-def bridge_database(postgres: PostgresServer, bridge_template: str) -> Iterator[str]:
-    """Give the URL of a fresh database of the app with the bridge installed."""
-    with copy_of(postgres, bridge_template) as url:
-        yield url
+def bridge_database(postgres: PostgresServer, bridge_template: str) -> Iterator[Urls]:
+    """Give a fresh database of the app with the bridge installed; what is under test takes its `service` URL."""
+    with copy_of(postgres, bridge_template) as urls:
+        yield urls

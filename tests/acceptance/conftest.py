@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tests.support.roles import Urls
+
 
 @pytest.fixture
-def service(bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
+def service(bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
     """Give a service of which nothing runs yet."""
     del redis_client  # only asked for because it empties Redis
-    urls = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url()}
+    urls = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url()}
     # Tests that need an open group for a while make it longer.
     with Service({**QUICK, "GROUPING_DELAY": "0.2", **urls}) as service:
         yield service
 
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app on the service's database."""
     with closing(App(bridge_database)) as app:
         yield app

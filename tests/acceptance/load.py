@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bridge_service import demo
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
 from tests.support.app import App
 from tests.support.conversations import Crowd, make_matches, plan, read_messages
-from tests.support.databases import make_template
+from tests.support.databases import install, make_template
 from tests.support.ledger import Ledger, check
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tests.support.roles import Urls
 
 GROUPING_DELAY: Final = 1.0
 ENVIRONMENT: Final = {
@@ -61,16 +61,16 @@ class Load:
     seed: int = 0
 
 
-def run(load: Load, service: Service, database_url: str) -> Ledger:
+def run(load: Load, service: Service, urls: Urls) -> Ledger:
     """Write the load, wait until the bridge has nothing left to do, and draw up the books.
 
     The books are drawn up even if that takes longer than SETTLE_SECONDS: what is unanswered by then counts as lost.
     """
     sent = []
-    matches = make_matches(database_url, load.conversations)
+    matches = make_matches(urls.app, load.conversations)
     if load.waiting:
         before = Crowd(
-            database_url,
+            urls.app,
             plan(
                 matches,
                 rate=WAITING_RATE,
@@ -84,21 +84,21 @@ def run(load: Load, service: Service, database_url: str) -> Ledger:
         sent += before.join()
     service.up(load.schedulers, load.workers)
     crowd = Crowd(
-        database_url,
+        urls.app,
         plan(matches, rate=load.rate, seconds=load.seconds, writers=load.writers, seed=load.seed + 1),
         seed=1,
     )
     crowd.start()
     sent += crowd.join()
     assert not crowd.errors, f"the app's own statements failed: {crowd.errors[0]}"
-    app = App(database_url)
+    app = App(urls)
     try:
         eventually(lambda: _is_idle(app), SETTLE_SECONDS)
     except AssertionError:
         sys.stderr.write(f"not idle after {SETTLE_SECONDS:g} s\n")
     finally:
         app.close()
-    return check(read_messages(database_url), sent, GROUPING_DELAY)
+    return check(read_messages(urls.app), sent, GROUPING_DELAY)
 
 
 def _is_idle(app: App) -> bool:
@@ -119,16 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default = getattr(defaults, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help="default: %(default)s")
     load = Load(**vars(parser.parse_args(arguments)))
-    folder = Path(demo.__file__).parent
     with (
         tempfile.TemporaryDirectory(prefix="bridge-load-") as directory,
         PostgresServer(Path(directory) / "postgres") as postgres,
         RedisServer(Path(directory) / "redis") as redis_server,
     ):
-        url = make_template(postgres, "load", folder / "app.sql", folder / "people.sql")
-        migrate(url)
-        with Service({"DATABASE_URL": url, "REDIS_URL": redis_server.url(), **ENVIRONMENT}) as service:
-            ledger = run(load, service, url)
+        urls = make_template(postgres, "load")
+        install(urls)
+        with Service({"DATABASE_URL": urls.service, "REDIS_URL": redis_server.url(), **ENVIRONMENT}) as service:
+            ledger = run(load, service, urls)
             codes = service.stop()
     sys.stdout.write(f"{load}\n{ledger}\nexit codes {codes}\n")
     return int(ledger.faults > 0 or any(codes))

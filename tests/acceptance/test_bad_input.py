@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.migrate import migrate
 from tests.support.app import CAMILLE, HUGO, LEA
 from tests.support.clock import install_clock
+from tests.support.roles import SERVICE
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SECRET: Final = "mon secret"
 QUEUE: Final = "dramatiq:bot_messages"
-RUNTIME_ROLE: Final = "acceptance_runtime"
 
 
 def notification(match: str, message: str | None = None, **changes: object) -> str:
@@ -226,7 +225,7 @@ def test_forged_queue_messages(service: Service, app: App, redis_client: redis.R
 
 def test_a_forged_push_does_not_answer_early(service: Service, app: App, redis_client: redis.Redis) -> None:
     """A message that names a real turn before its time finds nothing to do."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
     service.up()
     match = app.old_match()
@@ -267,7 +266,7 @@ def test_keys_of_the_wrong_type(service: Service, app: App, redis_client: redis.
 @pytest.mark.parametrize("table", ["public.messages", "public.profiles", "bridge.turns"])
 def test_a_table_that_is_missing(service: Service, app: App, table: str) -> None:
     """A table that somebody renamed is told of in words, at most once a second; once it is back all goes on."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
     service.up()
     match = app.old_match()
@@ -291,30 +290,21 @@ def test_a_table_that_is_missing(service: Service, app: App, table: str) -> None
 @pytest.mark.parametrize("function", ["group_events", "push_due", "claim", "finish"])
 def test_a_right_that_is_missing(service: Service, app: App, function: str) -> None:
     """A right that somebody took away is told of in words; once it is granted again every message is answered."""
-    make_role(app)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
-    service.environment["DATABASE_URL"] = app.url.replace("postgres@", f"{RUNTIME_ROLE}@")
     service.up()
     first, second = app.old_match(), app.old_match()
     app.write(first, "avant")
     service.wait_for_line("timer")
 
-    app.rows(f"REVOKE EXECUTE ON FUNCTION bridge.{function} FROM {RUNTIME_ROLE}")
+    app.rows(f"REVOKE EXECUTE ON FUNCTION bridge.{function} FROM {SERVICE}")
     app.write(second, "pendant")
     app.pass_time(15)
     service.wait_for_line(f"PostgreSQL refuse: permission denied for function {function}")
-    app.rows(f"GRANT EXECUTE ON FUNCTION bridge.{function} TO {RUNTIME_ROLE}")
+    app.rows(f"GRANT EXECUTE ON FUNCTION bridge.{function} TO {SERVICE}")
     eventually(lambda: app.value("SELECT count(*) FROM bridge.turns WHERE state <> 'cancelled'") == 2)
 
     app.pass_time(20)
     app.wait_for_replies(first, "avant")
     app.wait_for_replies(second, "pendant")
     assert app.value("SELECT count(*) FROM bridge.events WHERE error IS NOT NULL") == 0
-
-
-def make_role(app: App) -> None:
-    """Make the role that a careful operator runs the service as; it may only call the bridge's functions."""
-    if not app.rows("SELECT 1 FROM pg_roles WHERE rolname = %s", RUNTIME_ROLE):
-        app.rows(f"CREATE ROLE {RUNTIME_ROLE} LOGIN")
-    migrate(app.url, runtime_role=RUNTIME_ROLE)
-    install_clock(app.url)

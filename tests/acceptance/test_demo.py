@@ -84,6 +84,7 @@ def test_every_scene_comes_out_right(temporary: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.superuser  # the demo's own, of the server that it brings
 def test_a_scene_that_goes_wrong_fails_the_demo(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One scene whose line does not come makes the exit code 1 and is named with the line."""
 

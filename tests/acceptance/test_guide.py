@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bridge_service.demo.servers import RedisServer
     from tests.support.app import App
+    from tests.support.roles import Urls
     from tests.support.service import ServiceProcess
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -29,11 +30,11 @@ TEST_MODE = {name: value for name, value in QUICK.items() if name not in ("GROUP
 
 
 @pytest.fixture
-def service(bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
+def service(bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
     """Give a service with the guide's own delays, on a database whose clock can be moved."""
     del redis_client  # only asked for because it empties Redis
     install_clock(bridge_database)
-    urls = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url()}
+    urls = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url()}
     with Service({**urls, **TEST_MODE, "TEST_MODE": "true"}) as service:
         yield service
 

@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.load import ENVIRONMENT, Load, run
 
 if TYPE_CHECKING:
+    from tests.support.roles import Urls
     from tests.support.service import Service
 
 SHORT = Load(rate=100, seconds=6, conversations=100, seed=2)
@@ -26,7 +27,7 @@ SHORT = Load(rate=100, seconds=6, conversations=100, seed=2)
     ],
 )
 def test_every_message_is_answered_once_in_order_and_in_time(
-    service: Service, bridge_database: str, load: Load
+    service: Service, bridge_database: Urls, load: Load
 ) -> None:
     """Bursts over a hundred conversations, late commits, rollbacks and first words among them, break no promise."""
     service.environment.update(ENVIRONMENT)

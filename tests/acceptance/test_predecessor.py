@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     import redis
 
     from tests.support.app import App
+    from tests.support.roles import Urls
     from tests.support.service import Service
 
 
 @pytest.fixture
-def bridge(bridge_database: str) -> Iterator[Bridge]:
+def bridge(bridge_database: Urls) -> Iterator[Bridge]:
     """Give the hands to play every part with, and a clock to move."""
     install_clock(bridge_database)
     with closing(Bridge(bridge_database)) as bridge:
@@ -70,7 +71,7 @@ def test_a_message_in_the_cooldown_was_dropped(bridge: Bridge) -> None:
 
 def test_timers_in_memory_died_with_the_process(service: Service, app: App) -> None:
     """A group that was open when the scheduler was killed is pushed by the next one, late by no more than its start."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
     service.up()
     [scheduler, _] = service.processes
@@ -88,7 +89,7 @@ def test_timers_in_memory_died_with_the_process(service: Service, app: App) -> N
 
 def test_the_context_expired_before_the_push(service: Service, app: App, redis_client: redis.Redis) -> None:
     """The group does not live in Redis: with every key gone before its push it is answered all the same."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
     service.up()
     match = app.old_match()
@@ -138,8 +139,8 @@ def test_a_lost_notification_needed_a_script_run_by_hand(service: Service, app: 
 def test_near_simultaneous_messages_overwrote_one_another(bridge: Bridge) -> None:
     """Forty messages over four connections of the app, grouped by two schedulers all the while, are all in one turn."""
     match = bridge.match()
-    connections = [bridge.app() for _ in range(4)]
-    stores = [bridge._store() for _ in range(2)]
+    connections = [bridge.connect() for _ in range(4)]
+    stores = [bridge.another_store() for _ in range(2)]
 
     def write(place: int) -> list[str]:
         return [bridge.write(match, "en même temps", connection=connections[place]) for _ in range(10)]
@@ -161,7 +162,7 @@ def test_near_simultaneous_messages_overwrote_one_another(bridge: Bridge) -> Non
 
 def test_a_job_popped_by_a_worker_that_crashed_was_lost(service: Service, app: App, redis_client: redis.Redis) -> None:
     """What was taken out of Redis and never done is pushed again; it is done once, however often it was pushed."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["GROUPING_DELAY"] = "15"
     scheduler = service.start_scheduler()
     service.wait_until_ready(scheduler)
@@ -258,7 +259,7 @@ def test_two_instances_pushed_and_answered_everything_twice(bridge: Bridge) -> N
         bridge.write(bridge.match())
     bridge.group()
     bridge.advance(GROUPING_DELAY + 1)
-    stores = [bridge._store() for _ in range(2)]
+    stores = [bridge.another_store() for _ in range(2)]
 
     with ThreadPoolExecutor(2) as threads:
         pushes = [push for found in threads.map(lambda store: store.push_due(1000), stores) for push in found]
@@ -367,7 +368,7 @@ def test_a_first_word_was_sent_when_the_look_at_the_conversation_failed(bridge: 
 def test_a_match_got_two_first_words(bridge: Bridge) -> None:
     """Two schedulers, a match announced again and a delivery made again are one first word."""
     match = bridge.match(opener=True)
-    stores = [bridge._store() for _ in range(2)]
+    stores = [bridge.another_store() for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda store: store.group(grouping()), stores))
     turn = bridge.typing_opener(match, "bonjour")

@@ -13,11 +13,11 @@ import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
-from tests.conftest import DEMO_FOLDER
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App
 from tests.support.clock import install_clock
-from tests.support.databases import execute
+from tests.support.databases import execute, install, make_template
+from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def test_postgresql_absent_at_the_start_is_waited_for(
     """Both processes say that they wait for PostgreSQL and then for the schema, and go on by themselves."""
     del redis_client
     server = PostgresServer(servers_folder / "late_postgres", NO_DISK)
-    environment = {"DATABASE_URL": server.url(), "REDIS_URL": redis_server.url(), **QUICK}
+    with server:
+        urls = make_template(server, "late")
+    environment = {"DATABASE_URL": urls.service, "REDIS_URL": redis_server.url(), **QUICK}
     with Service(environment) as service:
         processes = service.start_scheduler(), service.start_worker()
         for process in processes:
@@ -86,11 +88,9 @@ def test_postgresql_absent_at_the_start_is_waited_for(
             for process in processes:
                 service.wait_for_line("Connecté à PostgreSQL", process=process)
                 service.wait_for_line("Schéma bridge absent", process=process)
-            for file in ("app.sql", "people.sql"):
-                execute(server.url(), (DEMO_FOLDER / file).read_text(encoding="utf-8"))
-            migrate(server.url())
+            install(urls)
             service.wait_until_ready(processes[0])
-            with closing(App(server.url())) as app:
+            with closing(App(urls)) as app:
                 match = app.old_match()
                 app.write(match, "enfin")
                 app.wait_for_replies(match, "enfin")
@@ -117,8 +117,8 @@ def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App
     """What scheduler and worker may open is counted against what is left, all children of a worker together."""
     execute(postgres.url(), "CREATE ROLE narrow LOGIN CONNECTION LIMIT 13")
     try:
-        migrate(app.url, runtime_role="narrow")
-        service.environment["DATABASE_URL"] = app.url.replace("postgres@", "narrow@")
+        migrate(app.urls.owner, runtime_role="narrow")
+        service.environment["DATABASE_URL"] = app.urls.of("narrow")
         # The first child may open 6 and has 7 to 11 left; the two together may open 12.
         worker = service.start_worker(processes=2, threads=2)
         [line] = service.wait_for_line("Contrôle connections: .*of the role's 13", process=worker)
@@ -128,7 +128,7 @@ def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App
         assert service.stop(STOP_SECONDS) == [0]
         assert len(service.lines("Contrôle connections")) == 1
     finally:
-        execute(app.url, "DROP OWNED BY narrow; DROP ROLE narrow")
+        execute(app.urls.admin, "DROP OWNED BY narrow; DROP ROLE narrow")
 
 
 def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mortal_redis: RedisServer) -> None:
@@ -151,7 +151,7 @@ def test_redis_absent_at_the_start_is_waited_for(service: Service, app: App, mor
 @pytest.mark.slow
 def test_sigterm_ends_processes_that_wait(service: Service, servers_folder: Path) -> None:
     """While neither server is there a stop is as good as any other."""
-    service.environment["DATABASE_URL"] = PostgresServer(servers_folder / "absent").url()
+    service.environment["DATABASE_URL"] = PostgresServer(servers_folder / "absent").url(user=SERVICE)
     service.environment["REDIS_URL"] = RedisServer(servers_folder / "absent").url()
     service.start_scheduler()
     service.start_worker(processes=2)
@@ -191,7 +191,7 @@ def test_sigterm_ends_busy_processes_in_time(service: Service, app: App) -> None
 @pytest.mark.slow
 def test_sigterm_with_redis_dead(service: Service, app: App, mortal_redis: RedisServer) -> None:
     """Processes in the middle of their attempts on a dead Redis end in time, and the push is made by the next ones."""
-    install_clock(app.url)
+    install_clock(app.urls)
     mortal_redis.start()
     service.up()
     match = app.old_match()
@@ -274,7 +274,7 @@ def test_json_lines(service: Service, app: App) -> None:
 
 def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, app: App) -> None:
     """A worker whose child is killed ends as a whole, so that the platform starts another one; the turn comes back."""
-    install_clock(app.url)
+    install_clock(app.urls)
     service.environment["RESPONDER"] = "tests.support.responders:stuck"
     service.up()
     [worker] = service.processes[1:]

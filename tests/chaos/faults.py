@@ -27,7 +27,8 @@ from bridge_service.store import LEASE_SECONDS
 from tests.chaos import responder
 from tests.chaos.crew import send
 from tests.chaos.proxy import FINE, Way, Weather
-from tests.chaos.stage import BRIDGE, DATABASE
+from tests.chaos.stage import DATABASE
+from tests.support.roles import SERVICE
 
 if TYPE_CHECKING:
     import random
@@ -566,7 +567,7 @@ class PostgresFault(Fault):
         """Terminate the service's backends whose application name is like this."""
         self.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND application_name LIKE %s",
-            BRIDGE,
+            SERVICE,
             application,
         )
 
@@ -621,7 +622,7 @@ class PostgresCrash(PostgresFault):
 
     def inject(self) -> None:
         with self.stage.admin() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", (BRIDGE,))
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", (SERVICE,))
             backends = [pid for (pid,) in cursor.fetchall()]
         if backends:
             send([self.rng.choice(backends)], signal.SIGKILL)
@@ -670,11 +671,11 @@ class PostgresRoleLimit(PostgresFault):
     name = "postgres-role-limit"
 
     def inject(self) -> None:
-        self.run(f"ALTER ROLE {BRIDGE} CONNECTION LIMIT 0")
+        self.run(f"ALTER ROLE {SERVICE} CONNECTION LIMIT 0")
         self.drop_bridge()
 
     def heal(self) -> None:
-        self.run(f"ALTER ROLE {BRIDGE} CONNECTION LIMIT -1")
+        self.run(f"ALTER ROLE {SERVICE} CONNECTION LIMIT -1")
 
 
 class PostgresSlots(PostgresFault):
@@ -714,7 +715,7 @@ class HeldTransaction(PostgresFault):
         self._connection: Connection | None = None
 
     def inject(self) -> None:
-        self._connection = psycopg2.connect(self.stage.owner_url)
+        self._connection = psycopg2.connect(self.stage.admin_url)
         with self._connection.cursor() as cursor:
             for statement in self.statements:
                 cursor.execute(statement)
@@ -770,11 +771,11 @@ class PostgresRoleSettings(PostgresFault):
 
     def inject(self) -> None:
         for name, value in self.settings.items():
-            self.run(f"ALTER ROLE {BRIDGE} SET {name} = '{value}'")
+            self.run(f"ALTER ROLE {SERVICE} SET {name} = '{value}'")
         self.drop_bridge()
 
     def heal(self) -> None:
-        self.run(f"ALTER ROLE {BRIDGE} RESET ALL")
+        self.run(f"ALTER ROLE {SERVICE} RESET ALL")
         self.drop_bridge()
 
 
@@ -784,9 +785,9 @@ class PostgresNoRights(PostgresFault):
     name = "postgres-no-rights"
 
     def inject(self) -> None:
-        self.run(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA bridge FROM {BRIDGE}")
+        self.run(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA bridge FROM {SERVICE}")
         if self.rng.random() < 0.5:
-            self.run(f"REVOKE ALL ON SCHEMA bridge FROM {BRIDGE}")
+            self.run(f"REVOKE ALL ON SCHEMA bridge FROM {SERVICE}")
 
     def heal(self) -> None:
         self.stage.migrate()
@@ -827,7 +828,7 @@ class PostgresNotifyFull(PostgresFault):
         self._deaf: Connection | None = None
 
     def inject(self) -> None:
-        self._deaf = psycopg2.connect(self.stage.owner_url)
+        self._deaf = psycopg2.connect(self.stage.admin_url)
         with self._deaf.cursor() as cursor:
             cursor.execute("LISTEN nobody")
             self._deaf.commit()

@@ -14,8 +14,9 @@ from tests.chaos.crowd import Crowd
 from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import Band, Nemesis, Planned, Rhythm, plan
 from tests.chaos.script import Habits, write_script
-from tests.chaos.stage import BRIDGE, COMMANDS, Stage
+from tests.chaos.stage import COMMANDS, Stage
 from tests.support.ledger import Message
+from tests.support.roles import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -213,7 +214,7 @@ class _Run:
                     "SELECT count(*) FILTER (WHERE application_name LIKE '%%listener%%'),"
                     " count(*) FILTER (WHERE application_name LIKE '%%worker%%')"
                     " FROM pg_stat_activity WHERE usename = %s",
-                    (BRIDGE,),
+                    (SERVICE,),
                 )
                 [(listeners, workers)] = cursor.fetchall()
             if listeners >= 1 and workers >= 2:

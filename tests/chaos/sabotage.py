@@ -18,7 +18,8 @@ from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import WARM_UP_SECONDS, Planned
 from tests.chaos.run import Plot
 from tests.chaos.script import Habits
-from tests.chaos.stage import BRIDGE, COMMANDS
+from tests.chaos.stage import COMMANDS
+from tests.support.roles import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,7 +125,7 @@ _HALF_DELIVERY: Final = """
         SELECT bridge.end_turn(t.id, 'answered') FROM bridge.turns t WHERE t.id = p_turn AND t.state = 'typing'
     $$;
     GRANT EXECUTE ON FUNCTION bridge.insert_reply(bigint), bridge.mark_answered(bigint) TO ROLE;
-""".replace("ROLE", BRIDGE)
+""".replace("ROLE", SERVICE)
 
 _KEEP_DRAFTS: Final = """
     DO $$

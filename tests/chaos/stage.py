@@ -14,7 +14,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bridge_service import demo
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
 from bridge_service.settings import VARIABLES
@@ -22,7 +21,8 @@ from tests.chaos import crowd, responder
 from tests.chaos.crew import Command, Crew, Noise
 from tests.chaos.ports import free_port
 from tests.chaos.proxy import Proxy
-from tests.support.databases import execute
+from tests.support.databases import make_template
+from tests.support.roles import APP, OWNER, SERVICE
 from tests.support.rules import _lay_without
 
 if TYPE_CHECKING:
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from tests.support.rules import Taken
 
 DATABASE: Final = "app"
-BRIDGE: Final = "bridge_runtime"
-"""The role of the service's processes: it may call the bridge's steps and nothing else."""
-
-APP: Final = "app_backend"
-"""The role of the people's app."""
-
-_APP_SQL: Final = Path(demo.__file__).parent / "app.sql"
-_ROLES: Final = f"""
-    CREATE ROLE {APP} LOGIN;
-    CREATE ROLE {BRIDGE} LOGIN;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON profiles, matches, messages TO {APP};
-"""
 
 _POSTGRES: Final = {
     "max_connections": "70",
@@ -90,7 +78,7 @@ class Stage:
             commands,
             {
                 **inherited,
-                "DATABASE_URL": f"postgresql://{BRIDGE}@127.0.0.1:{self.postgres_link.port}/{DATABASE}",
+                "DATABASE_URL": f"postgresql://{SERVICE}@127.0.0.1:{self.postgres_link.port}/{DATABASE}",
                 "REDIS_URL": f"redis://127.0.0.1:{self.redis_link.port}/0",
                 "RESPONDER": "tests.chaos.responder:reply",
                 responder.CONTROL: str(self.control),
@@ -107,20 +95,19 @@ class Stage:
         self._open.close()
 
     def _install(self, taken: tuple[Taken, ...]) -> None:
-        execute(self.postgres.url(), f"CREATE DATABASE {DATABASE}")
-        execute(self.owner_url, _APP_SQL.read_text(encoding="utf-8") + _ROLES)
+        make_template(self.postgres, DATABASE, "app.sql")
         self.migrate()
         if taken:
-            _lay_without(self.owner_url, taken)
+            _lay_without(self.admin_url, taken)
         with self.admin() as connection:
             crowd.settle(connection)
 
     def migrate(self) -> None:
         """Install the bridge, or bring it up to date."""
-        migrate(self.owner_url, runtime_role=BRIDGE)
+        migrate(self.postgres.url(DATABASE, OWNER), runtime_role=SERVICE)
 
     @property
-    def owner_url(self) -> str:
+    def admin_url(self) -> str:
         """The address of the app's database for the superuser, past the proxy."""
         return self.postgres.url(DATABASE)
 
@@ -133,7 +120,7 @@ class Stage:
     def admin(self) -> Iterator[Connection]:
         """Give a superuser's connection in autocommit mode, past the proxy."""
         options = "-c default_transaction_read_only=off"
-        with closing(psycopg2.connect(self.owner_url, connect_timeout=5, options=options)) as connection:
+        with closing(psycopg2.connect(self.admin_url, connect_timeout=5, options=options)) as connection:
             connection.autocommit = True
             yield connection
 

@@ -10,27 +10,23 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psycopg2
 import pytest
 
 from tests.chaos.crashing import ACTIONS, MOMENTS, SCHEDULER_STEPS, WORKER_STEPS
+from tests.support.app import CAMILLE, App
 from tests.support.databases import copy_of
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
-
     from bridge_service.demo.servers import PostgresServer, RedisServer
+    from tests.support.roles import Urls
 
 STEPS: Final = {"scheduler": SCHEDULER_STEPS, "worker": WORKER_STEPS}
-BOT: Final = "b0000000-0000-4000-8000-000000000001"
-PERSON: Final = "a0000000-0000-4000-8000-000000000001"
 SPRING_SECONDS: Final = 20.0
 DONE_SECONDS: Final = 40.0
 AT_ONCE: Final = 5
-NEW_MESSAGE: Final = "INSERT INTO messages (match_id, sender_id, content) VALUES (%s, %s, %s)"
 
 
 @pytest.mark.slow
@@ -45,31 +41,29 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
 
     def run(number_and_point: tuple[int, str]) -> str | None:
         number, point = number_and_point
-        with copy_of(postgres, bridge_template) as url:
+        with copy_of(postgres, bridge_template) as urls:
             environment = {
                 **QUICK,
                 "GROUPING_DELAY": "0.3",
                 "TEST_MODE": "true",
                 "INITIATION_DELAY_MAX": "0",
                 "INITIATION_PROBABILITY": "1",
-                "DATABASE_URL": url,
+                "DATABASE_URL": urls.service,
                 "REDIS_URL": redis_server.url(number),
                 "CRASH": point,
                 "CRASH_ONCE": str(tmp_path / point.replace(":", "-")),
             }
-            return _problem(environment)
+            return _problem(environment, urls)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         problems = dict(zip(points, pool.map(run, enumerate(points)), strict=True))
     assert {point: problem for point, problem in problems.items() if problem} == {}
 
 
-def _problem(environment: Mapping[str, str]) -> str | None:
+def _problem(environment: Mapping[str, str], urls: Urls) -> str | None:
     """Play a short conversation while the trap springs; say what came out wrong."""
     once = Path(environment["CRASH_ONCE"])
-    with Service(environment) as service, closing(psycopg2.connect(environment["DATABASE_URL"])) as app:
-        app.autocommit = True
-        sql = app.cursor()
+    with Service(environment) as service, closing(App(urls)) as app:
         trapped = {
             "scheduler": (sys.executable, "-m", "tests.chaos.crashing"),
             "worker": (
@@ -79,42 +73,37 @@ def _problem(environment: Mapping[str, str]) -> str | None:
             ),
         }
         commands = {name: service.start(name, command) for name, command in trapped.items()}
-        new_match = "INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id"
-        sql.execute(new_match, (PERSON, BOT))  # nobody writes there: it gets its opener
-        sql.execute(new_match, (PERSON, BOT))
-        [[match]] = sql.fetchall()
+        app.match()  # nobody writes there: it gets its opener
+        match = app.match()
         sent = 0
         deadline = time.monotonic() + SPRING_SECONDS + DONE_SECONDS
         while time.monotonic() < deadline:
             if sent < 3 or not once.exists():
                 sent += 1
-                sql.execute(
-                    "INSERT INTO messages (match_id, sender_id, content) VALUES (%s, %s, %s)",
-                    (match, PERSON, f"m{sent}"),
-                )
+                app.write(match, f"m{sent}")
             for name, process in commands.items():
                 if process.exit_code is not None:  # what a platform does
                     commands[name] = service.start(name, trapped[name])
             time.sleep(0.4)
-            if once.exists() and not _open_turns(sql):
+            if once.exists() and not _open_turns(app):
                 break
         if not once.exists():
             return "the trap never sprang"
-        return _fault(sql, sent)
+        return _fault(app, sent)
 
 
-def _open_turns(sql: Cursor) -> int:
-    sql.execute(
-        "SELECT (SELECT count(*) FROM bridge.events WHERE turn_id IS NULL)"
-        " + (SELECT count(*) FROM bridge.turns WHERE state NOT IN ('answered', 'cancelled'))"
+def _open_turns(app: App) -> int:
+    return int(
+        app.value(
+            "SELECT (SELECT count(*) FROM bridge.events WHERE turn_id IS NULL)"
+            " + (SELECT count(*) FROM bridge.turns WHERE state NOT IN ('answered', 'cancelled'))"
+        )
     )
-    [[count]] = sql.fetchall()
-    return int(count)
 
 
-def _fault(sql: Cursor, sent: int) -> str | None:
-    sql.execute("SELECT content FROM messages WHERE sender_id = %s ORDER BY created_at", (BOT,))
-    replies = [content for (content,) in sql.fetchall()]
+def _fault(app: App, sent: int) -> str | None:
+    sql = "SELECT content FROM messages WHERE sender_id = %s ORDER BY created_at"
+    replies = [content for (content,) in app.rows(sql, CAMILLE)]
     openers = replies.count("bonjour")
     covered = [line for reply in replies if reply != "bonjour" for line in reply.split("\n")]
     if covered != [f"m{number + 1}" for number in range(sent)]:

@@ -12,14 +12,16 @@ from tests.support.waiting import eventually, wait_for_lock_wait
 if TYPE_CHECKING:
     import redis
 
+    from tests.support.roles import Urls
+
 CAMILLE = "b0000000-0000-4000-8000-000000000001"
 LEA = "a0000000-0000-4000-8000-000000000001"
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_each_test_gets_a_fresh_database(app_database: str, turn: int) -> None:
+def test_each_test_gets_a_fresh_database(app_database: Urls, turn: int) -> None:
     """The people are there, no message is, and what the other run of this test wrote is not."""
-    with closing(psycopg2.connect(app_database)) as connection, connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(app_database.app)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("SELECT array_agg(first_name ORDER BY first_name) FROM profiles WHERE is_bot")
         assert cursor.fetchone() == (["Camille", "Paul"],)
         cursor.execute("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", (LEA, CAMILLE))
@@ -38,10 +40,10 @@ def test_each_test_gets_an_empty_redis(redis_client: redis.Redis, turn: int) -> 
     redis_client.set(f"key {turn}", "value")
 
 
-def test_a_lock_wait_is_seen(app_database: str) -> None:
+def test_a_lock_wait_is_seen(app_database: Urls) -> None:
     """`wait_for_lock_wait` returns while the other backend is held up, and fails for one that is not."""
     take = "LOCK TABLE matches IN ACCESS EXCLUSIVE MODE"
-    with closing(psycopg2.connect(app_database)) as holder, closing(psycopg2.connect(app_database)) as waiter:
+    with closing(psycopg2.connect(app_database.app)) as holder, closing(psycopg2.connect(app_database.app)) as waiter:
         with holder.cursor() as cursor:
             cursor.execute(take)
         with pytest.raises(AssertionError, match="does not wait"):

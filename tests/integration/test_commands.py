@@ -28,7 +28,9 @@ from bridge_service.database import Connection, Database
 from bridge_service.errors import DatabaseUnavailable
 from bridge_service.output import Output
 from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
+from tests.support.app import Client
 from tests.support.databases import execute
+from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
 from tests.support.waiting import eventually, wait_for_lock_wait
 
 if TYPE_CHECKING:
@@ -70,6 +72,11 @@ class Operator:
     def __init__(self, **environ: str) -> None:
         self.environ = environ
 
+    def by(self, role: str) -> Operator:
+        """Return one who has set the same, but for the role."""
+        url = self.environ["DATABASE_URL"].replace(f"//{SERVICE}@", f"//{role}@")
+        return Operator(**{**self.environ, "DATABASE_URL": url})
+
     def __call__(self, *words: str, typed: str = "") -> Result:
         """Run a command in this process."""
         cleared: dict[str, str | None] = dict.fromkeys(os.environ)
@@ -79,6 +86,7 @@ class Operator:
 
     def process(self, *words: str) -> Result:
         """Run a command in a process of its own."""
+        assert_not(self.environ.get("DATABASE_URL", ""), ADMIN)
         done = subprocess.run(
             [sys.executable, "-m", "bridge_service", *words],
             cwd=REPOSITORY,
@@ -94,16 +102,18 @@ class Operator:
 class Chat:
     """The app's side of one database, and a scheduler's and a worker's hands."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.connection = psycopg2.connect(url)
+    def __init__(self, urls: Urls) -> None:
+        self.urls = urls
+        self.connection = psycopg2.connect(urls.admin)
         self.connection.autocommit = True
-        self.database = Database(lambda: Connection(url, application="test"))
+        self.people = Client(urls.app)
+        self.database = Database(lambda: Connection(urls.service, application="test"))
         self.store = Store(self.database)
 
     def close(self) -> None:
         """Close all connections."""
         self.connection.close()
+        self.people.close()
         self.database.close()
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -115,7 +125,7 @@ class Chat:
     def match(self, person: str = LEA) -> str:
         """Match a person with Camille."""
         match = str(uuid4())
-        self.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", match, person, CAMILLE)
+        self.people.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", match, person, CAMILLE)
         return match
 
     def write(self, match: str, *, sender: str = LEA, age: str = "0 s", unseen: bool = False) -> str:
@@ -123,7 +133,8 @@ class Chat:
         message = str(uuid4())
         if unseen:
             self.rows("SET session_replication_role = replica")
-        self.rows(
+        writer = self if unseen else self.people
+        writer.rows(
             "INSERT INTO messages (id, match_id, sender_id, content, created_at)"
             " VALUES (%s, %s, %s, %s, now() - %s::interval)",
             *(message, match, sender, CONTENT, age),
@@ -169,22 +180,22 @@ class Chat:
 
 
 @pytest.fixture
-def chat(bridge_database: str) -> Iterator[Chat]:
+def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
     with closing(Chat(bridge_database)) as chat:
         yield chat
 
 
 @pytest.fixture
-def operator(bridge_database: str, redis_server: RedisServer) -> Operator:
+def operator(bridge_database: Urls, redis_server: RedisServer) -> Operator:
     """Give an operator of the database with the bridge in it."""
-    return Operator(DATABASE_URL=bridge_database, REDIS_URL=redis_server.url())
+    return Operator(DATABASE_URL=bridge_database.service, REDIS_URL=redis_server.url())
 
 
 @pytest.fixture
-def newcomer(app_database: str, redis_server: RedisServer) -> Operator:
+def newcomer(app_database: Urls, redis_server: RedisServer) -> Operator:
     """Give an operator of a database without the bridge."""
-    return Operator(DATABASE_URL=app_database, REDIS_URL=redis_server.url())
+    return Operator(DATABASE_URL=app_database.service, REDIS_URL=redis_server.url())
 
 
 def lost(url: str) -> str:
@@ -234,9 +245,8 @@ def test_json_is_one_object_whatever_happens(operator: Operator, words: list[str
 @pytest.mark.parametrize("words", [*READING, *WRITING], ids=" ".join)
 def test_a_postgresql_that_is_away_is_said_in_one_line(newcomer: Operator, words: list[str]) -> None:
     """The command ends with 1 and says so, without the password; `status` reports it instead, and ends with 0."""
-    url = lost(newcomer.environ["DATABASE_URL"]).replace("postgres@", f"postgres:{PASSWORD}@")
-    newcomer.environ["DATABASE_URL"] = url
-    result = newcomer(*words)
+    newcomer.environ["DATABASE_URL"] = lost(newcomer.environ["DATABASE_URL"])
+    result = newcomer.by(f"{SERVICE}:{PASSWORD}")(*words)
     assert PASSWORD not in result.out + result.err
     if words == ["status"]:
         assert (result.code, result.err) == (0, "")
@@ -292,32 +302,6 @@ def test_a_process_of_its_own_behaves_the_same(operator: Operator, chat: Chat) -
     assert Operator().process("verify").code == 78
 
 
-def test_the_other_roles_see_nothing_of_it(operator: Operator, chat: Chat, postgres: PostgresServer) -> None:
-    """A run-time role with nothing but its EXECUTE rights can give every command."""
-    role = f"runtime_{uuid4().hex[:8]}"
-    execute(postgres.url(), f"CREATE ROLE {role} LOGIN")
-    try:
-        assert f"Role {role}" in operator("migrate", "--runtime-role", role).out
-        message = chat.write(chat.match())
-        dead = chat.kill()
-        operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", f"{role}@")
-        for words in (
-            ["status"],
-            ["verify"],
-            ["why", message],
-            ["dead", "list"],
-            ["dead", "retry", str(dead)],
-            ["replay"],
-        ):
-            result = operator(*words)
-            assert (result.code, result.err) == (0, "")
-        assert operator("status", "--json").document["open"] == 1
-        assert failed(operator("check", "--json")) == set()
-    finally:
-        execute(chat.url, f"DROP OWNED BY {role}")
-        execute(chat.url, f"DROP ROLE {role}")
-
-
 def test_no_error_tells_a_secret() -> None:
     """Whatever a library quotes, a password is replaced, and only the first line of its words is told."""
     output = Output(as_json=False)
@@ -340,50 +324,51 @@ def test_every_command_and_check_is_documented(operator: Operator) -> None:
 
 def test_migrate_says_what_it_did_and_then_that_nothing_is_left(newcomer: Operator) -> None:
     """The first run names migration and triggers, the second says "up to date"."""
-    first = newcomer("migrate")
+    first = newcomer.by(OWNER)("migrate")
     assert first.code == 0
     assert "0001_tables.sql" in first.out
     assert "bridge_after_message" in first.out
-    second = newcomer("migrate")
+    second = newcomer.by(OWNER)("migrate")
     assert (second.code, second.out) == (0, "Schema bridge is up to date.\n")
 
 
 def test_migrate_refuses_a_role_that_is_not_there(newcomer: Operator) -> None:
     """The line names the role, and nothing was installed."""
-    result = newcomer("migrate", "--reader-role", "nobody_of_that_name")
+    result = newcomer.by(OWNER)("migrate", "--reader-role", "nobody_of_that_name")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "nobody_of_that_name" in result.err
     assert newcomer("status", "--json").document["postgresql"] == "no schema"
 
 
-def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: str) -> None:
+def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: Urls) -> None:
     """With --plan nothing is there afterwards; what is printed is SQL, for people and as one object."""
-    result = newcomer("migrate", "--plan")
+    owner = newcomer.by(OWNER)
+    result = owner("migrate", "--plan")
     assert (result.code, result.err) == (0, "")
     assert "\nCREATE SCHEMA bridge;\n" in result.out
-    document = newcomer("migrate", "--plan", "--json").document
+    document = owner("migrate", "--plan", "--json").document
     assert result.out.endswith(f"\n{document['sql']}\n")
     assert newcomer("status", "--json").document["postgresql"] == "no schema"
 
-    done = newcomer("migrate", "--json").document
+    done = owner("migrate", "--json").document
     assert document == {**done, "sql": document["sql"]}
     assert list(done) == ["migrations", "functions", "kept", "triggers"]
-    assert newcomer("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
-    execute(app_database, "ALTER FUNCTION bridge.deliver COST 7")
-    assert newcomer("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]
-    assert newcomer("migrate", "--plan", "--json").document["sql"] == ""
+    assert owner("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
+    execute(app_database.admin, "ALTER FUNCTION bridge.deliver COST 7")
+    assert owner("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]
+    assert owner("migrate", "--plan", "--json").document["sql"] == ""
 
 
-def test_migrate_lets_several_roles_read(newcomer: Operator, app_database: str, postgres: PostgresServer) -> None:
+def test_migrate_lets_several_roles_read(newcomer: Operator, app_database: Urls, postgres: PostgresServer) -> None:
     """--reader-role can be given more than once, and each role is named."""
     roles = [f"reader_{uuid4().hex[:8]}" for _ in range(2)]
     execute(postgres.url(), "; ".join(f"CREATE ROLE {role}" for role in roles))
     try:
-        result = newcomer("migrate", *(word for role in roles for word in ("--reader-role", role)))
+        result = newcomer.by(OWNER)("migrate", *(word for role in roles for word in ("--reader-role", role)))
         assert result.out.splitlines()[-2:] == [f"Role {role} may read the bridge's tables." for role in roles]
     finally:
-        execute(app_database, f"DROP OWNED BY {', '.join(roles)}")
-        execute(app_database, f"DROP ROLE {', '.join(roles)}")
+        execute(app_database.admin, f"DROP OWNED BY {', '.join(roles)}")
+        execute(app_database.admin, f"DROP ROLE {', '.join(roles)}")
 
 
 def test_migrate_leaves_alone_what_the_app_replaced(operator: Operator, chat: Chat) -> None:
@@ -393,7 +378,7 @@ def test_migrate_leaves_alone_what_the_app_replaced(operator: Operator, chat: Ch
         " RETURNS TABLE (message_id uuid, match_id uuid, bot_id uuid, sender_id uuid, created_at timestamptz)"
         " LANGUAGE sql STABLE AS 'SELECT NULL::uuid, NULL::uuid, NULL::uuid, NULL::uuid, NULL::timestamptz WHERE false'"
     )
-    assert "messages_to_bots" in operator("migrate").out
+    assert "messages_to_bots" in operator.by(OWNER)("migrate").out
     chat.write(chat.match(), unseen=True)
     assert operator("verify", "--json").document["messages"] == 0
     assert "replaced by the app: messages_to_bots" in found(operator("check", "--json"), "schema")["detail"]
@@ -401,9 +386,9 @@ def test_migrate_leaves_alone_what_the_app_replaced(operator: Operator, chat: Ch
 
 def test_uninstall_takes_the_bridge_out_once(operator: Operator, chat: Chat) -> None:
     """With --yes nothing is asked; the second run finds nothing to do, and is content."""
-    assert operator("uninstall", "--yes").code == 0
+    assert operator.by(OWNER)("uninstall", "--yes").code == 0
     assert chat.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'bridge'") == []
-    result = operator("uninstall", "--yes")
+    result = operator.by(OWNER)("uninstall", "--yes")
     assert (result.code, result.out) == (0, "There was nothing to take out.\n")
 
 
@@ -415,7 +400,7 @@ def test_uninstall_asks_on_a_terminal(operator: Operator, chat: Chat, typed: str
         process = subprocess.Popen(
             [sys.executable, "-m", "bridge_service", "uninstall"],
             cwd=REPOSITORY,
-            env={"PATH": os.environ["PATH"], **operator.environ},
+            env={"PATH": os.environ["PATH"], **operator.by(OWNER).environ},
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -641,13 +626,13 @@ def test_verify_looks_at_people_s_messages_to_bots_only(operator: Operator, chat
     assert columns(operator("verify", "--json")) == {}
 
 
-def test_verify_misses_nothing_while_the_bridge_is_being_installed(newcomer: Operator, app_database: str) -> None:
+def test_verify_misses_nothing_while_the_bridge_is_being_installed(newcomer: Operator, app_database: Urls) -> None:
     """A message that was written while `migrate` ran counts as one from before it."""
-    with closing(Chat(app_database)) as chat, closing(psycopg2.connect(app_database)) as writer:
+    with closing(Chat(app_database)) as chat, closing(psycopg2.connect(app_database.app)) as writer:
         match = chat.match()
         with writer.cursor() as cursor:
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
-        migration = threading.Thread(target=newcomer.process, args=("migrate",))
+        migration = threading.Thread(target=newcomer.by(OWNER).process, args=("migrate", "--runtime-role", SERVICE))
         migration.start()
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE TRIGGER%'"
         eventually(lambda: bool(chat.rows(waiting)))
@@ -806,7 +791,7 @@ def test_a_retried_opener_waits_for_a_message_on_its_way(chat: Chat) -> None:
     match = chat.match()
     dead = chat.kill(openers=True)
     chat.rows("ALTER FUNCTION bridge.retry_dead SET lock_timeout = '10s'")
-    with closing(psycopg2.connect(chat.url)) as writer, closing(psycopg2.connect(chat.url)) as decider:
+    with closing(psycopg2.connect(chat.urls.app)) as writer, closing(psycopg2.connect(chat.urls.service)) as decider:
         with writer.cursor() as cursor:
             cursor.execute("INSERT INTO messages (match_id, sender_id) VALUES (%s, %s)", (match, LEA))
         answers: list[Any] = []
@@ -932,14 +917,15 @@ def failed(result: Result) -> set[str]:
 
 
 def test_check_is_content_with_a_system_that_works(operator: Operator) -> None:
-    """Superuser, plaintext to this machine and no persistence are unwise: ok, with a remedy."""
+    """Plaintext to this machine and no persistence are unwise: ok, with a remedy."""
     result = operator("check", "--json")
     assert failed(result) == set()
-    for unwise in ("postgresql", "postgresql_encryption", "redis_encryption", "redis_persistence"):
+    for unwise in ("postgresql_encryption", "redis_encryption", "redis_persistence"):
         assert found(result, unwise)["remedy"]
     for well in (
         "configuration",
         "access",
+        "postgresql",
         "listen",
         "schema",
         "rights",
@@ -987,10 +973,19 @@ def test_check_tells_of_a_token_that_is_refused(operator: Operator) -> None:
         assert PASSWORD not in result.out + result.err
 
 
+@pytest.mark.superuser
+def test_check_advises_against_a_superuser(operator: Operator) -> None:
+    """It works, and the remedy names what makes another role fit."""
+    result = operator.by(ADMIN)("check", "--json")
+    assert failed(result) == set()
+    assert found(result, "postgresql")["detail"].endswith("a superuser")
+    assert "--runtime-role" in found(result, "postgresql")["remedy"]
+
+
 def test_check_fails_what_does_not_answer(operator: Operator) -> None:
     """A URL that parses and leads nowhere is a failed check, and its password is nowhere to be read."""
     wrong = Operator(
-        DATABASE_URL=lost(operator.environ["DATABASE_URL"]).replace("postgres@", f"postgres:{PASSWORD}@"),
+        DATABASE_URL=lost(operator.by(f"{SERVICE}:{PASSWORD}").environ["DATABASE_URL"]),
         REDIS_URL=lost(operator.environ["REDIS_URL"]).replace("//", f"//user:{PASSWORD}@"),
     )
     result = wrong("check", "--json")
@@ -1035,20 +1030,20 @@ def test_check_tells_a_wrong_configuration_as_a_check(operator: Operator) -> Non
     assert result.err.startswith("MAX_MERGES")
 
 
-def test_check_sends_to_migrate_where_the_schema_is_missing_or_old(newcomer: Operator, app_database: str) -> None:
+def test_check_sends_to_migrate_where_the_schema_is_missing_or_old(newcomer: Operator, app_database: Urls) -> None:
     """No schema, an old function or one changed by hand: the remedy is `migrate`, and then all is well."""
     assert failed(newcomer("check", "--json")) == {"schema", "rights", "row_security", "triggers"}
-    newcomer("migrate")
-    execute(app_database, "UPDATE bridge.laid_functions SET digest = 'old' WHERE name IN ('claim', 'prune')")
+    assert f"Role {SERVICE} may call" in newcomer.by(OWNER)("migrate", "--runtime-role", SERVICE).out
+    execute(app_database.admin, "UPDATE bridge.laid_functions SET digest = 'old' WHERE name IN ('claim', 'prune')")
     result = newcomer("check", "--json")
     assert failed(result) == {"schema"}
     assert "claim, prune" in found(result, "schema")["detail"]
-    newcomer("migrate")
-    execute(app_database, "ALTER FUNCTION bridge.claim SET lock_timeout = '1h'")
+    newcomer.by(OWNER)("migrate")
+    execute(app_database.admin, "ALTER FUNCTION bridge.claim SET lock_timeout = '1h'")
     assert "changed by hand: claim" in found(newcomer("check", "--json"), "schema")["detail"]
-    newcomer("migrate")
+    newcomer.by(OWNER)("migrate")
     assert failed(newcomer("check", "--json")) == set()
-    execute(app_database, "INSERT INTO bridge.migrations (number, name) VALUES (9999, 'of the future')")
+    execute(app_database.admin, "INSERT INTO bridge.migrations (number, name) VALUES (9999, 'of the future')")
     assert failed(newcomer("check", "--json")) == set()
 
 
@@ -1057,55 +1052,38 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
     role = f"stranger_{uuid4().hex[:8]}"
     execute(postgres.url(), f"CREATE ROLE {role} LOGIN")
     try:
-        operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", f"{role}@")
-        result = operator("check", "--json")
+        result = operator.by(role)("check", "--json")
         assert failed(result) == {"schema", "rights", "row_security"}
         assert "closed to this role" in found(result, "schema")["detail"]
         assert f"--runtime-role {role}" in found(result, "rights")["remedy"]
-        assert "permission denied for schema bridge" in operator("verify").err
-        assert operator("status", "--json").document["postgresql"] == "refused"
-        execute(
-            chat.url, f"GRANT USAGE ON SCHEMA bridge TO {role}; GRANT EXECUTE ON FUNCTION bridge.installed TO {role}"
-        )
-        result = operator("check", "--json")
+        assert "permission denied for schema bridge" in operator.by(role)("verify").err
+        assert operator.by(role)("status", "--json").document["postgresql"] == "refused"
+        chat.rows(f"GRANT USAGE ON SCHEMA bridge TO {role}; GRANT EXECUTE ON FUNCTION bridge.installed TO {role}")
+        result = operator.by(role)("check", "--json")
         assert failed(result) == {"rights", "row_security"}
         assert "claim, " in found(result, "rights")["detail"]
     finally:
-        execute(chat.url, f"DROP OWNED BY {role}")
-        execute(chat.url, f"DROP ROLE {role}")
+        execute(chat.urls.admin, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-def test_check_names_the_rights_that_the_schema_s_owner_has_lost(
-    app_database: str, redis_server: RedisServer, postgres: PostgresServer
-) -> None:
+def test_check_names_the_rights_that_the_schema_s_owner_has_lost(operator: Operator, chat: Chat) -> None:
     """The bridge looks and writes as its owner: each right to the app's tables that it lacks, and the GRANT, are named.
 
     Once granted again, all is well; and a function that the app has replaced may do without.
     """
-    owner = f"owner_{uuid4().hex[:8]}"
-    execute(postgres.url(), f"CREATE ROLE {owner} LOGIN")
-    tables = f"GRANT SELECT ON profiles, matches, messages TO {owner}; GRANT INSERT, TRIGGER ON messages TO {owner}"
-    try:
-        execute(app_database, f"{tables}; GRANT TRIGGER ON matches TO {owner}")
-        execute(app_database, f"GRANT CREATE ON DATABASE {app_database.rpartition('/')[2]} TO {owner}")
-        operator = Operator(DATABASE_URL=app_database.replace("postgres@", f"{owner}@"), REDIS_URL=redis_server.url())
-        assert operator("migrate").code == 0
-        assert failed(operator("check", "--json")) == set()
-        for right in ("SELECT ON messages", "INSERT ON messages", "SELECT ON matches", "SELECT ON profiles"):
-            execute(app_database, f"REVOKE {right} FROM {owner}")
-        result = operator("check", "--json")
-        assert failed(result) == {"rights"}
-        assert f"role {owner}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
-        remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
-        assert "GRANT INSERT ON messages" in remedy
-        execute(app_database, remedy)
-        assert failed(operator("check", "--json")) == set()
-        execute(app_database, f"REVOKE INSERT ON messages FROM {owner}")
-        execute(app_database, "ALTER FUNCTION bridge.deliver SET work_mem = '5MB'")
-        assert failed(operator("check", "--json")) == set()
-    finally:
-        execute(app_database, f"DROP OWNED BY {owner} CASCADE")
-        execute(postgres.url(), f"DROP ROLE {owner}")
+    assert failed(operator("check", "--json")) == set()
+    for right in ("SELECT ON messages", "INSERT ON messages", "SELECT ON matches", "SELECT ON profiles"):
+        chat.people.rows(f"REVOKE {right} FROM {OWNER}")
+    result = operator("check", "--json")
+    assert failed(result) == {"rights"}
+    assert f"role {OWNER}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
+    remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
+    assert "GRANT INSERT ON messages" in remedy
+    chat.people.rows(remedy)
+    assert failed(operator("check", "--json")) == set()
+    chat.people.rows(f"REVOKE INSERT ON messages FROM {OWNER}")
+    chat.rows("ALTER FUNCTION bridge.deliver SET work_mem = '5MB'")
+    assert failed(operator("check", "--json")) == set()
 
 
 def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat: Chat) -> None:
@@ -1165,7 +1143,7 @@ def test_check_advises_against_another_encoding_than_utf8(newcomer: Operator, po
     name = f"test_{uuid4().hex}"
     execute(postgres.url(), f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1'")
     try:
-        newcomer.environ["DATABASE_URL"] = postgres.url(name)
+        newcomer.environ["DATABASE_URL"] = Urls(postgres.url(name)).service
         encoding = found(newcomer("check", "--json"), "postgresql_encoding")
         assert (encoding["ok"], encoding["detail"]) == (True, "LATIN1")
         assert "UTF8" in encoding["remedy"]
@@ -1194,23 +1172,21 @@ def test_check_counts_the_connections_that_are_left(operator: Operator, chat: Ch
     role = f"narrow_{uuid4().hex[:8]}"
     execute(postgres.url(), f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 5")
     try:
-        operator("migrate", "--runtime-role", role)
-        operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", f"{role}@")
-        result = operator("check", "--json")
+        operator.by(OWNER)("migrate", "--runtime-role", role)
+        result = operator.by(role)("check", "--json")
         assert failed(result) == {"connections"}
         assert "1 of the role's 5" in found(result, "connections")["detail"]
     finally:
-        execute(chat.url, f"DROP OWNED BY {role}")
-        execute(chat.url, f"DROP ROLE {role}")
+        execute(chat.urls.admin, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 def test_check_notices_that_notifications_do_not_arrive(
-    bridge_database: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    bridge_database: Urls, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where LISTEN is accepted and nothing comes, a pooler is suspected; here the bell rings in another database."""
     monkeypatch.setattr(postgresql, "LISTEN_SECONDS", 0.2)
-    with closing(Connection(bridge_database, application="test")) as connection:
-        finding = postgresql._listen(connection, postgres.url())
+    with closing(Connection(bridge_database.service, application="test")) as connection:
+        finding = postgresql._listen(connection, Urls(postgres.url()).service)
     assert not finding.ok
     assert "pooler" in finding.remedy
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bridge_service.turns import Task
+    from tests.support.roles import Urls
 
 DELAY: Final = 15.0
 LATER: Final = 21.0
@@ -47,10 +48,10 @@ SLOWLY: Final = Pace(3.0, 3.0, 0.0)
 class Desk:
     """A worker whose responder is the test's, and the app that it answers."""
 
-    def __init__(self, url: str, stack: ExitStack) -> None:
-        self.url = url
-        self.app = stack.enter_context(closing(App(url)))
-        self.store = stack.enter_context(store_on(url))
+    def __init__(self, urls: Urls, stack: ExitStack) -> None:
+        self.urls = urls
+        self.app = stack.enter_context(closing(App(urls)))
+        self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
         self.leases = Leases(self.store, self.told)
         self.asked: list[Task] = []
@@ -75,7 +76,7 @@ class Desk:
     def push(self, seconds: float = DELAY) -> None:
         """Group what was written, and push what is due so many seconds later."""
         self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
-        advance(self.url, seconds)
+        advance(self.urls, seconds)
         self.store.push_due(100)
 
     def pushed(self, *texts: str) -> tuple[str, int]:
@@ -107,7 +108,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(bridge_database: str) -> Iterator[Desk]:
+def desk(bridge_database: Urls) -> Iterator[Desk]:
     """Give a worker on a database whose clock a test moves."""
     install_clock(bridge_database)
     with ExitStack() as stack:
@@ -141,7 +142,7 @@ def test_a_reply_with_a_pause_is_typed_first(desk: Desk) -> None:
     assert desk.due_in(turn) == 3.0
     composer.deliver(turn)
     assert desk.app.said(match) == []
-    advance(desk.url, 3)
+    advance(desk.urls, 3)
     composer.deliver(turn)
     composer.deliver(turn)
     composer.compose(turn)
@@ -228,7 +229,7 @@ def test_a_turn_waits_for_the_active_one_of_its_conversation(desk: Desk) -> None
     composer.compose(turn)
     desk.app.write(match, "encore")
     desk.push(1)
-    advance(desk.url, DELAY)
+    advance(desk.urls, DELAY)
     desk.store.push_due(100)
     desk.told.clear()
     waiting = desk.turn(match)
@@ -271,7 +272,7 @@ def test_the_worker_goes_on_with_a_turn_that_is_pushed_already(desk: Desk) -> No
     composer.deliver(turn)
     assert desk.told_of() == [TurnClaimed, TurnTyping, TurnSuperseded, TurnClaimed, TurnTyping]
     assert [task.turn_id for task in desk.asked] == [turn, desk.turn(match)]
-    advance(desk.url, 3)
+    advance(desk.urls, 3)
     composer.deliver(desk.turn(match))
     assert desk.app.said(match) == ["salut\nattends"]
 
@@ -286,7 +287,7 @@ def test_after_max_merges_a_reply_is_delivered_all_the_same(desk: Desk) -> None:
     composer.deliver(turn)
     assert desk.app.said(match) == ["salut"]
     assert desk.told_of() == [TurnClaimed, TurnTyping, ReplyDelivered, TurnClaimed, TurnTyping]
-    advance(desk.url, 3)
+    advance(desk.urls, 3)
     composer.deliver(desk.turn(match))
     assert desk.app.said(match) == ["salut", "attends"]
 
@@ -341,7 +342,7 @@ def test_a_reply_that_the_app_refuses_is_cancelled(desk: Desk) -> None:
     """An app's own `deliver` that returns NULL has the last word."""
     match, turn = desk.pushed()
     execute(
-        desk.url,
+        desk.urls.admin,
         "CREATE OR REPLACE FUNCTION bridge.deliver(p_turn bigint, p_message uuid, p_match uuid, p_bot uuid,"
         " p_content text, p_created_at timestamptz) RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
     )
@@ -423,7 +424,7 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
     """What the app's own trigger raises is counted, retried and given up, and nothing is left half done."""
     match, turn = desk.pushed()
     execute(
-        desk.url,
+        desk.urls.admin,
         f"""
         CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN RAISE EXCEPTION 'no bots today: %', NEW.content; END $$;
@@ -449,7 +450,7 @@ def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, cod
     """While the disk is full, or a right is missing, the draft waits; it is told, and delivered once that is over."""
     match, turn = desk.pushed()
     execute(
-        desk.url,
+        desk.urls.admin,
         f"""
         CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END $$;
@@ -464,7 +465,7 @@ def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, cod
         assert desk.told.events[-1] == TurnFailed(turn, match, "delivery", 0)
         assert desk.due_in(turn) == 5.0
     assert (desk.column(turn, "state"), desk.column(turn, "last_error")) == ("typing", code)
-    execute(desk.url, "DROP TRIGGER no ON messages")
+    execute(desk.urls.admin, "DROP TRIGGER no ON messages")
     composer.deliver(turn)
     assert desk.app.said(match) == ["salut"]
 
@@ -502,7 +503,7 @@ def test_a_worker_whose_lease_was_given_away_delivers_nothing(desk: Desk) -> Non
 
     def respond(task: Task) -> str:
         if len(desk.asked) == 1:
-            advance(desk.url, LATER)
+            advance(desk.urls, LATER)
             desk.store.push_due(100)
             desk.composer().compose(turn)
             return "trop tard"
@@ -520,7 +521,7 @@ def test_a_failure_of_a_worker_whose_lease_was_given_away_counts_nothing(desk: D
     _, turn = desk.pushed()
 
     def respond(_: Task) -> Any:  # noqa: ANN401
-        advance(desk.url, LATER)
+        advance(desk.urls, LATER)
         desk.store.push_due(100)
         desk.store.claim(turn, UUID(int=7))
         return _raise(ValueError("late"))

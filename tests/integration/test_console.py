@@ -27,7 +27,7 @@ from bridge_service.database import Connection, Database
 from bridge_service.ledger import Ledger
 from bridge_service.store import GroupingRules, Store
 from bridge_service.version import VERSION
-from tests.support.app import App
+from tests.support.app import App, Client
 from tests.support.http import ask, basic, free_port, samples
 from tests.support.service import Service
 from tests.support.waiting import eventually
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from bridge_service.demo.servers import RedisServer
+    from tests.support.roles import Urls
 
 GROUPING_DELAY: Final = 15.0
 RULES: Final = GroupingRules(GROUPING_DELAY, 60, 60, 1)
@@ -75,23 +76,23 @@ def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app of a database with the bridge."""
     with closing(App(bridge_database)) as app:
         yield app
 
 
 @pytest.fixture
-def store(bridge_database: str) -> Iterator[Store]:
+def store(bridge_database: Urls) -> Iterator[Store]:
     """Give the machine of that database."""
-    with closing(Database(lambda: Connection(bridge_database, application="test"))) as database:
+    with closing(Database(lambda: Connection(bridge_database.service, application="test"))) as database:
         yield Store(database)
 
 
 @pytest.fixture
 def port(app: App, redis_server: RedisServer) -> Iterator[int]:
     """Give the port of a console on that database."""
-    with console(app.url, redis_server.url()) as port:
+    with console(app.urls.service, redis_server.url()) as port:
         yield port
 
 
@@ -231,7 +232,7 @@ TOKEN: Final = string.punctuation
 @pytest.fixture
 def closed(app: App, redis_server: RedisServer) -> Iterator[int]:
     """Give the port of a console that asks for a token."""
-    with console(app.url, redis_server.url(), TOKEN) as port:
+    with console(app.urls.service, redis_server.url(), TOKEN) as port:
         yield port
 
 
@@ -362,9 +363,9 @@ def test_both_away(nobody: str) -> None:
     }
 
 
-def test_no_schema(app_database: str, redis_server: RedisServer) -> None:
+def test_no_schema(app_database: Urls, redis_server: RedisServer) -> None:
     """A database that nobody migrated is told apart from one that is away."""
-    with console(app_database, redis_server.url()) as port:
+    with console(app_database.service, redis_server.url()) as port:
         ready = ask(port, "/health/ready")
         numbers = samples(ask(port, "/metrics").body)
 
@@ -436,7 +437,7 @@ def test_the_clock(app: App, redis_server: RedisServer, monkeypatch: pytest.Monk
     """By how much PostgreSQL's clock is ahead is shown in seconds, behind as a negative number."""
     for ahead in (0, 60, -60):
         monkeypatch.setattr(observer, "time", SimpleNamespace(time=lambda ahead=ahead: time.time() - ahead))
-        with console(app.url, redis_server.url()) as port:
+        with console(app.urls.service, redis_server.url()) as port:
             shown = samples(ask(port, "/metrics").body)["bridge_clock_offset_seconds"]
         assert shown == pytest.approx(ahead, abs=5)
 
@@ -450,7 +451,7 @@ def test_the_figures_are_those_of_the_command(app: App, store: Store) -> None:
     app.rows("UPDATE bridge.turns SET due_at = now() - interval '1 min' WHERE kind = 'reply' AND id % 2 = 0")
     store.push_due(1)
     app.write(app.old_match(), "pas encore groupé")
-    with closing(Connection(app.url, application="test")) as connection:
+    with closing(Connection(app.urls.service, application="test")) as connection:
         [[figures]] = connection.execute("SELECT bridge.metrics(0)")
         status = Ledger(connection).status(0)
 
@@ -493,7 +494,7 @@ def test_a_look_does_not_grow_with_history(app: App) -> None:
         " FROM generate_series(1, 20000)"
     )
     app.rows("ANALYZE bridge.turns; ANALYZE bridge.events; ANALYZE bridge.processes")
-    with closing(App(app.url)) as fresh:  # whose counters of its own reads begin at 0
+    with closing(Client(app.urls.service)) as fresh:  # whose counters of its own reads begin at 0
         fresh.rows("BEGIN")
         fresh.rows("SELECT bridge.metrics(15)")
         fresh.rows("SELECT bridge.processes(45, 45)")
@@ -513,7 +514,7 @@ def test_a_look_does_not_grow_with_history(app: App) -> None:
 def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the time for which a look is good, PostgreSQL is asked once, however many ask the console."""
     monkeypatch.setattr(observer, "LOOK_SECONDS", 3600.0)
-    with console(app.url, redis_server.url()) as port:
+    with console(app.urls.service, redis_server.url()) as port:
         first = samples(ask(port, "/metrics").body)
         app.write(app.old_match(), "salut")
         assert samples(ask(port, "/metrics").body)["bridge_captures_total"] == first["bridge_captures_total"]
@@ -523,10 +524,10 @@ def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeyp
 # --- The process ---------------------------------------------------------------------------------
 
 
-def test_the_command(bridge_database: str, redis_server: RedisServer) -> None:
+def test_the_command(bridge_database: Urls, redis_server: RedisServer) -> None:
     """`python -m bridge_service console` serves on HOST and PORT, and ends well at SIGTERM."""
     port = free_port()
-    environment = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url(), "PORT": str(port)}
+    environment = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url(), "PORT": str(port)}
     with Service(environment) as service:
         process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
         service.wait_for_line("⚙️ GROUPING_DELAY=15", process=process)
@@ -542,13 +543,13 @@ def test_the_command(bridge_database: str, redis_server: RedisServer) -> None:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("level", ["INFO", "DEBUG"])
 def test_the_token_is_found_nowhere(
-    bridge_database: str, redis_server: RedisServer, log_format: str, level: str
+    bridge_database: Urls, redis_server: RedisServer, log_format: str, level: str
 ) -> None:
     """Whatever is asked, with the token or with one that is nearly it, none is in an answer or in a line."""
     port = free_port()
     token = f"{CANARY}-{string.punctuation}"
     environment = {
-        "DATABASE_URL": bridge_database,
+        "DATABASE_URL": bridge_database.service,
         "REDIS_URL": redis_server.url(),
         "PORT": str(port),
         "HOST": "0.0.0.0",  # noqa: S104 - where it may have to be said that there is no token
@@ -578,11 +579,11 @@ def test_the_token_is_found_nowhere(
         assert not service.lines("pages_open|CONSOLE_TOKEN")
 
 
-def test_pages_that_are_open_are_told_of(bridge_database: str, redis_server: RedisServer) -> None:
+def test_pages_that_are_open_are_told_of(bridge_database: Urls, redis_server: RedisServer) -> None:
     """A console that others can reach and that asks for nothing says so once, by a stable name, and serves."""
     port = free_port()
     environment = {
-        "DATABASE_URL": bridge_database,
+        "DATABASE_URL": bridge_database.service,
         "REDIS_URL": redis_server.url(),
         "PORT": str(port),
         "HOST": "0.0.0.0",  # noqa: S104 - what is told of
@@ -599,11 +600,11 @@ def test_pages_that_are_open_are_told_of(bridge_database: str, redis_server: Red
         assert [ask(port, path).status for path in ("/", "/metrics", "/health/live")] == [200, 200, 200]
 
 
-def test_a_taken_port(bridge_database: str, redis_server: RedisServer) -> None:
+def test_a_taken_port(bridge_database: Urls, redis_server: RedisServer) -> None:
     """A PORT that somebody else holds ends the command with 1 and one line that says what to do."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
-        environment = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url(), "PORT": str(port)}
+        environment = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url(), "PORT": str(port)}
         with Service(environment) as service:
             process = service.start("console", (sys.executable, "-m", "bridge_service", "console"))
 

@@ -23,7 +23,6 @@ from bridge_service.errors import (
 from bridge_service.store import GroupingRules, Store
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.app import App
-from tests.support.databases import execute
 from tests.support.waiting import eventually
 from tests.support.weather import forgets_sockets, proxy_to
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from bridge_service.demo.servers import PostgresServer
     from tests.chaos.proxy import Proxy
+    from tests.support.roles import Urls
 
 STALLED: Final = Weather(stalled=frozenset({Way.ANSWERS}))
 PATIENCE: Final = 0.3
@@ -66,14 +66,14 @@ def pool_on(url: str, kind: type[Connection] = Connection) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def pool(bridge_database: str) -> Iterator[Pool]:
+def pool(bridge_database: Urls) -> Iterator[Pool]:
     """Give a pool on a database with the bridge."""
-    with pool_on(bridge_database) as pool:
+    with pool_on(bridge_database.service) as pool:
         yield pool
 
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give another connection to the same database."""
     with closing(App(bridge_database)) as app:
         yield app
@@ -100,9 +100,9 @@ def kill(app: App) -> None:
 def test_a_call_returns_its_rows_and_is_committed(pool: Pool, app: App) -> None:
     """What it wrote is seen by others as soon as it returned; what returns nothing gives no rows."""
     assert pool.database.call("SELECT %s::int, %s::text", 7, "é") == [(7, "é")]
-    assert pool.database.call("CREATE TABLE public.note (text text)") == []
-    pool.database.call("INSERT INTO public.note VALUES (%s)", "100 %")
-    assert app.rows("SELECT text FROM public.note") == [("100 %",)]
+    assert pool.database.call("LISTEN nothing") == []
+    pool.database.call("SELECT bridge.note_incident(%s, 'worker', 1, 0)", "redis_lost")
+    assert app.rows("SELECT kind FROM bridge.incidents") == [("redis_lost",)]
 
 
 def test_connections_are_kept_for_the_next_call(pool: Pool, app: App) -> None:
@@ -133,17 +133,17 @@ def test_threads_share_no_connection_at_the_same_time(pool: Pool) -> None:
     assert 1 <= len(pool.connections) <= 8
 
 
-def test_every_call_is_read_committed_whatever_the_database_says(bridge_database: str, app: App) -> None:
+def test_every_call_is_read_committed_whatever_the_database_says(bridge_database: Urls, app: App) -> None:
     """The steps look again after a lock, which another isolation level would not let them do."""
     name = app.value("SELECT current_database()")
     app.rows(f'ALTER DATABASE "{name}" SET default_transaction_isolation = serializable')
-    with pool_on(bridge_database) as pool:
+    with pool_on(bridge_database.service) as pool:
         assert pool.database.call("SHOW transaction_isolation") == [("read committed",)]
         assert pool.database.call("SHOW statement_timeout") == [("30s",)]
 
 
 def test_a_pooler_that_refuses_session_options_is_used_without(
-    bridge_database: str, monkeypatch: pytest.MonkeyPatch
+    bridge_database: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is connected to a second time, and only for that reason."""
     tried: list[str] = []
@@ -156,7 +156,7 @@ def test_a_pooler_that_refuses_session_options_is_used_without(
         opens(self, url, application, seconds, options)
 
     monkeypatch.setattr(Connection, "_open", refusing)
-    with closing(Connection(bridge_database, application="test")) as connection:
+    with closing(Connection(bridge_database.service, application="test")) as connection:
         assert connection.execute("SELECT 1") == [(1,)]
     assert [bool(options) for options in tried] == [True, False]
 
@@ -165,10 +165,10 @@ def test_a_pooler_that_refuses_session_options_is_used_without(
 
 
 @forgets_sockets
-def test_a_server_that_swallows_everything_holds_nobody(bridge_database: str, postgres: PostgresServer) -> None:
+def test_a_server_that_swallows_everything_holds_nobody(bridge_database: Urls, postgres: PostgresServer) -> None:
     """A call, and connecting, end at their deadlines with an error to try again on, and leave no connection behind."""
     with proxy_to(postgres.port) as proxy:
-        url = _through(proxy, bridge_database, postgres)
+        url = _through(proxy, bridge_database.service, postgres)
         with closing(Connection(url, application="test")) as connection:
             proxy.set(STALLED)
             began = time.monotonic()
@@ -224,11 +224,11 @@ def test_a_killed_connection_is_replaced_without_a_word(pool: Pool, app: App) ->
     assert len(pool.connections) == before + 1
 
 
-def test_a_session_that_was_ended_for_idling_is_replaced(bridge_database: str, app: App) -> None:
+def test_a_session_that_was_ended_for_idling_is_replaced(bridge_database: Urls, app: App) -> None:
     """A server that ends idle sessions is no trouble."""
     name = app.value("SELECT current_database()")
     app.rows(f'ALTER DATABASE "{name}" SET idle_session_timeout = 50')
-    with pool_on(bridge_database) as pool:
+    with pool_on(bridge_database.service) as pool:
         pool.database.call("SELECT 1")
         eventually(lambda: app.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test pool'") == 0)
         assert pool.database.call("SELECT 1") == [(1,)]
@@ -247,12 +247,15 @@ def test_a_server_that_stays_away_is_told_after_the_second_try(pool: Pool, app: 
 @forgets_sockets
 @pytest.mark.parametrize("step", ["claim", "finish", "deliver"])
 def test_D3_a_commit_in_doubt_is_settled_by_calling_again(  # noqa: N802 - the rule's name
-    bridge_database: str, postgres: PostgresServer, app: App, step: str
+    bridge_database: Urls, postgres: PostgresServer, app: App, step: str
 ) -> None:
     """PostgreSQL did it and the answer was lost: the step, called again, says what happened, and nothing is doubled."""
     match = app.old_match()
     message = app.write(match, "salut")
-    with proxy_to(postgres.port) as proxy, pool_on(_through(proxy, bridge_database, postgres), Impatient) as pool:
+    with (
+        proxy_to(postgres.port) as proxy,
+        pool_on(_through(proxy, bridge_database.service, postgres), Impatient) as pool,
+    ):
         connect = pool._connect
 
         def connect_again() -> Connection:
@@ -293,14 +296,12 @@ def test_D3_a_commit_in_doubt_is_settled_by_calling_again(  # noqa: N802 - the r
 
 def test_a_lock_is_told_at_once_and_the_connection_kept(pool: Pool, app: App) -> None:
     """Busy is not lost: nobody connects anew, and nobody tries twice."""
-    pool.database.call("CREATE TABLE public.held (id int)")
-    pool.database.call("SET lock_timeout = '50ms'")
     app.connection.autocommit = False
-    app.rows("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
+    app.rows("LOCK TABLE bridge.turns IN ACCESS EXCLUSIVE MODE")
     with pytest.raises(DatabaseBusy):
-        pool.database.call("SELECT * FROM public.held")
+        pool.database.call("SELECT bridge.reset_pushes()")
     app.connection.rollback()
-    assert pool.database.call("SELECT * FROM public.held") == []
+    assert pool.database.call("SELECT bridge.reset_pushes()") == [(0,)]
     assert len(pool.connections) == 1
 
 
@@ -339,7 +340,7 @@ CODES: Final = {
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_sqlstate_says_what_to_do(bridge_database: str, code: str) -> None:
+def test_each_sqlstate_says_what_to_do(bridge_database: Urls, code: str) -> None:
     """Run it again, run it again soon, migrate, or call somebody: exactly one of these, in one line."""
     raise_it = "DO $$ BEGIN RAISE EXCEPTION E'it\\nquotes' USING ERRCODE = %s, DETAIL = 'secret words'; END $$"
     with closing(App(bridge_database)) as app, pytest.raises(psycopg2.Error) as raised:
@@ -371,18 +372,18 @@ def test_what_is_missing_of_the_schema_is_told_from_other_mistakes(
     assert len(pool.connections) == 1
 
 
-def test_no_schema_is_a_missing_schema(app_database: str) -> None:
+def test_no_schema_is_a_missing_schema(app_database: Urls) -> None:
     """On a database that was not migrated."""
-    with pool_on(app_database) as pool, pytest.raises(SchemaMissing):
+    with pool_on(app_database.service) as pool, pytest.raises(SchemaMissing):
         pool.database.call("SELECT bridge.triggers_installed()")
 
 
-def test_a_role_without_rights_is_told_so(bridge_database: str, app: App) -> None:
+def test_a_role_without_rights_is_told_so(bridge_database: Urls, app: App) -> None:
     """The schema that it may not enter is there, which `migrate` alone does not mend; a step is named."""
     role = f"role_{uuid4().hex}"
     app.rows(f"CREATE ROLE {role} LOGIN")
     try:
-        with pool_on(bridge_database.replace("//postgres@", f"//{role}@")) as pool:
+        with pool_on(bridge_database.of(role)) as pool:
             with pytest.raises(RightMissing, match="schema bridge"):
                 pool.database.call("SELECT bridge.triggers_installed()")
             app.rows(f"GRANT USAGE ON SCHEMA bridge TO {role}")
@@ -393,12 +394,12 @@ def test_a_role_without_rights_is_told_so(bridge_database: str, app: App) -> Non
         app.rows(f"DROP ROLE {role}")
 
 
-def test_a_database_that_became_read_only_is_waited_for(bridge_database: str, app: App) -> None:
+def test_a_database_that_became_read_only_is_waited_for(bridge_database: Urls, app: App) -> None:
     """After a failover to a standby the step is run again, until it is a primary."""
     name = app.value("SELECT current_database()")
     app.write(app.old_match(), "salut")
     app.rows(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    with pool_on(bridge_database) as pool:
+    with pool_on(bridge_database.service) as pool:
         store = Store(pool.database)
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable, match="25006"):
@@ -409,9 +410,8 @@ def test_a_database_that_became_read_only_is_waited_for(bridge_database: str, ap
 
 def test_no_row_s_value_stands_in_an_error(pool: Pool) -> None:
     """PostgreSQL quotes the row in the detail, and the detail is left out."""
-    execute(pool.url, "CREATE TABLE public.secret (text text PRIMARY KEY); INSERT INTO public.secret VALUES ('geheim')")
-    with pytest.raises(DatabaseRefused) as error:
-        pool.database.call("INSERT INTO public.secret VALUES (%s)", "geheim")
+    with pytest.raises(DatabaseRefused, match="check constraint") as error:
+        pool.database.call("SELECT bridge.note_incident('geheim', 'nobody', 1, 0)")
     assert "geheim" not in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -419,9 +419,9 @@ def test_no_row_s_value_stands_in_an_error(pool: Pool) -> None:
 # Listening and closing
 
 
-def test_notifications_are_received_and_a_lost_connection_is_told(bridge_database: str, app: App) -> None:
+def test_notifications_are_received_and_a_lost_connection_is_told(bridge_database: Urls, app: App) -> None:
     """They stand in `raw.notifies`; a backend that was killed is noticed without any call."""
-    with closing(Connection(bridge_database, application="test pool")) as connection:
+    with closing(Connection(bridge_database.service, application="test pool")) as connection:
         connection.execute("LISTEN bridge_test")
         app.rows("NOTIFY bridge_test, 'one'")
 

@@ -22,6 +22,8 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tests.support.roles import Urls
+
 DELAY: Final = 15.0
 
 
@@ -179,16 +181,16 @@ def test_a_stop_ends_the_thread(desk: Desk) -> None:
 class Worker:
     """One claimed turn on a database whose clock a test moves."""
 
-    def __init__(self, url: str, stack: ExitStack) -> None:
-        self.url = url
-        self.app = stack.enter_context(closing(App(url)))
-        self.store = stack.enter_context(store_on(url))
+    def __init__(self, urls: Urls, stack: ExitStack) -> None:
+        self.urls = urls
+        self.app = stack.enter_context(closing(App(urls)))
+        self.store = stack.enter_context(store_on(urls))
         self.leases = Leases(self.store, Recorder())
         stack.callback(self.leases.stop)
         self.match = self.app.old_match()
         self.app.write(self.match, "salut")
         self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
-        advance(url, DELAY)
+        advance(urls, DELAY)
         [push] = self.store.push_due(10)
         self.turn, self.token = push.turn_id, uuid4()
         assert self.store.claim(self.turn, self.token).name == "claimed"
@@ -208,7 +210,7 @@ class Worker:
 
 
 @pytest.fixture
-def worker(bridge_database: str) -> Iterator[Worker]:
+def worker(bridge_database: Urls) -> Iterator[Worker]:
     """Give a worker that has just claimed a turn."""
     install_clock(bridge_database)
     with ExitStack() as stack:
@@ -221,7 +223,7 @@ def test_a_turn_that_is_worked_on_for_minutes_is_not_taken_away(worker: Worker) 
     worker.leases.start()
     with worker.leases.held(worker.turn, worker.token):
         for _ in range(5):
-            advance(worker.url, LEASE_SECONDS * 0.6)
+            advance(worker.urls, LEASE_SECONDS * 0.6)
             eventually(lambda: worker.due_in() > LEASE_SECONDS * 0.9)
             assert worker.store.push_due(10) == []
     assert worker.finish() == "answered"
@@ -230,11 +232,11 @@ def test_a_turn_that_is_worked_on_for_minutes_is_not_taken_away(worker: Worker) 
 @pytest.mark.usefixtures("quick")
 def test_a_lease_that_was_taken_away_is_never_renewed(worker: Worker) -> None:
     """A worker that was frozen too long does not take the turn back from the one that has it now."""
-    advance(worker.url, LEASE_SECONDS + 1)
+    advance(worker.urls, LEASE_SECONDS + 1)
     worker.store.push_due(10)
     other = uuid4()
     worker.store.claim(worker.turn, other)
-    advance(worker.url, 5)
+    advance(worker.urls, 5)
     before = worker.app.value("SELECT due_at FROM bridge.turns")
     assert worker.store.renew({worker.turn: worker.token}) == [worker.turn]
     assert worker.app.value("SELECT due_at FROM bridge.turns") == before

@@ -30,8 +30,8 @@ from bridge_service.store import Grouped, GroupingRules, Store
 from schedulers import listener as module
 from schedulers.listener import DUE_CHANNEL, LOOK_SECONDS, Listener
 from tests.chaos.proxy import FINE, Way, Weather
-from tests.support.app import CAMILLE, HUGO, LEA, App
-from tests.support.databases import execute
+from tests.support.app import CAMILLE, HUGO, LEA, WRITE, App
+from tests.support.databases import execute, install
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bridge_service.demo.servers import PostgresServer
+    from tests.support.roles import Urls
 
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 AT_ONCE: Final = 1.0
@@ -50,18 +51,18 @@ AT_ONCE: Final = 1.0
 class Desk:
     """An app, and listeners on its database; nobody sweeps."""
 
-    def __init__(self, url: str, stack: ExitStack) -> None:
-        self.url = url
-        self.app = stack.enter_context(closing(App(url)))
+    def __init__(self, urls: Urls, stack: ExitStack) -> None:
+        self.urls = urls
+        self.app = stack.enter_context(closing(App(urls)))
         self._stack = stack
 
     def listener(
-        self, connect: Callable[[], Connection] | None = None, url: str | None = None, store: Store | None = None
+        self, connect: Callable[[], Connection] | None = None, urls: Urls | None = None, store: Store | None = None
     ) -> Running:
         """Return a listener, which does not run yet."""
-        url = url or self.url
-        store = store or self._stack.enter_context(store_on(url))
-        running = Running(store, connect or (lambda: Connection(url, application="test listener")))
+        urls = urls or self.urls
+        store = store or self._stack.enter_context(store_on(urls))
+        running = Running(store, connect or (lambda: Connection(urls.service, application="test listener")))
         self._stack.callback(running.stop)
         return running
 
@@ -165,7 +166,7 @@ class Running:
 
 
 @pytest.fixture
-def desk(bridge_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(bridge_database: Urls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Give an app whose listeners reconnect quickly."""
     monkeypatch.setattr(module, "RECONNECT_SECONDS", 0.05)
     with ExitStack() as stack:
@@ -199,7 +200,7 @@ def test_a_message_is_heard_at_once(desk: Desk) -> None:
     assert first.turn_id == second.turn_id
     notification = running.told.of(NotificationReceived)[0]
     assert (notification.channel, notification.match_id) == ("bot_events", match)
-    assert notification.pid == desk.app.connection.get_backend_pid()
+    assert notification.pid == desk.app.people.connection.get_backend_pid()
 
 
 def test_a_new_match_is_heard_at_once(desk: Desk) -> None:
@@ -252,7 +253,7 @@ def test_looks_from_ten_threads_lose_nothing(desk: Desk) -> None:
     """Whatever was captured before a look was asked for is found by it, however many ask at once."""
     running = desk.listener().start()
     matches = [desk.app.old_match() for _ in range(10)]
-    apps = [App(desk.url) for _ in matches]
+    apps = [App(desk.urls) for _ in matches]
 
     def hammer(app: App, match: str) -> None:
         own = Desk.__new__(Desk)
@@ -284,7 +285,7 @@ def test_looks_from_ten_threads_lose_nothing(desk: Desk) -> None:
 
 def test_many_bells_make_few_looks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks are LOOK_SECONDS apart at least, and what the last bell announced is found."""
-    with store_on(desk.url) as store:
+    with store_on(desk.urls) as store:
         looks: list[float] = []
         group = store.group
 
@@ -333,8 +334,8 @@ def test_a_connection_that_swallows_everything_is_found_out(
     assert module.HEARTBEAT_SECONDS + module.HEARTBEAT_TIMEOUT_SECONDS <= 10
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT_SECONDS", 0.3)
-    with proxy_to(postgres.port) as proxy, store_on(desk.url) as store:
-        url = desk.url.replace(f":{postgres.port}/", f":{proxy.port}/")
+    with proxy_to(postgres.port) as proxy, store_on(desk.urls) as store:
+        url = desk.urls.service.replace(f":{postgres.port}/", f":{proxy.port}/")
         running = desk.listener(lambda: Connection(url, application="test listener", seconds=0.5), store=store).start()
         proxy.set(Weather(stalled=frozenset({Way.ANSWERS})))
         lost = running.told.wait_for(PostgresLost)
@@ -347,12 +348,12 @@ def test_a_connection_that_swallows_everything_is_found_out(
         running.stop()
 
 
-def test_it_waits_for_the_schema(app_database: str, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_waits_for_the_schema(app_database: Urls, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a database that was not migrated it says so, and goes on by itself when it was."""
     monkeypatch.setattr(module, "PROOF_SECONDS", 0.1)
-    running = desk.listener(url=app_database).start(until=None)
+    running = desk.listener(urls=app_database).start(until=None)
     running.told.wait_for(SchemaAbsent, 2)
-    migrate(app_database)
+    install(app_database)
     running.told.wait_for(ListenActive)
     with closing(App(app_database)) as app:
         app.write(app.match(), "salut")
@@ -371,7 +372,7 @@ def test_a_silent_pooler_is_polled_instead(desk: Desk, monkeypatch: pytest.Monke
     """Nothing heard of its own notification, it says so and looks every half second; due bells are made up for too."""
     monkeypatch.setattr(module, "PROOF_SECONDS", 0.1)
     monkeypatch.setattr(module, "POLL_SECONDS", 0.05)
-    running = desk.listener(lambda: Deaf(desk.url, application="test listener")).start(until=ListenSilent)
+    running = desk.listener(lambda: Deaf(desk.urls.service, application="test listener")).start(until=ListenSilent)
     desk.wait_until_grouped(desk.app.write(desk.app.old_match(), "salut"))
     while not running.dues.empty():
         running.dues.get()
@@ -478,10 +479,11 @@ def test_triggers_that_vanish_or_come_are_noticed(desk: Desk, monkeypatch: pytes
         return desk.grouped(message)
 
     eventually(captured)
-    migrate(desk.url)
+    migrate(desk.urls.owner)
     forged = desk.app.old_match(HUGO)
+    unknown = str(uuid4())
     desk.app.rows("SET session_replication_role = replica")
-    unknown = desk.app.write(forged, "salut", sender=HUGO)
+    desk.app.rows(WRITE, unknown, forged, HUGO, "salut")
     desk.app.rows("RESET session_replication_role")
     eventually(lambda: desk.app.value("SELECT bridge.triggers_installed()"))
     desk.wait_until_grouped(desk.app.write(match, "ça va ?"))
@@ -587,7 +589,7 @@ def test_a_bad_batch_is_set_aside_one_conversation_at_a_time(desk: Desk) -> None
     """The conversation that spoils it is told of and kept for an operator; the others are grouped at once."""
     bad, good = desk.app.old_match(), desk.app.old_match(HUGO)
     execute(
-        desk.url,
+        desk.urls.admin,
         f"""
         CREATE FUNCTION public.spoil() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN RAISE EXCEPTION 'spoilt' USING DETAIL = 'secret words'; END $$;

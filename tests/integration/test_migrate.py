@@ -18,9 +18,9 @@ from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
 from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
 from bridge_service.store import GroupingRules
-from tests.conftest import DEMO_FOLDER
-from tests.support.app import CAMILLE, LEA, App
-from tests.support.databases import copy_of, execute
+from tests.support.app import CAMILLE, LEA, App, Client
+from tests.support.databases import DEMO_FOLDER, copy_of, execute
+from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
@@ -30,27 +30,22 @@ if TYPE_CHECKING:
 
     from bridge_service.demo.servers import PostgresServer
     from bridge_service.store import Store
+    from tests.support.roles import Urls
 
 SEVERAL_SCHEMAS: Final = (
-    "CREATE SCHEMA other; CREATE TABLE other.messages (LIKE messages); DROP TABLE messages;"
+    f"CREATE SCHEMA other; GRANT USAGE ON SCHEMA other TO {OWNER};"
+    " CREATE TABLE other.messages (LIKE messages); DROP TABLE messages;"
     " ALTER DATABASE {name} SET search_path = public, other"
 )
+FOREIGN: Final = f"CREATE SCHEMA bridge AUTHORIZATION {OWNER} CREATE TABLE built_in_1779 (id int)"
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
 
 SQL_FOLDER: Final = module.SQL_FOLDER
 
-OWNER_S_RIGHTS: Final = (
-    "CREATE ON DATABASE {name}",
-    "SELECT ON profiles, matches, messages",
-    "TRIGGER ON matches, messages",
-    "INSERT ON messages",
-)
-"""What docs/SECURITY.md grants to the role that owns the bridge."""
-
 
 @pytest.fixture
-def app(app_database: str) -> Iterator[App]:
+def app(app_database: Urls) -> Iterator[App]:
     """Give the app, on a database without the bridge."""
     with closing(App(app_database)) as app:
         yield app
@@ -79,18 +74,10 @@ def role_of(app: App, *grants: str) -> Iterator[str]:
         app.rows(f"DROP ROLE {role}")
 
 
-@contextmanager
-def owner_of(app: App) -> Iterator[str]:
-    """Give the URL of a role that may own the bridge, and owns nothing of the app's."""
-    with role_of(app, *(right.format(name=_name(app)) for right in OWNER_S_RIGHTS)) as role:
-        yield app.url.replace("//postgres@", f"//{role}@")
-
-
-@pytest.fixture(params=["superuser", "owner"])
-def installer(request: pytest.FixtureRequest, app: App) -> Iterator[str]:
-    """Give the URL of whoever puts the bridge in and takes it out: the superuser, or a role with the page's rights."""
-    with ExitStack() as stack:
-        yield app.url if request.param == "superuser" else stack.enter_context(owner_of(app))
+@pytest.fixture(params=[OWNER, APP])
+def installer(request: pytest.FixtureRequest, app: App) -> str:
+    """Give the URL of whoever puts the bridge in and takes it out: a role with the page's rights, or the app's own."""
+    return app.urls.of(request.param)
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -144,14 +131,14 @@ def functions(app: App) -> dict[str, int]:
 
 def test_the_first_run_lays_everything_and_the_second_nothing(app: App) -> None:
     """Twice is harmless, and the report says what was done."""
-    first = migrate(app.url)
+    first = migrate(app.urls.owner)
     assert len(first.migrations) == newest_migration()
     assert sorted(first.functions) == sorted(digests("public"))
     assert set(first.triggers) == set(TRIGGERS)
-    before = dump(app.url)
-    second = migrate(app.url)
+    before = dump(app.urls.admin)
+    second = migrate(app.urls.owner)
     assert (second.migrations, second.functions, second.triggers, second.kept) == ([], [], [], [])
-    assert dump(app.url) == before
+    assert dump(app.urls.admin) == before
     assert set(steps()) <= set(functions(app)) == set(digests("public"))
     assert set(functions(app).values()) == {1}
 
@@ -163,7 +150,7 @@ def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
     script = "import sys; from bridge_service.migrate import migrate; print(len(migrate(sys.argv[1]).functions))"
     crew = [
         subprocess.Popen(
-            [sys.executable, "-c", script, app.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", script, app.urls.owner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         for _ in range(5)
     ]
@@ -175,64 +162,64 @@ def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
 
 def test_a_run_that_fails_leaves_nothing(app: App, sql_folder: Path) -> None:
     """All of it is one transaction: a mistake in the last file leaves the database as it was."""
-    before = dump(app.url)
+    before = dump(app.urls.admin)
     (sql_folder / "functions" / "zzz.sql").write_text(
         "CREATE OR REPLACE FUNCTION bridge.zzz() RETURNS nonsense", "utf-8"
     )
     with pytest.raises(BridgeError):
-        migrate(app.url)
-    assert dump(app.url) == before
+        migrate(app.urls.owner)
+    assert dump(app.urls.admin) == before
 
 
 def test_a_new_migration_runs_once(app: App, sql_folder: Path) -> None:
     """The numbers above the last one, in order, each a single time."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     number = newest_migration()
     for step, text in ((1, "CREATE TABLE bridge.note (id int)"), (2, "INSERT INTO bridge.note VALUES (7)")):
         (sql_folder / "migrations" / f"{number + step:04}_note.sql").write_text(text, encoding="utf-8")
-    assert migrate(app.url).migrations == [f"{number + 1:04}_note.sql", f"{number + 2:04}_note.sql"]
-    assert migrate(app.url).migrations == []
+    assert migrate(app.urls.owner).migrations == [f"{number + 1:04}_note.sql", f"{number + 2:04}_note.sql"]
+    assert migrate(app.urls.owner).migrations == []
     assert app.rows("SELECT id FROM bridge.note") == [(7,)]
     assert newest_migration() == number + 2
 
 
 def test_an_older_code_leaves_a_newer_migration_alone(app: App) -> None:
     """A database that was migrated by newer code is not taken back."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     app.rows("INSERT INTO bridge.migrations (number, name) VALUES (9000, '9000_future.sql')")
-    assert migrate(app.url).migrations == []
+    assert migrate(app.urls.owner).migrations == []
 
 
 def test_a_function_whose_file_changed_is_laid_anew(app: App, sql_folder: Path) -> None:
     """That one only, and it does what the new file says."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     change(sql_folder / "functions" / "triggers_installed.sql", "count(*) >= 3", "false AND count(*) >= 3")
-    assert migrate(app.url).functions == ["triggers_installed"]
+    assert migrate(app.urls.owner).functions == ["triggers_installed"]
     assert app.value("SELECT bridge.triggers_installed()") is False
-    assert migrate(app.url).functions == []
+    assert migrate(app.urls.owner).functions == []
 
 
 def test_a_function_that_was_changed_by_hand_is_laid_as_it_was(app: App) -> None:
     """So is one that somebody dropped: a half-mended database does not survive the next deployment."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     app.rows("CREATE OR REPLACE FUNCTION bridge.triggers_installed() RETURNS boolean LANGUAGE sql AS 'SELECT false'")
     app.rows("DROP FUNCTION bridge.next_due")
-    assert sorted(migrate(app.url).functions) == ["next_due", "triggers_installed"]
+    assert sorted(migrate(app.urls.owner).functions) == ["next_due", "triggers_installed"]
     assert app.value("SELECT bridge.triggers_installed()") is True
 
 
 def test_an_adapter_function_that_the_app_replaced_is_left_alone(app: App, sql_folder: Path) -> None:
     """Even when our file changes, and every run says so."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     app.rows(
         "CREATE OR REPLACE FUNCTION bridge.deliver(p_turn bigint, p_message uuid, p_match uuid, p_bot uuid,"
         " p_content text, p_created_at timestamptz) RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'"
     )
     for _ in range(2):
-        report = migrate(app.url)
+        report = migrate(app.urls.owner)
         assert (report.kept, report.functions) == (["deliver"], [])
     change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
-    report = migrate(app.url)
+    report = migrate(app.urls.owner)
     assert (report.kept, report.functions) == (["deliver"], [])
     assert app.value("SELECT prosrc FROM pg_proc WHERE proname = 'deliver'") == "SELECT NULL::uuid"
 
@@ -251,23 +238,23 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
 ) -> None:
     """Never two of one name, and whoever was allowed to call the old one may call the new one."""
     with role_of(app) as role:
-        migrate(app.url, runtime_role=role)
+        migrate(app.urls.owner, runtime_role=role)
         change(sql_folder / "functions" / "triggers_installed.sql", old, new)
-        assert migrate(app.url).functions == ["triggers_installed"]
+        assert migrate(app.urls.owner).functions == ["triggers_installed"]
         assert functions(app)["triggers_installed"] == 1
-        with closing(App(app.url, user=role)) as runtime:
+        with closing(Client(app.urls.of(role))) as runtime:
             assert runtime.rows("SELECT * FROM bridge.triggers_installed()") == [(True,)]
 
 
 def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_folder: Path) -> None:
     """An update needs no `--runtime-role` again; and a role that may only look is given nothing."""
     with role_of(app) as role, role_of(app) as reader:
-        migrate(app.url, runtime_role=role, reader_roles=[reader])
+        migrate(app.urls.owner, runtime_role=role, reader_roles=[reader])
         app.rows(f"GRANT EXECUTE ON FUNCTION bridge.triggers_installed() TO {reader}")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
         (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
-        migrate(app.url)
-        with closing(App(app.url, user=role)) as runtime:
+        migrate(app.urls.owner)
+        with closing(Client(app.urls.of(role))) as runtime:
             assert runtime.value("SELECT bridge.new_step()") == 7
         allowed = "SELECT has_function_privilege(%s, 'bridge.new_step()', 'EXECUTE')"
         assert app.value(allowed, reader) is False
@@ -294,14 +281,14 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
     new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
     (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
 
-    with role_of(app) as role, store_on(app.url.replace("//postgres@", f"//{role}@")) as store:
+    with store_on(app.urls) as store:
         with_older()
-        migrate(app.url, runtime_role=role)
+        migrate(app.urls.owner, runtime_role=SERVICE)
         match = app.match()
         app.rows("DELETE FROM bridge.events")
         for stage, choose in enumerate((with_older, with_newer, with_older, with_newer)):
             choose()
-            migrate(app.url)
+            migrate(app.urls.owner)
             laid = dict(app.rows("SELECT name, digest FROM bridge.laid_functions WHERE name <> 'new_step'"))
             assert laid == {name: digest for name, digest in digests("public").items() if name != "new_step"}
             answer(app, store, match, f"coucou {stage}")
@@ -313,9 +300,9 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
 
 def test_a_missing_trigger_is_made_again(app: App) -> None:
     """What somebody dropped comes back with the next run."""
-    migrate(app.url)
+    migrate(app.urls.owner)
     app.rows("DROP TRIGGER bridge_after_message ON messages")
-    assert migrate(app.url).triggers == ["bridge_after_message"]
+    assert migrate(app.urls.owner).triggers == ["bridge_after_message"]
     message = app.write(app.match(), "salut")
     assert app.value("SELECT count(*) FROM bridge.events WHERE message_id = %s", message) == 1
 
@@ -352,35 +339,35 @@ def readers_of(app: App) -> set[tuple[str, ...]]:
 def test_several_roles_may_read(app: App) -> None:
     """Named together or one after the other, each sees every row, of all but drafts and tokens, and keeps seeing it."""
     with role_of(app) as one, role_of(app) as other, role_of(app) as late:
-        migrate(app.url, reader_roles=[one, other])
+        migrate(app.urls.owner, reader_roles=[one, other])
         assert readers_of(app) == {tuple(sorted([one, other]))}
-        migrate(app.url, reader_roles=[late])
-        migrate(app.url)
+        migrate(app.urls.owner, reader_roles=[late])
+        migrate(app.urls.owner)
         assert readers_of(app) == {tuple(sorted([one, other, late]))}
         app.write(app.match(), "salut")
         for role in (one, other, late):
             assert {
                 (table, column) for table, column in hidden_from(app, role) if table != "laid_functions"
             } == UNREADABLE
-            with closing(App(app.url, user=role)) as reader:
+            with closing(Client(app.urls.of(role))) as reader:
                 assert reader.value("SELECT count(*) FROM bridge.events") == 2
 
 
 def test_a_reader_whom_it_was_revoked_is_forgotten(app: App) -> None:
     """The page's two lines take it away at once; the next run takes it off the list, and leaves the others on it."""
     with role_of(app) as stays, role_of(app) as goes:
-        migrate(app.url, reader_roles=[stays, goes])
+        migrate(app.urls.owner, reader_roles=[stays, goes])
         app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {goes}")
         app.rows(f"REVOKE USAGE ON SCHEMA bridge FROM {goes}")
-        with closing(App(app.url, user=goes)) as reader, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        with closing(Client(app.urls.of(goes))) as reader, pytest.raises(psycopg2.errors.InsufficientPrivilege):
             reader.rows("SELECT FROM bridge.events")
-        migrate(app.url)
+        migrate(app.urls.owner)
         assert readers_of(app) == {(stays,)}
         app.rows(f"BEGIN; DROP ROLE {goes}; ROLLBACK")  # PostgreSQL drops no role that a policy or a right still names
-        migrate(app.url, reader_roles=[stays])
+        migrate(app.urls.owner, reader_roles=[stays])
         assert readers_of(app) == {(stays,)}
         app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {stays}")
-        migrate(app.url)
+        migrate(app.urls.owner)
         assert readers_of(app) == {()}
         assert app.rows("SELECT FROM pg_policy WHERE polname = 'bridge_reader'") == []
 
@@ -388,54 +375,50 @@ def test_a_reader_whom_it_was_revoked_is_forgotten(app: App) -> None:
 def test_whom_somebody_else_let_read_becomes_no_reader(app: App) -> None:
     """A grant alone shows no row, and no run makes more of it."""
     with role_of(app) as reader, role_of(app) as granted:
-        migrate(app.url, reader_roles=[reader])
+        migrate(app.urls.owner, reader_roles=[reader])
         app.rows(f"GRANT USAGE ON SCHEMA bridge TO {granted}; GRANT SELECT ON bridge.turns TO {granted}")
-        migrate(app.url, reader_roles=[reader])
+        migrate(app.urls.owner, reader_roles=[reader])
         assert readers_of(app) == {(reader,)}
 
 
 def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
     """New columns, and a new table, without being named again."""
     with role_of(app) as role:
-        migrate(app.url, reader_roles=[role])
+        migrate(app.urls.owner, reader_roles=[role])
         text = "ALTER TABLE bridge.turns ADD mood text; ALTER TABLE bridge.events ADD mood text"
         (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
         change(sql_folder / "installer" / "let_read.sql", "last_error)", "last_error, mood)")
-        migrate(app.url)
+        migrate(app.urls.owner)
         assert {(table, column) for table, column in hidden_from(app, role) if table != "laid_functions"} == UNREADABLE
 
 
 # What would be done
 
 
-def laid_in(url: str) -> str:
+def laid_in(urls: Urls) -> str:
     """Return all of the bridge that does not tell of the time."""
-    with closing(App(url)) as app:
+    with closing(App(urls)) as app:
         rows = app.rows("SELECT name, digest, source FROM bridge.laid_functions ORDER BY 1")
         rows += app.rows("SELECT number, name FROM bridge.migrations ORDER BY 1")
-        return f"{dump(url, '--schema-only')}{rows}"
+        return f"{dump(urls.admin, '--schema-only')}{rows}"
 
 
 def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_template: str, sql_folder: Path) -> None:
     """Run by psql it makes the same of a database as `migrate`: a new bridge, and whatever may change in an old one."""
     with ExitStack() as stack:
-        by_hand = App(stack.enter_context(copy_of(postgres, app_template)))
-        stack.callback(by_hand.close)
-        role, runtime, one, other = (stack.enter_context(role_of(app)) for _ in range(4))
-        urls = []
-        for each in (app, by_hand):
-            for right in OWNER_S_RIGHTS:
-                each.rows(f"GRANT {right.format(name=_name(each))} TO {role}")
-            stack.callback(each.rows, f"DROP OWNED BY {role}, {runtime}, {one}, {other} CASCADE")
-            urls.append(each.url.replace("//postgres@", f"//{role}@"))
+        typed = App(stack.enter_context(copy_of(postgres, app_template)))
+        stack.callback(typed.close)
+        runtime, one, other = (stack.enter_context(role_of(app)) for _ in range(3))
+        for each in (app, typed):
+            stack.callback(each.rows, f"DROP OWNED BY {runtime}, {one}, {other} CASCADE")
 
         def migrates_alike(**options: object) -> None:
-            report, script = plan(urls[1], **options)  # type: ignore[arg-type]
-            assert psql(urls[1], script) == ""
-            assert migrate(urls[0], **options) == report  # type: ignore[arg-type]
-            assert laid_in(urls[1]) == laid_in(urls[0])
-            assert plan(urls[1]) == plan(urls[0])
-            assert plan(urls[1])[1] == ""
+            report, script = plan(typed.urls.owner, **options)  # type: ignore[arg-type]
+            assert psql(typed.urls.owner, script) == ""
+            assert migrate(app.urls.owner, **options) == report  # type: ignore[arg-type]
+            assert laid_in(typed.urls) == laid_in(app.urls)
+            assert plan(typed.urls.owner) == plan(app.urls.owner)
+            assert plan(typed.urls.owner)[1] == ""
 
         migrates_alike(runtime_role=runtime, reader_roles=[one])
         migrates_alike(reader_roles=[other])
@@ -449,11 +432,11 @@ def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_t
         change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
         (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
-        for each in (app, by_hand):
+        for each in (app, typed):
             each.rows("DROP TRIGGER bridge_after_match ON matches")
             each.rows("DROP FUNCTION bridge.claim")
             each.rows("ALTER FUNCTION bridge.history COST 7")
-        report, _ = plan(urls[1])
+        report, _ = plan(typed.urls.owner)
         assert (report.kept, report.triggers) == (["history"], ["bridge_after_match"])
         assert sorted(report.functions) == ["claim", "deliver", "new_step", "next_due", "triggers_installed"]
         migrates_alike()
@@ -461,30 +444,30 @@ def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_t
 
 def test_a_plan_changes_nothing_and_locks_no_table(app: App) -> None:
     """It needs no right and waits for nobody who holds the app's tables; a database that takes no writes will do."""
-    before = dump(app.url)
+    before = dump(app.urls.admin)
     app.rows(f"ALTER DATABASE {_name(app)} SET default_transaction_read_only = on")
-    with role_of(app) as stranger, closing(psycopg2.connect(app.url)) as holder, holder.cursor() as cursor:
+    with role_of(app) as stranger, closing(psycopg2.connect(app.urls.app)) as holder, holder.cursor() as cursor:
         cursor.execute("SET transaction_read_only = off; LOCK TABLE profiles, matches, messages")
-        report, script = plan(app.url.replace("//postgres@", f"//{stranger}@"), runtime_role=stranger)
+        report, script = plan(app.urls.of(stranger), runtime_role=stranger)
         assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests("public")))
         assert "CREATE SCHEMA bridge;" in script
-    assert dump(app.url) == before
+    assert dump(app.urls.admin) == before
 
 
 def test_a_plan_could_not_change_anything(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever we might once write by mistake while we look, PostgreSQL refuses it."""
     monkeypatch.setattr(module, "_find_app_tables", lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
     with pytest.raises(BridgeError, match="read-only transaction"):
-        plan(app.url)
+        plan(app.urls.owner)
 
 
 def test_a_plan_that_is_out_of_date_changes_nothing(app: App) -> None:
     """Where `migrate` was faster, psql stops, and what there is stays as it is."""
-    _, script = plan(app.url)
-    migrate(app.url)
-    before = dump(app.url)
-    assert 'schema "bridge" already exists' in psql(app.url, script)
-    assert dump(app.url) == before
+    _, script = plan(app.urls.owner)
+    migrate(app.urls.owner)
+    before = dump(app.urls.admin)
+    assert 'schema "bridge" already exists' in psql(app.urls.owner, script)
+    assert dump(app.urls.admin) == before
 
 
 # What it expects
@@ -503,7 +486,7 @@ def test_a_plan_that_is_out_of_date_changes_nothing(app: App) -> None:
             SEVERAL_SCHEMAS,
             "several schemas (public.profiles, public.matches, other.messages)",
         ),
-        ("CREATE SCHEMA bridge; CREATE TABLE bridge.built_in_1779 (id int)", "not the bridge's"),
+        (FOREIGN, "not the bridge's"),
     ],
     ids=["table", "column", "columns", "schemas", "foreign"],
 )
@@ -512,9 +495,9 @@ def test_what_is_missing_is_said_in_one_clear_line(
     app: App, spoil: str, words: str, run: Callable[[str], object]
 ) -> None:
     """And nothing is laid."""
-    execute(app.url, spoil.format(name=_name(app)))
+    execute(app.urls.admin, spoil.format(name=_name(app)))
     with pytest.raises(DatabaseRefused) as error:
-        run(app.url)
+        run(app.urls.owner)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert app.value("SELECT to_regclass('bridge.turns')") is None
@@ -533,7 +516,7 @@ def test_a_missing_right_is_said_in_one_clear_line(app: App, grants: tuple[str, 
     """A role that may not make the schema, or no triggers on the app's tables, is told which right it lacks."""
     with role_of(app, *(grant.format(name=_name(app)) for grant in grants)) as role:
         with pytest.raises(DatabaseRefused) as error:
-            migrate(app.url.replace("//postgres@", f"//{role}@"))
+            migrate(app.urls.of(role))
         assert words in str(error.value)
         assert "\n" not in str(error.value)
         assert app.value("SELECT to_regnamespace('bridge')") is None
@@ -541,37 +524,37 @@ def test_a_missing_right_is_said_in_one_clear_line(app: App, grants: tuple[str, 
 
 def test_somebody_else_s_schema_is_not_dropped(app: App) -> None:
     """`uninstall` on a database where `bridge` is another program's refuses, and touches nothing."""
-    execute(app.url, "CREATE SCHEMA bridge; CREATE TABLE bridge.built_in_1779 (id int)")
-    before = dump(app.url)
+    execute(app.urls.admin, FOREIGN)
+    before = dump(app.urls.admin)
     with pytest.raises(DatabaseRefused, match="not the bridge's"):
-        uninstall(app.url)
-    assert dump(app.url) == before
+        uninstall(app.urls.owner)
+    assert dump(app.urls.admin) == before
 
 
 def test_an_empty_schema_that_was_made_for_it_is_used(app: App) -> None:
     """Where only an administrator may make schemas, he makes it beforehand."""
-    app.rows("CREATE SCHEMA bridge")
-    assert uninstall(app.url)
-    app.rows("CREATE SCHEMA bridge")
-    migrate(app.url)
+    app.rows(f"CREATE SCHEMA bridge AUTHORIZATION {OWNER}")
+    assert uninstall(app.urls.owner)
+    app.rows(f"CREATE SCHEMA bridge AUTHORIZATION {OWNER}")
+    migrate(app.urls.owner)
     assert app.value("SELECT bridge.triggers_installed()")
 
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:
     """Capitals, blanks, dots and quotes do no harm: a message is captured, answered and delivered."""
     schema = '"My ""app"" v1.2 it\'s"'
-    app.rows(f"CREATE SCHEMA {schema}")
+    app.rows(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {APP}, {OWNER}")
     for table in ("profiles", "matches", "messages"):
         app.rows(f"ALTER TABLE {table} SET SCHEMA {schema}")
     app.rows(f"ALTER DATABASE {_name(app)} SET search_path = {schema}")
-    migrate(app.url)
-    assert migrate(app.url).functions == []
-    with closing(App(app.url)) as inside, store_on(app.url) as store:
+    migrate(app.urls.owner, runtime_role=SERVICE)
+    assert migrate(app.urls.owner).functions == []
+    with closing(App(app.urls)) as inside, store_on(app.urls) as store:
         match = inside.match()
         answer(inside, store, match, "coucou")
         assert inside.said(match) == ["coucou"]
         assert [table["rows"] for table in inside.value("SELECT bridge.row_security()")["tables"]] == ["all"] * 3
-    assert uninstall(app.url)
+    assert uninstall(app.urls.owner)
 
 
 # Taking out
@@ -580,43 +563,43 @@ def test_the_app_s_schema_may_have_any_name(app: App) -> None:
 def test_uninstall_leaves_the_database_as_it_was(app: App, installer: str) -> None:
     """pg_dump finds not a letter changed, twice even; and a second time nothing is left to do."""
     app.write(app.match(), "avant")
-    before = dump(app.url)
+    before = dump(app.urls.admin)
     with role_of(app) as runtime, role_of(app) as reader:
         for _ in range(2):
             migrate(installer, runtime_role=runtime, reader_roles=[reader])
             assert uninstall(installer) is True
-            assert dump(app.url) == before
+            assert dump(app.urls.admin) == before
             assert uninstall(installer) is False
-    assert dump(app.url) == before
+    assert dump(app.urls.admin) == before
 
 
 def test_uninstall_takes_the_triggers_of_partitions_along(app: App) -> None:
     """Its owner owns no partition either; and while one of them is written to, it waits and lets the writer go on."""
-    app.rows("DROP TABLE messages")
-    app.rows(
+    app.people.rows("DROP TABLE messages")
+    app.people.rows(
         "CREATE TABLE messages (id uuid DEFAULT gen_random_uuid(), match_id uuid, sender_id uuid, content text,"
         " created_at timestamptz DEFAULT now()) PARTITION BY HASH (match_id)"
     )
     for number in range(2):
-        app.rows(f"CREATE TABLE part_{number} PARTITION OF messages FOR VALUES WITH (MODULUS 2, REMAINDER {number})")
-    with owner_of(app) as url:
-        app.rows(f"GRANT TRIGGER ON part_0, part_1 TO {url.partition('//')[2].partition('@')[0]}")
-        before = dump(app.url)
-        migrate(url)
-        match = app.match()
-        app.write(match, "salut")
-        assert app.value("SELECT count(*) FROM bridge.events WHERE kind = 'message'") == 1
-        with closing(psycopg2.connect(app.url)) as session, session.cursor() as cursor:
-            cursor.execute("INSERT INTO messages (match_id, sender_id) VALUES (%s, %s)", (match, LEA))
-            runner = threading.Thread(target=uninstall, args=(url,))
-            runner.start()
-            eventually(lambda: app.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= 1)
-            cursor.execute("INSERT INTO messages (match_id, sender_id) SELECT gen_random_uuid(), %s FROM pg_sleep(0.5),"
-                           " generate_series(1, 20)", (LEA,))  # fmt: skip
-            session.commit()
-        runner.join(20)
-        app.rows("TRUNCATE messages, matches")
-        assert dump(app.url) == before
+        remainder = f"FOR VALUES WITH (MODULUS 2, REMAINDER {number})"
+        app.people.rows(f"CREATE TABLE part_{number} PARTITION OF messages {remainder}")
+    execute(app.urls.admin, *by_hand("GRANT", app.urls.name), f"GRANT TRIGGER ON part_0, part_1 TO {OWNER}")
+    before = dump(app.urls.admin)
+    migrate(app.urls.owner)
+    match = app.match()
+    app.write(match, "salut")
+    assert app.value("SELECT count(*) FROM bridge.events WHERE kind = 'message'") == 1
+    with closing(psycopg2.connect(app.urls.app)) as session, session.cursor() as cursor:
+        cursor.execute("INSERT INTO messages (match_id, sender_id) VALUES (%s, %s)", (match, LEA))
+        runner = threading.Thread(target=uninstall, args=(app.urls.owner,))
+        runner.start()
+        eventually(lambda: app.value("SELECT count(*) FROM pg_locks WHERE NOT granted") >= 1)
+        cursor.execute("INSERT INTO messages (match_id, sender_id) SELECT gen_random_uuid(), %s FROM pg_sleep(0.5),"
+                       " generate_series(1, 20)", (LEA,))  # fmt: skip
+        session.commit()
+    runner.join(20)
+    app.rows("TRUNCATE messages, matches")
+    assert dump(app.urls.admin) == before
 
 
 @pytest.mark.parametrize(
@@ -639,24 +622,24 @@ def test_uninstall_takes_nothing_else_along(app: App, installer: str, statement:
     """What somebody else built on the bridge is named in one line, and not even a trigger of ours is dropped before."""
     migrate(installer)
     app.rows(statement)
-    before = dump(app.url)
+    before = dump(app.urls.admin)
     with pytest.raises(DatabaseRefused) as error:
         uninstall(installer)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
-    assert dump(app.url) == before
+    assert dump(app.urls.admin) == before
 
 
 def test_what_lies_in_the_schema_goes_with_it(app: App, installer: str) -> None:
     """A view, a trigger and a function that were added to the bridge's own schema and tables hold nothing up."""
     app.rows("CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
-    before = dump(app.url)
+    before = dump(app.urls.admin)
     migrate(installer)
     app.rows("CREATE VIEW bridge.figures AS SELECT t.state, bridge.now() AS at FROM bridge.turns t")
     app.rows("CREATE TRIGGER mine AFTER INSERT ON bridge.turns FOR EACH ROW EXECUTE FUNCTION mine()")
     app.rows("CREATE FUNCTION bridge.mine(bridge.turns) RETURNS bigint LANGUAGE sql AS 'SELECT $1.id'")
     assert uninstall(installer)
-    assert dump(app.url) == before
+    assert dump(app.urls.admin) == before
 
 
 def test_uninstall_sees_what_is_being_built_on_it(app: App, installer: str) -> None:
@@ -670,7 +653,7 @@ def test_uninstall_sees_what_is_being_built_on_it(app: App, installer: str) -> N
         except DatabaseRefused as error:
             errors.append(error)
 
-    with closing(psycopg2.connect(app.url)) as session, session.cursor() as cursor:
+    with closing(psycopg2.connect(app.urls.admin)) as session, session.cursor() as cursor:
         cursor.execute("CREATE VIEW figures AS SELECT state FROM bridge.turns")
         runner = threading.Thread(target=run)
         runner.start()
@@ -684,24 +667,21 @@ def test_uninstall_sees_what_is_being_built_on_it(app: App, installer: str) -> N
 
 def test_only_the_owner_takes_the_bridge_out(app: App) -> None:
     """Neither the run-time role nor one that made half of it: whose it is stands in the line, and it stays whole."""
-    app.rows("CREATE SCHEMA bridge")
-    rights = [right.format(name=_name(app)) for right in OWNER_S_RIGHTS[1:]]
-    with role_of(app, "CREATE ON SCHEMA bridge", "USAGE ON SCHEMA bridge", *rights) as role, role_of(app) as runtime:
-        owner, stranger = (app.url.replace("//postgres@", f"//{name}@") for name in (role, runtime))
-        migrate(owner, runtime_role=runtime)
-        before = dump(app.url)
-        for url, whose in ((owner, "postgres"), (stranger, f"postgres, {role}")):
-            with pytest.raises(DatabaseRefused, match=f"belongs to {whose}: "):
-                uninstall(url)
-            assert dump(app.url) == before
-        app.rows(f"ALTER SCHEMA bridge OWNER TO {role}")
-        assert uninstall(owner)
+    app.rows(f"CREATE SCHEMA bridge; GRANT CREATE, USAGE ON SCHEMA bridge TO {OWNER}")
+    migrate(app.urls.owner, runtime_role=SERVICE)
+    before = dump(app.urls.admin)
+    for url, whose in ((app.urls.owner, ADMIN), (app.urls.service, f"{OWNER}, {ADMIN}")):
+        with pytest.raises(DatabaseRefused, match=f"belongs to {whose}: "):
+            uninstall(url)
+        assert dump(app.urls.admin) == before
+    app.rows(f"ALTER SCHEMA bridge OWNER TO {OWNER}")
+    assert uninstall(app.urls.owner)
 
 
 def test_running_processes_outlive_an_uninstall(app: App, installer: str) -> None:
     """They are told that the schema is missing, and work again on the same connections when it is back."""
-    migrate(installer)
-    with store_on(app.url) as store:
+    migrate(installer, runtime_role=SERVICE)
+    with store_on(app.urls) as store:
         match = app.match()
         for _ in range(2):
             app.write(match, "salut")
@@ -713,7 +693,7 @@ def test_running_processes_outlive_an_uninstall(app: App, installer: str) -> Non
                 store.group(RULES)
             with pytest.raises(SchemaMissing):
                 store.claim(1, uuid4())
-            migrate(installer)
+            migrate(installer, runtime_role=SERVICE)
 
 
 # Under load
@@ -731,7 +711,7 @@ class Writers:
         self._threads = []
         manners = (self._plain, self._match_first, self._message_first, self._looks_first, self._pauses)
         for manner in (*manners, *manners):
-            connection = stack.enter_context(closing(psycopg2.connect(app.url)))
+            connection = stack.enter_context(closing(psycopg2.connect(app.urls.app)))
             self._threads.append(threading.Thread(target=self._run, args=(manner, connection)))
 
     def __enter__(self) -> Self:
@@ -823,7 +803,7 @@ def test_it_yields_before_postgresql_would_end_the_app_s_transaction(
     """Two transactions wait for each other: it is never the app's that is ended, and the work is done in the end."""
     if run is uninstall:
         migrate(installer)
-    with closing(psycopg2.connect(app.url)) as session, closing(App(app.url)) as watch:
+    with closing(psycopg2.connect(app.urls.app)) as session, closing(App(app.urls)) as watch:
         with session.cursor() as cursor:
             cursor.execute("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", (LEA, CAMILLE))
             row = cursor.fetchone()
@@ -844,12 +824,12 @@ def test_it_yields_before_postgresql_would_end_the_app_s_transaction(
 
 def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
     """Behind its waiting lock every INSERT queues: so it gives up soon, lets them pass and tries again."""
-    with closing(psycopg2.connect(app.url)) as holder:
+    with closing(psycopg2.connect(app.urls.app)) as holder:
         match = app.match()
         with holder.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_class")
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
-        runner = threading.Thread(target=migrate, args=(app.url,))
+        runner = threading.Thread(target=migrate, args=(app.urls.owner,))
         runner.start()
         pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bridge migrate' AND wait_event_type = 'Lock'"
         eventually(lambda: bool(app.rows(pids)))
@@ -865,20 +845,20 @@ def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
 def test_a_table_that_stays_locked_is_given_up_in_the_end(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends with an error to try again on, and nothing is laid."""
     monkeypatch.setattr(module, "_ATTEMPTS", 2)
-    with closing(psycopg2.connect(app.url)) as holder:
+    with closing(psycopg2.connect(app.urls.app)) as holder:
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
         with pytest.raises(DatabaseBusy):
-            migrate(app.url)
+            migrate(app.urls.owner)
     assert app.value("SELECT to_regnamespace('bridge')") is None
 
 
 def test_a_second_run_waits_for_the_first(app: App) -> None:
     """However long that takes: they never work side by side."""
-    with closing(psycopg2.connect(app.url)) as first:
+    with closing(psycopg2.connect(app.urls.app)) as first:
         with first.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (module._ADVISORY_KEY,))
-        runner = threading.Thread(target=migrate, args=(app.url,))
+        runner = threading.Thread(target=migrate, args=(app.urls.owner,))
         runner.start()
         waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bridge migrate'"
         eventually(lambda: bool(app.rows(waiting)))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import redis
 
     from bridge_service.demo.servers import RedisServer
+    from tests.support.roles import Urls
 
 PAUL: Final = "b0000000-0000-4000-8000-000000000002"
 MORNING: Final = datetime(2026, 11, 25, 8, 0, tzinfo=UTC)
@@ -58,12 +59,12 @@ class NoWindow:
 class Day:
     """The service and its app on one clock."""
 
-    def __init__(self, url: str, redis_url: str, frozen: Any, stack: ExitStack) -> None:  # noqa: ANN401
-        install_clock(url)
+    def __init__(self, urls: Urls, redis_url: str, frozen: Any, stack: ExitStack) -> None:  # noqa: ANN401
+        install_clock(urls)
         self._frozen = frozen
         self.now = MORNING
-        self.app = stack.enter_context(closing(App(url)))
-        self.store = stack.enter_context(store_on(url))
+        self.app = stack.enter_context(closing(App(urls)))
+        self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
         self.sent: list[Sent] = []
         reconnect = Reconnect(self.told)
@@ -142,7 +143,7 @@ def _plan(day: Day, chance: Random) -> list[tuple[datetime, str, str]]:
 
 
 def test_a_whole_day_is_planned_to_the_second(
-    bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis
+    bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
     """Each burst is pushed when its delay is over, replies and first words at their planned seconds; none is lost."""
     assert redis_client.keys() == []
@@ -199,7 +200,7 @@ def test_a_whole_day_is_planned_to_the_second(
 
 
 def test_a_night_of_outage_is_made_up_for_in_the_morning(
-    bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis
+    bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
     """Nobody worked for ten hours: with the first pass everything is pushed, and each conversation gets one answer."""
     assert redis_client.keys() == []

@@ -24,6 +24,8 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.roles import Urls
+
 NOW: Final = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NOTHING: Final = Due(None, None, NOW)
 
@@ -414,7 +416,7 @@ def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:
 # On a real database
 
 
-def test_the_plan_follows_the_table(bridge_database: str, desk: Desk) -> None:
+def test_the_plan_follows_the_table(bridge_database: Urls, desk: Desk) -> None:
     """Groups and openers are planned at their own times, and what is pushed or gone is planned no more."""
     install_clock(bridge_database)
     with closing(App(bridge_database)) as app, store_on(bridge_database) as store:

@@ -17,6 +17,7 @@ from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
 from bridge_service.store import Store
 from tests.support.app import App
+from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import redis
 
     from bridge_service.demo.servers import PostgresServer, RedisServer
+    from tests.support.roles import Urls
 
 BINARY: Final = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 TYPING_SECONDS: Final = 1.5
@@ -54,11 +56,11 @@ class Pgbouncer(_Server):
 
     def url(self, name: str = "postgres") -> str:
         """Return the address of one database."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://{SERVICE}@127.0.0.1:{self.port}/{name}"
 
     def _launch(self) -> subprocess.Popen[bytes]:
         users = self.directory / "users.txt"
-        users.write_text('"postgres" ""\n')
+        users.write_text(f'"{SERVICE}" ""\n')
         settings = {
             "listen_addr": "127.0.0.1",
             "listen_port": str(self.port),
@@ -86,7 +88,7 @@ class Pgbouncer(_Server):
 
 @pytest.fixture
 def pooler(
-    request: pytest.FixtureRequest, servers_folder: Path, postgres: PostgresServer, bridge_database: str
+    request: pytest.FixtureRequest, servers_folder: Path, postgres: PostgresServer, bridge_database: Urls
 ) -> Iterator[Pgbouncer]:
     """Give a pgbouncer in the mode that the test asks for, with pgbouncer's own defaults otherwise."""
     del bridge_database  # dropped only when nobody stands in front of it any more
@@ -96,17 +98,17 @@ def pooler(
 
 @pytest.fixture
 def service(
-    pooler: Pgbouncer, bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis
+    pooler: Pgbouncer, bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis
 ) -> Iterator[Service]:
     """Give a service of which nothing runs yet, and which reaches its database only through the pooler."""
     del redis_client  # only asked for because it empties Redis
-    url = pooler.url(psycopg2.extensions.parse_dsn(bridge_database)["dbname"])
+    url = pooler.url(bridge_database.name)
     with Service({"DATABASE_URL": url, "REDIS_URL": redis_server.url(), **QUICK}) as service:
         yield service
 
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app, which speaks to PostgreSQL itself."""
     with closing(App(bridge_database)) as app:
         yield app
@@ -166,7 +168,7 @@ def test_refused_session_options_are_left_out(pooler: Pgbouncer) -> None:
         assert connection.execute(wanted) == [("0",)]
     assert "unsupported startup parameter" in pooler._log_path.read_text()
 
-    with closing(Connection(pooler._behind.url(), application="test")) as connection:
+    with closing(Connection(pooler._behind.url(user=SERVICE), application="test")) as connection:
         assert connection.execute(wanted) == [("30s",)]
 
 

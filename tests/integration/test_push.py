@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from tests.support.roles import Urls
+
 DELAY: Final = 15.0
 LATER: Final = 21.0
 """Seconds after which every push is believed lost and every lease has run out."""
@@ -74,10 +76,10 @@ class Window:
 class Desk:
     """A pusher on a real database and a Redis that may be away."""
 
-    def __init__(self, url: str, redis: RedisServer, stack: ExitStack, attempts: int = 3) -> None:
-        self.url = url
-        self.app = stack.enter_context(closing(App(url)))
-        self.store = stack.enter_context(store_on(url))
+    def __init__(self, urls: Urls, redis: RedisServer, stack: ExitStack, attempts: int = 3) -> None:
+        self.urls = urls
+        self.app = stack.enter_context(closing(App(urls)))
+        self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
         self.waits = Waits()
         self.window = Window()
@@ -107,7 +109,7 @@ class Desk:
         for text in texts or ("salut",):
             self.app.write(match, text)
         self.group()
-        advance(self.url, DELAY)
+        advance(self.urls, DELAY)
         return match
 
     def group(self) -> None:
@@ -136,7 +138,7 @@ def own_redis(servers_folder: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def desk(bridge_database: str, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(bridge_database: Urls, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """Give a pusher that probes as often as it is asked to."""
     monkeypatch.setattr(module, "PROBE_SECONDS", 0.0)
     install_clock(bridge_database)
@@ -160,7 +162,7 @@ def test_nothing_is_pushed_early(desk: Desk) -> None:
     match = desk.app.old_match()
     desk.app.write(match, "salut")
     desk.group()
-    advance(desk.url, DELAY - 1)
+    advance(desk.urls, DELAY - 1)
     assert desk.pusher.push_due() == 0
     assert (desk.state(match), desk.told.events, desk.fetched()) == ("open", [], [])
 
@@ -169,7 +171,7 @@ def test_an_opener_is_told_of_as_what_it_is(desk: Desk) -> None:
     """💬 instead of 📦, then ✅; the window, which shows groups, is not concerned."""
     match = desk.app.match(HUGO)
     desk.group()
-    advance(desk.url, 60)
+    advance(desk.urls, 60)
     desk.pusher.push_due()
     turn = desk.turn(match)
     assert desk.told.events == [InitiationDue(turn, match), TurnPushed(turn, match, Kind.INITIATION)]
@@ -182,7 +184,7 @@ def test_a_repeated_push_has_no_line_of_its_own(desk: Desk) -> None:
     desk.due()
     desk.pusher.push_due()
     desk.told.clear()
-    advance(desk.url, LATER)
+    advance(desk.urls, LATER)
     assert desk.pusher.push_due() == 2
     assert desk.told.events == [PushesRepeated(2)]
     assert len(desk.fetched()) == 2
@@ -195,7 +197,7 @@ def test_a_turn_taken_from_a_dead_worker_is_told_of(desk: Desk) -> None:
     desk.store.claim(desk.turn(match), uuid4())
     desk.fetched()
     desk.told.clear()
-    advance(desk.url, LATER)
+    advance(desk.urls, LATER)
     desk.pusher.push_due()
     assert desk.told.events == [TurnsRecovered(1, "lease")]
     assert desk.fetched() == [f"compose:{desk.turn(match)}"]
@@ -210,7 +212,7 @@ def test_a_delivery_that_is_due_is_pushed_without_a_word(desk: Desk) -> None:
     desk.store.finish(turn, token, "coucou", pause=3.0, max_merges=3, grouping_delay=DELAY)
     desk.fetched()
     desk.told.clear()
-    advance(desk.url, 3)
+    advance(desk.urls, 3)
     desk.pusher.push_due()
     assert desk.fetched() == [f"deliver:{turn}"]
     assert desk.told.events == []
@@ -224,7 +226,7 @@ def test_a_turn_that_kills_its_workers_is_given_up_and_told_of(desk: Desk, monke
     desk.store.claim(desk.turn(match), uuid4())
     desk.fetched()
     desk.told.clear()
-    advance(desk.url, LATER)
+    advance(desk.urls, LATER)
     desk.pusher.push_due()
     assert desk.told.events == [TurnDead(desk.turn(match), match, "WorkerLost")]
     assert (desk.state(match), desk.fetched()) == ("dead", [])
@@ -359,7 +361,7 @@ def test_after_an_outage_everything_is_pushed_at_once(desk: Desk) -> None:
     assert {event.match_id for event in desk.told.of(TurnPushed)} == {failed, late}
     assert desk.window.closed.count(failed) == 1
     desk.told.clear()
-    advance(desk.url, LATER)
+    advance(desk.urls, LATER)
     desk.pusher.push_due()
     assert desk.told.of(TurnPushed) == []
 
@@ -371,7 +373,7 @@ def test_each_outage_is_given_up_once(desk: Desk) -> None:
         desk.redis.kill()
         for _ in range(3):
             desk.pusher.push_due()
-            advance(desk.url, LATER)
+            advance(desk.urls, LATER)
         desk.redis.start()
         desk.pusher.push_due()
     assert len(desk.told.of(RedisGivenUp)) == 2

@@ -14,28 +14,28 @@ from bridge_service.events import FatalError, Pruned, RedisAttemptFailed, RedisG
 from bridge_service.heartbeat import Heartbeat, resident_bytes
 from bridge_service.incidents import Incidents
 from tests.integration.test_commands import CONTENT, HUGO, Chat, Operator
-from tests.support.databases import execute
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bridge_service.demo.servers import PostgresServer, RedisServer
+    from bridge_service.demo.servers import RedisServer
+    from tests.support.roles import Urls
 
 SINCE_FIRST: Final = "SELECT kind, role, times, now() - happened_at < interval '5 s' FROM bridge.incidents ORDER BY id"
 
 
 @pytest.fixture
-def chat(bridge_database: str) -> Iterator[Chat]:
+def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
     with closing(Chat(bridge_database)) as chat:
         yield chat
 
 
 @pytest.fixture
-def operator(bridge_database: str, redis_server: RedisServer) -> Operator:
+def operator(bridge_database: Urls, redis_server: RedisServer) -> Operator:
     """Give an operator of that database, where groups are due at once."""
-    return Operator(DATABASE_URL=bridge_database, REDIS_URL=redis_server.url(), GROUPING_DELAY="0")
+    return Operator(DATABASE_URL=bridge_database.service, REDIS_URL=redis_server.url(), GROUPING_DELAY="0")
 
 
 @pytest.fixture
@@ -146,24 +146,6 @@ def test_a_repeated_dead_turn_breaks_no_delay(operator: Operator, chat: Chat) ->
     chat.store.push_due(10)
     operator.environ["GROUPING_DELAY"] = "15"
     assert operator("report", "--json").document["groups"] == {"pushed": 0, "of_three": 0, "early": 0}
-
-
-def test_the_run_time_role_may_report(operator: Operator, chat: Chat, postgres: PostgresServer) -> None:
-    """It calls functions and reads no table; and so do the processes."""
-    execute(postgres.url(), "CREATE ROLE report_runtime LOGIN")
-    try:
-        assert operator("migrate", "--runtime-role", "report_runtime").code == 0
-        operator.environ["DATABASE_URL"] = chat.url.replace("postgres@", "report_runtime@")
-        with closing(Chat(operator.environ["DATABASE_URL"])) as runtime:
-            process = Heartbeat(runtime.store, "worker")
-            process.start()
-            process.stop()
-            runtime.store.note_incident("redis_lost", "worker", 1, 0)
-        document = operator("report", "--json").document
-        assert document["incidents"] == {"redis_lost": 1}
-        assert [each["state"] for each in document["processes"]] == ["ended"]
-    finally:
-        execute(chat.url, "DROP OWNED BY report_runtime; DROP ROLE report_runtime")
 
 
 # --- Heartbeats ----------------------------------------------------------------------------------

@@ -22,11 +22,14 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
+from tests.support.roles import ADMIN, APP, SERVICE
 from tests.support.rules import CAMILLE, LEA, WRITE
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.support.roles import Urls
 
 MESSAGES: Final = int(os.environ.get("BRIDGE_RACES", "1500"))
 WRITERS: Final = 4
@@ -61,7 +64,7 @@ class Written:
 class Races:
     """What all threads share."""
 
-    url: str
+    urls: Urls
     matches: list[str] = field(default_factory=list)
     written: dict[str, Written] = field(default_factory=dict)
     delivered: dict[int, float] = field(default_factory=dict)
@@ -75,21 +78,21 @@ class Races:
 class Actor:
     """A thread with a session and a chance of its own."""
 
-    def __init__(self, races: Races, seed: int) -> None:
-        """Connect; `run` is the thread's body."""
+    def __init__(self, races: Races, seed: int, role: str) -> None:
+        """Connect as a role of the database; `run` is the thread's body."""
         self.races = races
         self.chance = Random(seed)  # noqa: S311 - the same seed makes the same choices
-        self.session = psycopg2.connect(races.url)
+        self.session = psycopg2.connect(races.urls.of(role))
         self.session.autocommit = True
 
-    def run(self, role: Callable[[Actor], None]) -> None:
-        """Play a role until the end; what goes wrong is kept for the test."""
+    def run(self, part: Callable[[Actor], None]) -> None:
+        """Play a part until the end; what goes wrong is kept for the test."""
         with closing(self.session):
             try:
-                role(self)
+                part(self)
             except Exception as error:
                 logger.exception("an actor failed")
-                self.races.errors.append(f"{role.__name__}: {type(error).__name__}: {error}".strip())
+                self.races.errors.append(f"{part.__name__}: {type(error).__name__}: {error}".strip())
                 self.races.over.set()
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -327,18 +330,18 @@ def broken_promises(races: Races, rows: Rows) -> dict[str, list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + MESSAGES // 20)
-def test_nothing_is_lost_doubled_disordered_stale_or_forbidden(bridge_database: str) -> None:
+def test_nothing_is_lost_doubled_disordered_stale_or_forbidden(bridge_database: Urls) -> None:
     """Whatever sessions do at the same time, every message is answered once, in order, by a reply that knows it."""
     races = Races(bridge_database)
-    observer = Actor(races, SEED)
+    observer = Actor(races, SEED, ADMIN)
     for _ in range(10):
         match = str(uuid4())
         observer.rows("INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s)", match, LEA, CAMILLE)
         races.matches.append(match)
-    roles = [write] * WRITERS + [group] * SCHEDULERS + [push] * SCHEDULERS + [work] * WORKERS
+    parts = [(write, APP)] * WRITERS + [(group, SERVICE), (push, SERVICE)] * SCHEDULERS + [(work, SERVICE)] * WORKERS
     threads = [
-        threading.Thread(target=Actor(races, SEED + number).run, args=(role,), name=role.__name__, daemon=True)
-        for number, role in enumerate(roles, 1)
+        threading.Thread(target=Actor(races, SEED + number, role).run, args=(part,), name=part.__name__, daemon=True)
+        for number, (part, role) in enumerate(parts, 1)
     ]
     for thread in threads:
         thread.start()

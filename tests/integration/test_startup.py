@@ -16,9 +16,11 @@ from tests.support.recorder import Recorder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.roles import Urls
+
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app of a database with the bridge."""
     with closing(App(bridge_database)) as app:
         yield app
@@ -33,8 +35,14 @@ def told(url: str, *, connections: int = 1, nothing_else: bool = False) -> list[
 
 
 def test_nothing_is_said_of_a_database_that_is_as_it_should_be(app: App) -> None:
-    """Nor of what is merely unwise, as a superuser is."""
-    assert told(app.url) == []
+    """All its lines are about faults."""
+    assert told(app.urls.service) == []
+
+
+@pytest.mark.superuser
+def test_nothing_is_said_of_what_is_merely_unwise(app: App) -> None:
+    """That the role is a superuser is said by `check`."""
+    assert told(app.urls.admin) == []
 
 
 READ_ONLY = """
@@ -58,7 +66,7 @@ def test_what_is_amiss_is_said_with_its_remedy(app: App, spoil: str, check: str)
     """Each fault is told once, by the name that `check` gives it."""
     app.rows(spoil)
 
-    [event] = told(app.url)
+    [event] = told(app.urls.service)
 
     assert event.check == check
     assert event.detail
@@ -69,11 +77,11 @@ def test_too_few_connections(app: App) -> None:
     """A process that may open more connections than are left says so; a later brother says nothing else."""
     app.rows("ALTER TABLE messages DISABLE TRIGGER bridge_after_message")
 
-    assert [event.check for event in told(app.url, connections=10_000)] == ["connections", "triggers"]
-    [event] = told(app.url, connections=10_000, nothing_else=True)
+    assert [event.check for event in told(app.urls.service, connections=10_000)] == ["connections", "triggers"]
+    [event] = told(app.urls.service, connections=10_000, nothing_else=True)
     assert event.check == "connections"
     assert "10000 have to be free" in event.remedy
-    assert told(app.url, nothing_else=True) == []
+    assert told(app.urls.service, nothing_else=True) == []
 
 
 def test_a_process_that_stops_says_nothing_more(app: App) -> None:
@@ -82,14 +90,14 @@ def test_a_process_that_stops_says_nothing_more(app: App) -> None:
     stopping = Event()
     stopping.set()
 
-    look_at_postgresql(app.url, recorder, stopping, connections=10_000)
+    look_at_postgresql(app.urls.service, recorder, stopping, connections=10_000)
 
     assert recorder.events == []
 
 
 def test_a_lost_database_is_said_and_raises_nothing(app: App) -> None:
     """The steps tell of it too; the look is over."""
-    nobody = app.url.rpartition("/")[0] + "/no_such_database"
+    nobody = app.urls.service.rpartition("/")[0] + "/no_such_database"
 
     [event] = told(nobody)
 

@@ -14,7 +14,6 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import quote
 
-import psycopg2
 import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
@@ -25,10 +24,10 @@ from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, _postgresql_folders
 from bridge_service.errors import EX_CONFIG, DatabaseUnavailable
 from bridge_service.migrate import migrate
-from tests.conftest import DEMO_FOLDER
 from tests.conftest import QUICK as NO_DISK
-from tests.support.app import App
+from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
+from tests.support.roles import ADMIN, APP, OWNER, SERVICE
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bridge_service.demo.servers import RedisServer
+    from tests.support.roles import Urls
 
 OPENSSL: Final = shutil.which("openssl")
 HOST: Final = "localhost"
@@ -43,8 +43,8 @@ ROLE: Final = 'tls "rôle"@:/'
 PASSWORD: Final = "p@ss/w:rd?#&=+%25 é'\"\\[]"
 """Everything that means something in a URL, and an escape that is none."""
 
-HBA: Final = """
-host      all  postgres  127.0.0.1/32  trust
+HBA: Final = f"""
+host      all  {ADMIN},{OWNER},{APP},{SERVICE}  127.0.0.1/32  trust
 hostssl   all  all       127.0.0.1/32  scram-sha-256
 hostnossl all  all       127.0.0.1/32  reject
 """
@@ -229,24 +229,19 @@ def tls_postgres(servers_folder: Path) -> Iterator[TlsPostgres]:
 def tls_template(tls_postgres: TlsPostgres, authority: Authority) -> str:
     """Give the name of a template with the app, the bridge, and the role as its run-time role."""
     tls_postgres.present(authority.good)
-    url = make_template(tls_postgres, "tls_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql")
-    with closing(App(url)) as app:
+    urls = make_template(tls_postgres, "tls_template")
+    with closing(Client(urls.admin)) as admin:
         role, password = sql.Identifier(ROLE), sql.Literal(PASSWORD)
-        app.rows(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password).as_string(app.connection))
-    migrate(url, runtime_role=ROLE)
+        admin.rows(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password).as_string(admin.connection))
+    migrate(urls.owner, runtime_role=ROLE)
     return "tls_template"
 
 
 @pytest.fixture
-def tls_database(tls_postgres: TlsPostgres, tls_template: str) -> Iterator[str]:
-    """Give the superuser's URL of a fresh database with the bridge, on a PostgreSQL with TLS."""
-    with copy_of(tls_postgres, tls_template) as url:
-        yield url
-
-
-def name_of(url: str) -> str:
-    """Return the database's name."""
-    return str(psycopg2.extensions.parse_dsn(url)["dbname"])
+def tls_database(tls_postgres: TlsPostgres, tls_template: str) -> Iterator[Urls]:
+    """Give a fresh database with the bridge, on a PostgreSQL with TLS."""
+    with copy_of(tls_postgres, tls_template) as urls:
+        yield urls
 
 
 def is_encrypted(url: str) -> bool:
@@ -311,7 +306,7 @@ def test_a_downgrade_is_refused(tls_postgres: TlsPostgres, tls_template: str, au
         assert_refused(f"{url}sslmode=verify-full&sslrootcert={authority.root}", "does not support SSL")
         assert_refused(f"{url}sslmode=require", "does not support SSL")
         # Without either, libpq goes on unencrypted: the attack is real.
-        assert not is_encrypted(f"postgresql://postgres@{HOST}:{attacker.port}/{tls_template}?sslmode=prefer")
+        assert not is_encrypted(f"postgresql://{SERVICE}@{HOST}:{attacker.port}/{tls_template}?sslmode=prefer")
 
 
 # --- Redis ---------------------------------------------------------------------------------------
@@ -367,15 +362,13 @@ def test_redis_with_a_bad_certificate(
 
 @pytest.mark.usefixtures("redis_client")  # which empties Redis
 def test_a_conversation_over_tls(
-    tls_postgres: TlsPostgres, tls_database: str, redis_server: RedisServer, redis_user: str, authority: Authority
+    tls_postgres: TlsPostgres, tls_database: Urls, redis_server: RedisServer, redis_user: str, authority: Authority
 ) -> None:
     """Scheduler and worker verify both servers, with passwords that mean something in a URL, and answer."""
     tls_postgres.present(authority.good)
     with Front(redis_server.port, authority.good) as front:
         environment = {
-            "DATABASE_URL": tls_postgres.tls_url(
-                name_of(tls_database), sslmode="verify-full", sslrootcert=authority.root
-            ),
+            "DATABASE_URL": tls_postgres.tls_url(tls_database.name, sslmode="verify-full", sslrootcert=authority.root),
             "REDIS_URL": f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}",
             **QUICK,
         }

@@ -14,8 +14,8 @@ import pytest
 
 from bridge_service.commands import validate_app, validate_steps
 from tests.integration.test_commands import Operator
-from tests.support.app import CAMILLE, HUGO, LEA, App
-from tests.support.databases import execute
+from tests.support.app import CAMILLE, HUGO, LEA, App, Client
+from tests.support.roles import VALIDATOR
 from tests.support.service import QUICK, ROOT, Service
 from tests.support.waiting import eventually
 
@@ -24,29 +24,30 @@ if TYPE_CHECKING:
 
     import redis
 
-    from bridge_service.demo.servers import PostgresServer, RedisServer
+    from bridge_service.demo.servers import RedisServer
+    from tests.support.roles import Urls
 
 STEPS: Final = ["messages", "grouping", "initiation", "load"]
 
 
 @pytest.fixture
-def service(bridge_database: str, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
+def service(bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Service]:
     """Give a service of which nothing runs yet."""
     del redis_client  # only asked for because it empties Redis
-    urls = {"DATABASE_URL": bridge_database, "REDIS_URL": redis_server.url()}
+    urls = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url()}
     with Service({**QUICK, "GROUPING_DELAY": "0.5", **urls}) as service:
         yield service
 
 
 @pytest.fixture
 def operator(service: Service) -> Operator:
-    """Give an operator with the service's environment."""
+    """Give an operator with the service's environment, but as a role that may write in the app's tables, too."""
     names = {*QUICK, "DATABASE_URL", "REDIS_URL"}
-    return Operator(**{name: service.environment[name] for name in names})
+    return Operator(**{name: service.environment[name] for name in names}).by(VALIDATOR)
 
 
 @pytest.fixture
-def app(bridge_database: str) -> Iterator[App]:
+def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app on the service's database."""
     with closing(App(bridge_database)) as app:
         yield app
@@ -142,36 +143,26 @@ def test_a_reply_too_many_is_found_out(service: Service, operator: Operator, app
     assert "answered twice" in result.document["steps"][0]["faults"][0]
 
 
-def test_a_role_without_rights_is_told_so(operator: Operator, app: App, postgres: PostgresServer) -> None:
+def test_a_role_without_rights_is_told_so(operator: Operator, app: App) -> None:
     """The run-time role may not write into the app's tables: a line names each, and nothing was done."""
-    execute(postgres.url(), "CREATE ROLE validate_runtime LOGIN")
     before = traces(app)
-    try:
-        assert operator("migrate", "--runtime-role", "validate_runtime").code == 0
-        operator.environ["DATABASE_URL"] = app.url.replace("postgres@", "validate_runtime@")
-        result = operator("validate", "--json")
-        assert result.code == 1
-        for table in ("profiles", "matches", "messages"):
-            assert f"may not SELECT, INSERT, DELETE in table {table}" in result.err
-        assert traces(app) == before
-    finally:
-        execute(app.url, "DROP OWNED BY validate_runtime; DROP ROLE validate_runtime")
+    operator.environ["DATABASE_URL"] = app.urls.service
+    result = operator("validate", "--json")
+    assert result.code == 1
+    for table in ("profiles", "matches", "messages"):
+        assert f"may not SELECT, INSERT, DELETE in table {table}" in result.err
+    assert traces(app) == before
 
 
-def test_a_role_that_may_not_call_the_bridge_is_told_so(operator: Operator, app: App, postgres: PostgresServer) -> None:
+def test_a_role_that_may_not_call_the_bridge_is_told_so(operator: Operator, app: App) -> None:
     """The owner of the app's tables who is a stranger to the bridge is told before anything is written."""
-    execute(postgres.url(), "CREATE ROLE validate_owner LOGIN")
-    try:
-        execute(app.url, "GRANT SELECT, INSERT, DELETE ON profiles, matches, messages TO validate_owner")
-        before = traces(app)
-        operator.environ["DATABASE_URL"] = app.url.replace("postgres@", "validate_owner@")
-        result = operator("validate", "--json")
-        assert result.code == 1
-        assert "may not call the bridge's functions" in result.document["error"]
-        assert result.document["steps"] == []
-        assert traces(app) == before
-    finally:
-        execute(app.url, "DROP OWNED BY validate_owner; DROP ROLE validate_owner")
+    before = traces(app)
+    operator.environ["DATABASE_URL"] = app.urls.app
+    result = operator("validate", "--json")
+    assert result.code == 1
+    assert "may not call the bridge's functions" in result.document["error"]
+    assert result.document["steps"] == []
+    assert traces(app) == before
 
 
 def test_an_app_table_that_wants_more_is_named(operator: Operator, app: App) -> None:
@@ -223,22 +214,29 @@ def test_what_cannot_be_deleted_is_said(
     assert "`bridge validate`" in result.err
 
 
-def test_only_what_is_gone_is_forgotten(app: App) -> None:
+@pytest.fixture
+def steps(bridge_database: Urls) -> Iterator[Client]:
+    """Give a connection of the run-time role's."""
+    with closing(Client(bridge_database.service)) as steps:
+        yield steps
+
+
+def test_only_what_is_gone_is_forgotten(app: App, steps: Client) -> None:
     """The cleaning-up function leaves the books of every conversation that the app still has."""
     match = app.match()
-    assert app.value("SELECT bridge.forget_matches(ARRAY[%s]::uuid[])", match) == 0
+    assert steps.value("SELECT bridge.forget_matches(ARRAY[%s]::uuid[])", match) == 0
     app.rows("DELETE FROM matches WHERE id = %s", match)
-    assert app.value("SELECT bridge.forget_matches(ARRAY[%s]::uuid[])", match) == 1
+    assert steps.value("SELECT bridge.forget_matches(ARRAY[%s]::uuid[])", match) == 1
 
 
-def test_an_opener_is_planned_only_where_one_may_come(app: App) -> None:
+def test_an_opener_is_planned_only_where_one_may_come(app: App, steps: Client) -> None:
     """Whatever was drawn; but never before a scheduler saw the match, between two people, or after a message."""
 
     def plan(match: str) -> str:
-        return str(app.value("SELECT bridge.plan_opener(%s, 5)", match)["outcome"])
+        return str(steps.value("SELECT bridge.plan_opener(%s, 5)", match)["outcome"])
 
     def group() -> None:
-        app.rows("SELECT bridge.group_events(0, 15, 100, 100, 0)")
+        steps.rows("SELECT bridge.group_events(0, 15, 100, 100, 0)")
 
     match, people = app.match(), app.match(LEA, HUGO)
     assert plan(people) == "no_bot"

@@ -19,6 +19,7 @@ import psutil
 
 from bridge_service.demo.servers import guard
 from bridge_service.settings import VARIABLES
+from tests.support.roles import ADMIN, OWNER, assert_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -214,9 +215,11 @@ class Service:
 
     def start(self, role: str, command: tuple[str, ...], **environment: str) -> ServiceProcess:
         """Start a process of another command in a role, and return at once."""
+        everything = {**self.environment, **environment}
+        assert_not(everything.get("DATABASE_URL", ""), ADMIN, OWNER)
         self._started[role] += 1
         name = f"{role}.{self._started[role]}"
-        process = ServiceProcess(name, command, {**self.environment, **environment}, self._hear)
+        process = ServiceProcess(name, command, everything, self._hear)
         self.processes.append(process)
         return process
 

@@ -11,14 +11,16 @@ from bridge_service.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.roles import Urls
+
 
 @contextmanager
-def store_on(url: str) -> Iterator[Store]:
+def store_on(urls: Urls) -> Iterator[Store]:
     """Give a store with a pool of its own; in the end every connection that it opened is closed."""
     with ExitStack() as stack:
 
         def connect() -> Connection:
-            return stack.enter_context(closing(Connection(url, application="test")))
+            return stack.enter_context(closing(Connection(urls.service, application="test")))
 
         database = Database(connect)
         stack.callback(database.close)

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge_service.migrate import migrate
-from tests.conftest import DEMO_FOLDER
 from tests.support.clock import install_clock
-from tests.support.databases import copy_of, make_template
+from tests.support.databases import copy, copy_of
 from tests.support.rules import Bridge
 
 if TYPE_CHECKING:
@@ -20,16 +18,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def rules_template(postgres: PostgresServer) -> str:
+def rules_template(postgres: PostgresServer, bridge_template: str) -> str:
     """Give the name of a template with the app's tables, its people, the bridge and a clock to move."""
-    url = make_template(postgres, "rules_template", DEMO_FOLDER / "app.sql", DEMO_FOLDER / "people.sql")
-    migrate(url)
-    install_clock(url)
+    install_clock(copy(postgres, bridge_template, "rules_template"))
     return "rules_template"
 
 
 @pytest.fixture
 def bridge(request: pytest.FixtureRequest, postgres: PostgresServer, rules_template: str) -> Iterator[Bridge]:
     """Give a fresh bridge; one from which `without` took a rule, if the test asks for it."""
-    with copy_of(postgres, rules_template) as url, closing(Bridge(url, getattr(request, "param", ()))) as bridge:
+    with copy_of(postgres, rules_template) as urls, closing(Bridge(urls, getattr(request, "param", ()))) as bridge:
         yield bridge

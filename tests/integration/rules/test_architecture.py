@@ -77,7 +77,7 @@ def _file_of(stack: str) -> str:
 
 
 def _every_way(bridge: Bridge) -> None:
-    with closing(Connection(bridge.url, application="operator")) as connection:
+    with closing(Connection(bridge.urls.service, application="operator")) as connection:
         ledger = Ledger(connection)
         for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger)):
             assert way, "a step on the way did not come out"

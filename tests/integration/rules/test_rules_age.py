@@ -9,6 +9,7 @@ import pytest
 from bridge_service.database import Connection
 from bridge_service.ledger import Ledger
 from bridge_service.store import MAX_ATTEMPTS
+from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, HUGO, LEA, WRITE, Bridge, without
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ RETENTION_DAYS: Final = 30.0
 @pytest.fixture
 def ledger(bridge: Bridge) -> Iterator[Ledger]:
     """Give the operator's hands."""
-    with closing(Connection(bridge.url, application="operator")) as connection:
+    with closing(Connection(bridge.urls.service, application="operator")) as connection:
         yield Ledger(connection)
 
 
@@ -134,10 +135,10 @@ def test_A2_a_dead_reply_retried_while_its_waiting_turn_is_claimed_opens_a_new_o
     dead = _die(bridge, match)
     second = bridge.write(match)
     turn = bridge.pushed(match)
-    worker = bridge.session()
+    worker = bridge.session(SERVICE)
     bridge.rows("SELECT bridge.claim(%s, %s, 15, 0)", turn, str(uuid4()), connection=worker)
 
-    retry = bridge.execute(bridge.app(), "SELECT bridge.retry_dead(%s)", dead)
+    retry = bridge.execute(bridge.connect(SERVICE), "SELECT bridge.retry_dead(%s)", dead)
     retry.until_waiting()
     worker.commit()
     retry.result()
@@ -154,7 +155,7 @@ def test_A2_a_dead_opener_waits_for_a_message_under_way_and_stays_silent(bridge:
     opener = _dead_opener(bridge, match)
     app = bridge.session()
     bridge.write(match, connection=app)
-    retry = bridge.execute(bridge.app(), "SELECT bridge.retry_dead(%s)", opener)
+    retry = bridge.execute(bridge.connect(SERVICE), "SELECT bridge.retry_dead(%s)", opener)
     retry.until_waiting()
     app.commit()
     retry.result()
@@ -224,7 +225,7 @@ def test_A3_retention_waits_for_nobody(bridge: Bridge) -> None:
     turn = bridge.typing(match)
     bridge.deliver(turn)
     bridge.advance((RETENTION_DAYS + 1) * DAY)
-    holder = bridge.session()
+    holder = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR SHARE", turn, connection=holder)
     assert bridge.run(lambda store: store.prune(RETENTION_DAYS, 1000)).result_at_once() == 0
 

@@ -7,12 +7,24 @@ from uuid import uuid4
 import pytest
 
 from bridge_service.store import MAX_ATTEMPTS
+from tests.support.roles import ADMIN, OWNER, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, MAX_MERGES, WRITE, Bridge, deliver, without
 
 if TYPE_CHECKING:
     from tests.support.rules import Taken
 
 DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
+
+COUNTER: Final = f"""
+    CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
+    GRANT SELECT, UPDATE ON counters TO {OWNER};
+    CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE counters SET messages = messages + 1;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER counts AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION count_messages();
+"""  # noqa: S608 - the role is ours
+"""A trigger of the app's; for a reply it runs with the rights of the bridge's owner."""
 
 # Rule D1: the last look
 
@@ -65,11 +77,12 @@ def test_D1_a_reply_that_makes_way_leaves_ungrouped_events_to_the_scheduler(brid
     first = bridge.write(match)
     turn = bridge.typing(match)
     second = bridge.write(match, "encore là ?")
-    scheduler = bridge.session()
+    scheduler = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.events WHERE turn_id IS NULL FOR NO KEY UPDATE", connection=scheduler)
 
     delivering = bridge.run(lambda store: deliver(store, turn))
     delivering.settle()
+    bridge.rows(f"SET LOCAL ROLE {SERVICE}", connection=scheduler)
     bridge.rows("SELECT * FROM bridge.group_events(0, 15, 0, 0, 1)", connection=scheduler)
     scheduler.commit()
     assert delivering.result().name == "superseded"
@@ -94,7 +107,7 @@ def test_D1_a_message_that_commits_while_the_delivery_waits_for_its_turn_is_not_
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
-    holder = bridge.session()
+    holder = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", turn, connection=holder)
 
     delivering = bridge.run(lambda store: deliver(store, turn))
@@ -143,7 +156,7 @@ def test_D3_a_delivery_during_the_first_ones_commit_waits_and_tells_its_reply(br
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
-    first = bridge.session()
+    first = bridge.session(SERVICE)
     answer = bridge.value(DELIVER, turn, connection=first)
     assert answer["outcome"] == "answered"
 
@@ -162,7 +175,7 @@ def test_D3_a_delivery_after_the_first_one_came_to_nothing_delivers(bridge: Brid
     bridge.write(match)
     turn = bridge.typing(match)
     chosen = bridge.turn(turn).reply_message_id
-    first = bridge.session()
+    first = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=first)
 
     again = bridge.run(lambda store: deliver(store, turn))
@@ -180,14 +193,17 @@ def test_D3_a_delivery_that_the_app_holds_up_is_waited_for(bridge: Bridge) -> No
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
-    bridge.rows("CREATE TABLE gate (open boolean); INSERT INTO gate VALUES (true)")
-    bridge.rows("""
+    bridge.rows(
+        f"""
+        CREATE TABLE gate (open boolean); INSERT INTO gate VALUES (true); GRANT SELECT, UPDATE ON gate TO {OWNER};
         CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             PERFORM FROM gate FOR UPDATE;
             RETURN NEW;
         END $$;
         CREATE TRIGGER passes AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION pass();
-    """)
+        """,  # noqa: S608 - the role is ours
+        connection=bridge.people,
+    )
     gate = bridge.session()
     bridge.rows("SELECT FROM gate FOR UPDATE", connection=gate)
     delivering = bridge.run(lambda store: deliver(store, turn))
@@ -237,7 +253,7 @@ def test_D4_the_reply_s_own_triggers_find_the_turn_answered(bridge: Bridge) -> N
     """What fires on the bot's INSERT, the app's or ours, sees a conversation without an active turn."""
     bridge.rows("""
         CREATE TABLE seen (state text);
-        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
             INSERT INTO seen SELECT t.state FROM bridge.turns t WHERE t.match_id = NEW.match_id;
             RETURN NEW;
         END $$;
@@ -253,14 +269,7 @@ def test_D4_the_reply_s_own_triggers_find_the_turn_answered(bridge: Bridge) -> N
 @without(("deliver", "SET search_path FROM CURRENT", "SET search_path = ''"))
 def test_D4_the_app_s_triggers_find_their_tables_as_they_do_for_the_app(bridge: Bridge) -> None:
     """A trigger that names its tables without a schema works for a reply as it does for a message."""
-    bridge.rows("""
-        CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
-        CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            UPDATE counters SET messages = messages + 1;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER counts AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION count_messages();
-    """)
+    bridge.rows(COUNTER, connection=bridge.people)
     match = bridge.match()
     bridge.write(match)
     assert bridge.deliver(bridge.typing(match)).name == "answered"
@@ -282,7 +291,8 @@ def _app_delivers(bridge: Bridge, body: str) -> None:
 def test_D4_an_app_s_own_deliver_gets_what_it_needs_to_insert_once(bridge: Bridge) -> None:
     """It is called with the turn, the message's id chosen with the draft, the bridge's time and the draft."""
     bridge.rows(
-        "CREATE TABLE delivered AS SELECT 0::bigint turn, gen_random_uuid() message, '' content, now() at LIMIT 0"
+        "CREATE TABLE delivered AS SELECT 0::bigint turn, gen_random_uuid() message, '' content, now() at LIMIT 0;"
+        f" GRANT INSERT ON delivered TO {OWNER}"
     )
     _app_delivers(
         bridge, "INSERT INTO public.delivered VALUES (p_turn, p_message, p_content, p_created_at); RETURN p_message;"
@@ -509,14 +519,7 @@ def test_D5_an_app_that_recovers_is_answered_after_its_exception(bridge: Bridge)
 def test_D5_a_collision_with_the_app_s_own_locks_is_no_attempt(bridge: Bridge) -> None:
     """A reply whose insertion meets a row that the app holds is delivered a second later, and the app goes on."""
     bridge.impatient()
-    bridge.rows("""
-        CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
-        CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            UPDATE counters SET messages = messages + 1;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER counts AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION count_messages();
-    """)
+    bridge.rows(COUNTER, connection=bridge.people)
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
@@ -537,13 +540,14 @@ def test_D5_a_collision_with_the_app_s_own_locks_is_no_attempt(bridge: Bridge) -
         "PERFORM bridge.assert_read_committed();",
         """PERFORM FROM public.matches m
            WHERE m.id = (SELECT d.match_id FROM bridge.turns d WHERE d.id = p_turn) FOR UPDATE;""",
-    )
+    ),
+    ("sql", f"GRANT UPDATE ON matches TO {OWNER}"),
 )
 def test_D5_a_delivery_under_way_holds_no_message_up(bridge: Bridge) -> None:
     """While a reply is being inserted, the app writes in the same match at once."""
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)
-    delivery = bridge.session()
+    delivery = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=delivery)
-    bridge.execute(bridge.app(), WRITE, str(uuid4()), match, LEA, "tu es là ?").result_at_once()
+    bridge.execute(bridge.connect(), WRITE, str(uuid4()), match, LEA, "tu es là ?").result_at_once()

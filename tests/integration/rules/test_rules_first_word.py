@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.roles import ADMIN, OWNER, SERVICE
 from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, WRITE, Bridge, deliver, without
 
 DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
@@ -96,11 +97,11 @@ def test_F1_a_message_waits_for_an_opener_under_way_and_comes_after_it(bridge: B
     """No INSERT returns to the app while an opener is on its way into the same match."""
     match = bridge.match(opener=True)
     turn = bridge.typing_opener(match)
-    delivery = bridge.session()
+    delivery = bridge.session(SERVICE)
     assert bridge.value(DELIVER, turn, connection=delivery)["outcome"] == "answered"
 
     message = str(uuid4())
-    writing = bridge.execute(bridge.app(), WRITE, message, match, LEA, "salut")
+    writing = bridge.execute(bridge.connect(), WRITE, message, match, LEA, "salut")
     writing.until_waiting()
     delivery.commit()
     writing.result()
@@ -120,10 +121,10 @@ def test_F1_a_message_that_waited_for_an_opener_is_stamped_after_it(bridge: Brid
     """The lock comes before the insert, so that the capture's time is that of a message after the opener."""
     match = bridge.match(opener=True)
     turn = bridge.typing_opener(match)
-    delivery = bridge.session()
+    delivery = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=delivery)
     message = str(uuid4())
-    writing = bridge.execute(bridge.app(), WRITE, message, match, LEA, "salut")
+    writing = bridge.execute(bridge.connect(), WRITE, message, match, LEA, "salut")
     writing.until_waiting()
     committed = bridge.value("SELECT bridge.now()")
     delivery.commit()
@@ -145,7 +146,7 @@ def test_F1_a_repeatable_read_app_writes_after_the_opener_it_waited_for(bridge: 
     turn = bridge.typing_opener(match)
     app = bridge.session(isolation="REPEATABLE READ")
     bridge.rows("SELECT count(*) FROM messages", connection=app)
-    delivery = bridge.session()
+    delivery = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=delivery)
 
     writing = bridge.execute(app, WRITE, str(uuid4()), match, LEA, "salut")
@@ -194,9 +195,9 @@ def test_F1_a_conversation_whose_opener_is_over_takes_no_lock(bridge: Bridge, op
         bridge.write(match)
     bridge.group(probability=0)
     assert bridge.opener(match).state in {"answered", "cancelled"}
-    holder = bridge.session()
+    holder = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.events WHERE kind = 'match' FOR UPDATE", connection=holder)
-    bridge.execute(bridge.app(), WRITE, str(uuid4()), match, LEA, "salut").result_at_once()
+    bridge.execute(bridge.connect(), WRITE, str(uuid4()), match, LEA, "salut").result_at_once()
 
 
 @without(
@@ -204,16 +205,17 @@ def test_F1_a_conversation_whose_opener_is_over_takes_no_lock(bridge: Bridge, op
         "deliver_turn",
         DELIVERS_WITHOUT_LOCK[1],
         DELIVERS_WITHOUT_LOCK[1] + " PERFORM FROM public.matches WHERE id = v_match FOR UPDATE;",
-    )
+    ),
+    ("sql", f"GRANT UPDATE ON matches TO {OWNER}"),
 )
 def test_F1_a_delivery_never_locks_the_app_s_match(bridge: Bridge) -> None:
     """A row of the app that refers to the match is written at once while the opener is on its way."""
-    bridge.rows("CREATE TABLE likes (match_id uuid REFERENCES matches)")
+    bridge.rows("CREATE TABLE likes (match_id uuid REFERENCES matches)", connection=bridge.people)
     match = bridge.match(opener=True)
     turn = bridge.typing_opener(match)
-    delivery = bridge.session()
+    delivery = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=delivery)
-    bridge.execute(bridge.app(), "INSERT INTO likes VALUES (%s)", match).result_at_once()
+    bridge.execute(bridge.connect(), "INSERT INTO likes VALUES (%s)", match).result_at_once()
 
 
 @without(("finish", "AND t.kind = 'reply'", ""))

@@ -9,6 +9,7 @@ import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused
 from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS
+from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, deliver, grouping, without
 from tests.support.waiting import eventually
 
@@ -57,7 +58,7 @@ def stopped(running: Running[Any]) -> None:
 
 def hold_event(bridge: Bridge, message: str) -> AppConnection:
     """Hold a message's event as a scheduler does that has taken it and not grouped it yet."""
-    scheduler = bridge.session()
+    scheduler = bridge.session(ADMIN)
     bridge.rows(
         "SELECT FROM bridge.events WHERE message_id = %s FOR NO KEY UPDATE", message, connection=scheduler
     )  # fmt: skip
@@ -66,7 +67,7 @@ def hold_event(bridge: Bridge, message: str) -> AppConnection:
 
 def pause(bridge: Bridge, function: str, before: str) -> AppConnection:
     """Make a function wait in front of a text of its body, until what is returned is committed."""
-    holder = bridge.session()
+    holder = bridge.session(ADMIN)
     bridge.rows("SELECT pg_advisory_xact_lock(1)", connection=holder)
     definition = bridge.value(
         "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace AND proname = %s",
@@ -115,7 +116,7 @@ def test_T1_grouping_and_a_delivery_open_one_waiting_turn(bridge: Bridge) -> Non
     bridge.write(match, "un")
     active = bridge.typing(match)
     bridge.write(match, "deux")
-    scheduler = bridge.session()
+    scheduler = bridge.session(SERVICE)
     bridge.rows(GROUP, connection=scheduler)
 
     delivery = bridge.run(lambda store: deliver(store, active))
@@ -139,7 +140,7 @@ def test_T1_an_opener_and_a_reply_claimed_at_the_same_instant(bridge: Bridge) ->
         " SELECT 'initiation', match_id, bot_id, state, opened_at, due_at FROM bridge.turns WHERE id = %s RETURNING id",
         reply,
     )
-    worker = bridge.session()
+    worker = bridge.session(SERVICE)
     [[answer]] = bridge.rows(CLAIM, reply, str(uuid4()), connection=worker)
     assert answer["outcome"] == "claimed"
     bridge.rows("DELETE FROM messages WHERE id = %s", message)
@@ -195,9 +196,9 @@ def test_T2_an_event_that_meets_a_claim_that_fails_joins(bridge: Bridge) -> None
     match = bridge.match()
     bridge.write(match, "un")
     turn = bridge.pushed(match)
-    scheduler = bridge.session()
+    scheduler = bridge.session(SERVICE)
     bridge.write(match, "deux")
-    worker = bridge.session()
+    worker = bridge.session(ADMIN)
     # Held like this the event is not taken along.
     bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", turn, connection=worker)
     grouped = bridge.execute(scheduler, GROUP)
@@ -217,7 +218,7 @@ def test_T2_two_schedulers_group_side_by_side(bridge: Bridge) -> None:
     """A scheduler groups what another one does not hold, without waiting for it, and nothing is grouped twice."""
     first, second = bridge.match(), bridge.match()
     bridge.write(first)
-    scheduler = bridge.session()
+    scheduler = bridge.session(SERVICE)
     assert len(bridge.rows(GROUP, connection=scheduler)) == 1
     bridge.write(second)
 
@@ -360,7 +361,7 @@ def test_T3_a_claim_reads_what_joined_while_it_waited(bridge: Bridge) -> None:
     bridge.write(match, "un")
     turn = bridge.pushed(match)
     bridge.write(match, "deux")
-    scheduler = bridge.session()
+    scheduler = bridge.session(SERVICE)
     bridge.rows(GROUP, connection=scheduler)
 
     claim = bridge.run(claimed_by(uuid4(), turn))
@@ -376,7 +377,7 @@ def test_T3_a_claim_that_could_not_look_again_is_refused(bridge: Bridge) -> None
     match = bridge.match()
     bridge.write(match)
     turn = bridge.pushed(match)
-    worker = bridge.session(isolation="REPEATABLE READ")
+    worker = bridge.session(SERVICE, isolation="REPEATABLE READ")
     with pytest.raises(psycopg2.errors.FeatureNotSupported, match="READ COMMITTED"):
         bridge.rows(CLAIM, turn, str(uuid4()), connection=worker)
     worker.rollback()
@@ -688,7 +689,7 @@ def _dead(bridge: Bridge, match: str, claim: Claim) -> str:
 def _lost(bridge: Bridge, match: str, claim: Claim) -> str:
     del match
     bridge.rows("UPDATE bridge.turns SET due_at = bridge.now() WHERE id = %s", claim.turn)
-    bridge.rows(PUSH, 2000, 20, 1)
+    bridge.step(PUSH, 2000, 20, 1)
     return str(bridge.turn(claim.turn).state)
 
 
@@ -738,7 +739,7 @@ def test_T7_a_turn_pushed_while_the_active_one_ends_is_not_forgotten(bridge: Bri
     match = bridge.match()
     bridge.write(match)
     active = bridge.typing(match)
-    worker = bridge.session()
+    worker = bridge.session(SERVICE)
     bridge.rows(DELIVER, active, connection=worker)
     bridge.write(match)
     waiting = bridge.pushed(match)
@@ -754,8 +755,8 @@ def test_T7_a_turn_pushed_while_the_active_one_ends_is_not_forgotten(bridge: Bri
 # T8: what is due is found by index.
 
 
-def _rows_read(bridge: Bridge, table: str, statement: str, *parameters: object) -> int:
-    session = bridge.session()
+def _rows_read(bridge: Bridge, table: str, statement: str, *parameters: object, role: str = SERVICE) -> int:
+    session = bridge.session(role)
     bridge.rows(statement, *parameters, connection=session)
     return int(
         bridge.value(
@@ -799,7 +800,8 @@ def test_T8_ringing_for_what_is_due_passes_over_no_backlog(bridge: Bridge) -> No
         CAMILLE,
     )
     bridge.rows("ANALYZE bridge.turns")
-    assert _rows_read(bridge, "turns", "SELECT bridge.ring_due(0, bridge.now() + interval '5 s')") < 60
+    ring = "SELECT bridge.ring_due(0, bridge.now() + interval '5 s')"
+    assert _rows_read(bridge, "turns", ring, role=ADMIN) < 60
 
 
 @without(("sql", "DROP INDEX bridge.events_ungrouped; DROP INDEX bridge.events_ungrouped_match"))
@@ -850,7 +852,7 @@ def test_T8_a_backlog_is_grouped_without_joining_all_with_all(bridge: Bridge) ->
 
 
 def _push(bridge: Bridge, *, window: int = 2000, again_max: float = 80.0) -> list[int]:
-    return [turn for (turn,) in bridge.rows(PUSH, window, again_max, MAX_TAKEOVERS)]
+    return [turn for (turn,) in bridge.step(PUSH, window, again_max, MAX_TAKEOVERS)]
 
 
 def _three_due(bridge: Bridge) -> list[int]:
@@ -893,7 +895,7 @@ def test_T9_a_full_window_is_looked_at_again_soon_and_not_at_once(bridge: Bridge
     """Claims make room and ring no bell: while a due turn finds none, the clock asks twice a second and no oftener."""
     _three_due(bridge)
     _push(bridge, window=2)
-    due_at, now = bridge.rows("SELECT flush_at, now FROM bridge.next_due(2)")[0]
+    due_at, now = bridge.step("SELECT flush_at, now FROM bridge.next_due(2)")[0]
     assert due_at - now == timedelta(seconds=0.5)
 
 
@@ -902,7 +904,7 @@ def test_T9_a_window_with_room_delays_nobody(bridge: Bridge) -> None:
     """An open turn is looked at again in its own time."""
     *_, third = _three_due(bridge)
     _push(bridge, window=2)
-    [[due_at]] = bridge.rows("SELECT flush_at FROM bridge.next_due(3)")
+    [[due_at]] = bridge.step("SELECT flush_at FROM bridge.next_due(3)")
     assert due_at == bridge.turn(third).due_at
 
 
@@ -998,7 +1000,7 @@ def test_T10_a_step_that_meets_a_lock_gives_up(bridge: Bridge) -> None:
     bridge.write(match)
     turn = bridge.pushed(match)
     bridge.impatient()
-    holder = bridge.session()
+    holder = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR UPDATE", turn, connection=holder)
 
     with pytest.raises(DatabaseBusy):
