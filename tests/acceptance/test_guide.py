@@ -47,6 +47,8 @@ def up(service: Service) -> ServiceProcess:
 
 def assert_lines(lines: list[str], *patterns: str) -> None:
     """Check that these lines, and no others, were written in this order."""
+    # A look beside the start tells, at some moment or other, of the clock that these tests move.
+    lines = [line for line in lines if "functions changed by hand: now" not in line]
     assert len(lines) == len(patterns), lines
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), f"{line!r} is not {pattern!r}"
