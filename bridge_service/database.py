@@ -22,7 +22,11 @@ CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 6.0
 """A call that has not answered by then is taken for lost: nothing the bridge asks for takes a tenth of it."""
 
-_SESSION_OPTIONS: Final = "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
+_SESSION_OPTIONS: Final = (
+    "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
+    # A process that was frozen while PostgreSQL sends it an answer would keep its locks until it wakes.
+    " -c tcp_user_timeout=10000"
+)
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
@@ -60,6 +64,7 @@ class Connection:
                 url,
                 async_=1,
                 fallback_application_name=application,
+                client_encoding="utf8",  # whatever the database says: messages hold any character
                 keepalives_idle=10,
                 keepalives_interval=5,
                 keepalives_count=3,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -140,6 +141,32 @@ def test_every_call_is_read_committed_whatever_the_database_says(bridge_database
     with pool_on(bridge_database.service) as pool:
         assert pool.database.call("SHOW transaction_isolation") == [("read committed",)]
         assert pool.database.call("SHOW statement_timeout") == [("30s",)]
+
+
+def test_any_character_comes_and_goes_whatever_the_database_says(bridge_database: Urls, app: App) -> None:
+    """A client encoding of the database or the role that lacks some characters is not the bridge's."""
+    name = app.value("SELECT current_database()")
+    app.rows(f"ALTER DATABASE \"{name}\" SET client_encoding = 'LATIN1'")
+    with pool_on(bridge_database.service) as pool:
+        assert pool.database.call("SELECT %s || chr(129412)", "🦄 é ") == [("🦄 é 🦄",)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PostgreSQL knows TCP_USER_TIMEOUT on Linux only")
+def test_a_client_that_was_frozen_in_an_answer_loses_its_locks(
+    bridge_database: Urls, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends a session whose client takes nothing of its answer any more, and everybody else goes on."""
+    there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'frozen'"
+    with closing(Connection(bridge_database.service, application="test")) as connection:
+        assert connection.execute("SHOW tcp_user_timeout") == [("10000",)]
+    options = module._SESSION_OPTIONS.replace("tcp_user_timeout=10000", "tcp_user_timeout=1000")
+    monkeypatch.setattr(module, "_SESSION_OPTIONS", options)
+    with closing(Connection(bridge_database.service, application="frozen")) as frozen:
+        cursor = frozen.raw.cursor()
+        cursor.execute("SELECT repeat('x', 30000000), pg_advisory_xact_lock(7)")
+        eventually(lambda: app.value(f"{there} AND wait_event = 'ClientWrite'") == 1)
+        eventually(lambda: app.value(there) == 0)
+        assert app.value("SELECT pg_try_advisory_lock(7)")
 
 
 def test_a_pooler_that_refuses_session_options_is_used_without(
