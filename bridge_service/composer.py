@@ -8,6 +8,8 @@ import random
 from typing import Final
 from uuid import uuid4
 
+from dramatiq.middleware import Interrupt
+
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.events import (
     DuplicatePrevented,
@@ -93,7 +95,9 @@ class Composer:
                 self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
                 self._emit(ResponderAway(turn_id, task.match_id, type(error).__name__, retry))
                 return None
-            except Exception as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
+            except Interrupt:
+                raise  # Dramatiq's own word to this thread, not the responder's
+            except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
                 return self._failed(turn_id, task, error, self._store.fail(
                     turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True))  # fmt: skip
             pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
@@ -114,7 +118,7 @@ class Composer:
     def _deliver(self, turn_id: int) -> Outcome:
         return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
 
-    def _failed(self, turn_id: int, task: Task, error: Exception, outcome: Outcome) -> int | None:
+    def _failed(self, turn_id: int, task: Task, error: BaseException, outcome: Outcome) -> int | None:
         if outcome.name == "failed":
             self._emit(TurnFailed(turn_id, task.match_id, type(error).__name__, outcome.details["attempts"]))
         elif outcome.name == "dead":
@@ -164,7 +168,7 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:
             return None
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """What the turn's row keeps of an error, for the operator: what can be told of it, as PostgreSQL can hold it."""
     try:
         text = f"{type(error).__name__}: {error}"

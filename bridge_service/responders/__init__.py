@@ -4,7 +4,7 @@ A responder is any callable that takes a `Task` and returns the reply's text. It
 may block; the turn's lease is renewed meanwhile. It may be asked for the same turn again, after a failure or when a
 newer message has overtaken its draft, and has to keep no state for that. It raises `ResponderUnavailable` when it
 cannot answer now through no fault of the turn (network, rate limit): the turn waits and nothing is counted. Any other
-exception is a failed attempt.
+exception is a failed attempt, SystemExit and the like too: it is the turn's, and ends neither thread nor process.
 """
 
 import importlib

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
 import pytest
+from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
 from bridge_service.composer import Composer
 from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable
@@ -375,8 +378,14 @@ class Mute(Exception):
         (lambda _: _raise(OSError("a\0b")), "OSError"),
         (lambda _: _raise(OSError("\udcff")), "OSError"),
         (lambda _: _raise(Mute()), "Mute"),
+        (lambda _: sys.exit("no"), "SystemExit"),
+        (lambda _: _raise(KeyboardInterrupt()), "KeyboardInterrupt"),
+        (lambda _: _raise(asyncio.CancelledError()), "CancelledError"),
     ],
-    ids=["raises", "blank", "none", "number", "NUL", "NUL told", "surrogate told", "mute"],
+    ids=[
+        *("raises", "blank", "none", "number", "NUL", "NUL told", "surrogate told", "mute"),
+        *("exits", "interrupted", "cancelled"),
+    ],
 )
 def test_a_responder_s_error_is_an_attempt_and_never_rises(
     desk: Desk, respond: Callable[[Task], Any], kind: str
@@ -394,6 +403,21 @@ def test_a_responder_s_error_is_an_attempt_and_never_rises(
     assert [task.attempts for task in desk.asked] == [0, 1, 2]
     desk.respond = echo.reply
     composer.compose(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
+@pytest.mark.parametrize("interrupt", [Shutdown(), TimeLimitExceeded()], ids=["shutdown", "time limit"])
+def test_dramatiq_s_own_interrupts_are_no_attempt(desk: Desk, interrupt: Interrupt) -> None:
+    """They are meant for the thread: they rise, and the turn comes back when its lease has run out."""
+    match, turn = desk.pushed()
+    desk.respond = lambda _: _raise(interrupt)
+    with pytest.raises(type(interrupt)):
+        desk.composer().compose(turn)
+    assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("composing", 0)
+    desk.respond = echo.reply
+    advance(desk.url, LATER)
+    desk.store.push_due(100)
+    desk.composer().compose(turn)
     assert desk.app.said(match) == ["salut"]
 
 
