@@ -180,6 +180,14 @@ class WatchdogBarked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ParentLost(Event):
+    """The process that started this worker, Dramatiq's parent, is gone; this one ends, for nobody would end it."""
+
+    name = "parent_lost"
+    level = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True)
 class Draining(Event):
     """The process was told to end and finishes what it holds, for at most so many seconds."""
 

@@ -14,6 +14,7 @@ from bridge_service.errors import BridgeError
 from bridge_service.events import (
     Event,
     FatalError,
+    ParentLost,
     PostgresLost,
     PostgresRefused,
     RedisAttemptFailed,
@@ -33,6 +34,7 @@ NOTED: Final = (
     PostgresRefused,
     FatalError,
     WatchdogBarked,
+    ParentLost,
 )
 """Nothing that a stranger can cause: whoever may NOTIFY could fill the table."""
 

@@ -53,6 +53,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.PostgresRefused: "⛔ PostgreSQL refuse: %(error)s (voir python -m bridge_service check)",
     events.RedisLost: "⚠️ Connexion Redis perdue, en attente: %(error)s",
     events.WatchdogBarked: "🐕 Boucle %(loop)s immobile depuis %(seconds).0fs, arrêt du processus",
+    events.ParentLost: "👻 Processus parent disparu, arrêt de ce worker",
     events.Draining: "🛑 Arrêt demandé, fin des travaux en cours (%(seconds)gs au plus)",
     events.Stopped: "🛑 Arrêt terminé",
     events.ListenSilent: "⚠️ Écoute muette, lecture à intervalles à la place: %(reason)s",

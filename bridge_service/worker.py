@@ -25,7 +25,7 @@ from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
-from bridge_service.events import Draining, Emit, Stopped, database_trouble, fan_out
+from bridge_service.events import Draining, Emit, ParentLost, Stopped, database_trouble, fan_out
 from bridge_service.health import missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
@@ -159,9 +159,8 @@ class WorkerProcess(Middleware):
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it is alone yet, Dramatiq starts its threads afterwards."""
         del broker
-        self._lines = logs.configure(
-            self._settings.log_level, self._settings.log_format, secrets(self._settings), sys.stdout
-        )
+        self._parent = os.getppid()
+        self._log_to(sys.stdout)
         for number in (signal.SIGTERM, signal.SIGHUP):
             _handle_once(number)
         announce(self._settings, "worker", self._emit, serves="HEALTH_PORT" if self._measure.serves else None)
@@ -245,8 +244,19 @@ class WorkerProcess(Middleware):
                 nothing_else=place > 1,
             )
 
+    def _log_to(self, stream: logs.Stream) -> None:
+        self._lines = logs.configure(
+            self._settings.log_level, self._settings.log_format, secrets(self._settings), stream
+        )
+
     def _tick(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
+            if os.getppid() != self._parent:
+                # Nobody would ever end this process, nor read the pipe to the parent that its lines went into.
+                self._log_to(sys.__stderr__ or sys.stdout)
+                self._emit(ParentLost())
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             self._journal.flush()
             self._lines.report_held_back()
             if self._leases.hung() < self._threads:

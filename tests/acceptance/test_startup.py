@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
@@ -289,3 +290,26 @@ def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, a
     service.start_worker(RESPONDER="echo")
     app.pass_time(15)  # until the lease runs out
     app.wait_for_replies(match, "revenant")
+
+
+def test_children_do_not_outlive_their_parent(service: Service, app: App) -> None:
+    """A worker's processes whose parent was killed finish the turn under way, say why, and end."""
+    service.environment["RESPONDER"] = "tests.support.responders:brief"
+    scheduler = service.start_scheduler()
+    worker = service.start_worker(processes=2)
+    service.wait_until_ready(scheduler)
+    service.wait_for_line("Connecté à Redis", count=2, process=worker)
+    children = worker.children()
+    match = app.old_match()
+    app.write(match, "orphelin")
+    service.wait_for_line("en préparation")
+    worker.signal(signal.SIGKILL)
+
+    service.wait_for_line("Processus parent disparu", count=2, process=worker)
+    service.wait_for_line("Arrêt terminé", count=2, process=worker)
+    assert worker.wait(STOP_SECONDS) == -signal.SIGKILL
+    service.processes.remove(worker)
+    _, left = psutil.wait_procs(children, STOP_SECONDS)
+    assert left == []
+    assert app.said(match) == ["orphelin"]
+    assert app.value("SELECT sum(times) FROM bridge.incidents WHERE kind = 'parent_lost'") == 2

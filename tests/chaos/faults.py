@@ -900,7 +900,7 @@ class WorkerKillAll(CrewFault):
 
 
 class WorkerKillParent(CrewFault):
-    """SIGKILL of the worker's parent: its children go on beside the new ones."""
+    """SIGKILL of the worker's parent: its children notice within a second and drain, beside the new ones."""
 
     name, target = "worker-kill-parent", Target.WORKER
     seconds = (5.0, 8.0)

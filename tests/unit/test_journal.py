@@ -136,7 +136,7 @@ REPEATED = {
         (
             logging.WARNING,
             REPEATED - {events.PostgresRefused}
-            | {events.RedisAttemptFailed, events.ListenSilent}
+            | {events.RedisAttemptFailed, events.ListenSilent, events.ParentLost}
             | {events.PlaintextUrl, events.PagesOpen, events.CheckFailed},
         ),
         (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
