@@ -15,6 +15,7 @@ from bridge_service.events import (
     DuplicatePrevented,
     Emit,
     Event,
+    PostgresRefused,
     ReplyDelivered,
     ResponderAway,
     TurnCancelled,
@@ -142,7 +143,7 @@ def _found_done(outcome: Outcome, stage: str) -> bool:
     return outcome.details.get("state") in _BEYOND[stage]
 
 
-def _event(turn_id: int, outcome: Outcome) -> Event | None:
+def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - one case an outcome
     """What there is to tell of a step; nothing of one that found nothing to do."""
     details = outcome.details
     match outcome.name:
@@ -162,6 +163,8 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:
             return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
         case "failed":
             return TurnFailed(turn_id, details["match_id"], "delivery", details["attempts"])
+        case "later" if "error" in details:
+            return PostgresRefused(f"replies cannot be inserted (SQLSTATE {details['error']})")
         case "dead":
             return TurnDead(turn_id, details["match_id"], "delivery")
         case _:

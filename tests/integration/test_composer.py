@@ -10,10 +10,11 @@ import pytest
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
 from bridge_service.composer import Composer
-from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable
+from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable, RightMissing
 from bridge_service.events import (
     DuplicatePrevented,
     Event,
+    PostgresRefused,
     ReplyDelivered,
     ResponderAway,
     TurnCancelled,
@@ -26,12 +27,13 @@ from bridge_service.events import (
 from bridge_service.leases import Leases
 from bridge_service.pacing import Pace
 from bridge_service.responders import echo
-from bridge_service.store import MAX_ATTEMPTS, GroupingRules
+from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.turns import Kind
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import advance, install_clock
 from tests.support.databases import execute
 from tests.support.recorder import Recorder
+from tests.support.roles import OWNER
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
@@ -415,7 +417,7 @@ def test_dramatiq_s_own_interrupts_are_no_attempt(desk: Desk, interrupt: Interru
         desk.composer().compose(turn)
     assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("composing", 0)
     desk.respond = echo.reply
-    advance(desk.url, LATER)
+    advance(desk.urls, LATER)
     desk.store.push_due(100)
     desk.composer().compose(turn)
     assert desk.app.said(match) == ["salut"]
@@ -468,7 +470,9 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["53100", "42501", "58030", "40001"], ids=["disk full", "no right", "io", "serialization"]
+    "code",
+    ["53100", "42501", "58030", "40001", "25006"],
+    ids=["disk full", "no right", "io", "serialization", "read-only"],
 )
 def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, code: str) -> None:
     """While the disk is full, or a right is missing, the draft waits; it is told, and delivered once that is over."""
@@ -486,11 +490,45 @@ def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, cod
     composer.compose(turn)
     for _ in range(MAX_ATTEMPTS):
         composer.deliver(turn)
-        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery", 0)
+        assert desk.told.events[-1] == PostgresRefused(f"replies cannot be inserted (SQLSTATE {code})")
         assert desk.due_in(turn) == 5.0
     assert (desk.column(turn, "state"), desk.column(turn, "last_error")) == ("typing", code)
     execute(desk.urls.admin, "DROP TRIGGER no ON messages")
     composer.deliver(turn)
+    assert desk.app.said(match) == ["salut"]
+
+
+def test_a_right_to_insert_that_was_taken_away_gives_no_turn_up(desk: Desk) -> None:
+    """However long it is missing nothing is counted, it is told each time, and once it is back the reply is there."""
+    match, turn = desk.pushed()
+    execute(desk.urls.admin, f"REVOKE INSERT ON messages FROM {OWNER}")
+    composer = desk.composer()
+    composer.compose(turn)
+    for _ in range(2 * MAX_ATTEMPTS):
+        assert desk.told.events[-1] == PostgresRefused("replies cannot be inserted (SQLSTATE 42501)")
+        assert desk.due_in(turn) == 5.0
+        advance(desk.urls, 5)
+        assert [push.step for push in desk.store.push_due(100)] == ["deliver"]
+        composer.deliver(turn)
+    assert (desk.column(turn, "attempts"), desk.column(turn, "last_error")) == (0, "42501")
+    execute(desk.urls.admin, f"GRANT INSERT ON messages TO {OWNER}")
+    composer.deliver(turn)
+    assert (len(desk.asked), desk.app.said(match)) == (1, ["salut"])
+
+
+def test_a_right_to_read_that_was_taken_away_gives_no_turn_up(desk: Desk) -> None:
+    """The claim rises, its turn is pushed again and again with nothing counted, and is answered once it may be read."""
+    match, turn = desk.pushed()
+    execute(desk.urls.admin, f"REVOKE SELECT ON messages FROM {OWNER}")  # noqa: S608 - ours
+    composer = desk.composer()
+    for _ in range(2 * MAX_TAKEOVERS):
+        with pytest.raises(RightMissing):
+            composer.compose(turn)
+        advance(desk.urls, LATER)
+        assert [push.step for push in desk.store.push_due(100)] == ["compose"]
+    assert (desk.column(turn, "attempts"), desk.column(turn, "takeovers")) == (0, 0)
+    execute(desk.urls.admin, f"GRANT SELECT ON messages TO {OWNER}")
+    composer.compose(turn)
     assert desk.app.said(match) == ["salut"]
 
 

@@ -7,7 +7,8 @@
 -- p_max_attempts: a turn whose insertion raised so many times is dead; what the machine or a missing right is to blame for
 --   does not count
 --
--- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}.
+-- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a
+-- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take nobody's reply until somebody mends them.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
     p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
 RETURNS jsonb
@@ -23,6 +24,7 @@ DECLARE
     v_error     text;
     v_state     text;
     v_constraint text;
+    v_table     text;
 BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
@@ -96,14 +98,17 @@ BEGIN
             RETURN jsonb_build_object('outcome', 'later');
         WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS
-                v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME;
-            -- A full disk, a lost right: no turn is to blame, and none may die of an hour of it (I6, as A1).
-            IF v_state ~ '^(40|53|57|58|XX)' OR v_state = '42501' THEN
+                v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME,
+                v_table = TABLE_NAME;
+            -- A full disk, a lost right, a server that became read-only, a partition that nobody made: no turn is to
+            -- blame, and none may die of an hour of it (I6, as A1).
+            IF v_state ~ '^(08|40|53|57|58|XX)' OR v_state IN ('42501', '25006')
+               OR (v_state = '23514' AND v_constraint = '' AND v_table <> '') THEN
                 UPDATE bridge.turns SET last_error = v_state, pushes = 0, due_at = bridge.now() + interval '5 seconds'
                 WHERE id = t.id
                 RETURNING due_at INTO t.due_at;
                 PERFORM bridge.ring_due(t.id, t.due_at);
-                RETURN jsonb_build_object('outcome', 'failed', 'match_id', t.match_id, 'attempts', t.attempts);
+                RETURN jsonb_build_object('outcome', 'later', 'error', v_state);
             END IF;
             -- Of PostgreSQL's own errors only the code: their texts quote values, hence the draft.
             RETURN bridge.count_failure(

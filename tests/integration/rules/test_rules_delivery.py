@@ -515,6 +515,48 @@ def test_D5_an_app_that_recovers_is_answered_after_its_exception(bridge: Bridge)
     assert bridge.messages(match)[1] == (CAMILLE, "coucou")
 
 
+@pytest.mark.parametrize("state", ["42501", "25006", "08006", "53100", "57P03", "58030", "XX001"])
+@without(
+    (
+        "deliver_turn",
+        "IF v_state ~ '^(08|40|53|57|58|XX)' OR v_state IN ('42501', '25006')",
+        "IF false",
+    )
+)
+def test_D5_an_operator_s_or_a_server_s_fault_is_no_attempt(bridge: Bridge, state: str) -> None:
+    """However long replies cannot be inserted, none is given up, and once it is mended they are delivered."""
+    _app_delivers(bridge, f"RAISE 'no' USING ERRCODE = '{state}';")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    for _ in range(2 * MAX_ATTEMPTS):
+        outcome = bridge.deliver(turn)
+        assert (outcome.name, outcome.details.get("error")) == ("later", state)
+        late = bridge.turn(turn)
+        assert (late.state, late.attempts, late.draft, late.last_error) == ("typing", 0, "coucou", state)
+        assert 4 < (late.due_at - bridge.value("SELECT bridge.now()")).total_seconds() <= 5
+        bridge.advance(5)
+        assert [push.step for push in bridge.push()] == ["deliver"]
+    _app_delivers(
+        bridge, "INSERT INTO public.messages VALUES (p_message, p_match, p_bot, p_content, now()); RETURN p_message;"
+    )
+    assert bridge.deliver(turn).name == "answered"
+    assert bridge.messages(match)[1] == (CAMILLE, "coucou")
+
+
+@without(("deliver_turn", "(v_state = '23514' AND v_constraint = '' AND v_table <> '')", "false"))
+def test_D5_a_partition_that_is_missing_is_no_attempt(bridge: Bridge) -> None:
+    """Replies wait for the operator to make it."""
+    bridge.rows(f"CREATE TABLE parts (id uuid) PARTITION BY LIST (id); GRANT INSERT ON parts TO {OWNER}")
+    _app_delivers(bridge, "INSERT INTO public.parts VALUES (p_message); RETURN p_message;")
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    assert (bridge.deliver(turn).name, bridge.turn(turn).attempts) == ("later", 0)
+    bridge.rows("CREATE TABLE part PARTITION OF parts DEFAULT")
+    assert bridge.deliver(turn).name == "answered"
+
+
 @without(("deliver_turn", "WHEN lock_not_available OR deadlock_detected THEN", "WHEN division_by_zero THEN"))
 def test_D5_a_collision_with_the_app_s_own_locks_is_no_attempt(bridge: Bridge) -> None:
     """A reply whose insertion meets a row that the app holds is delivered a second later, and the app goes on."""
