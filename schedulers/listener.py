@@ -58,6 +58,14 @@ LARGE_BATCH: Final = 1000
 """After so many events at once more may wait, perhaps below the highest id seen: the next look is at everything."""
 
 BAD_BATCH: Final = 500
+
+BUSY_BATCHES: Final = 2
+"""Whole batches in a row that may meet a lock before conversations are grouped one by one."""
+
+BUSY_TRIES: Final = 3
+BUSY_SECONDS: Final = 1.0
+"""A conversation that somebody holds costs 300 ms: one pass waits for so many at most, for each once in so long."""
+
 UNCAPTURED: Final = 10_000
 
 
@@ -105,6 +113,8 @@ class Listener:
         self._looked_at = 0.0
         self._seen: deque[tuple[float, int]] = deque()
         self._uncaptured: deque[Notification] = deque(maxlen=UNCAPTURED)
+        self._busy_batches = 0
+        self._busy: dict[str, float] = {}  # conversations that somebody holds, and when each was tried last
 
     def look(self) -> None:
         """Ask for a look at all that is ungrouped; from any thread."""
@@ -253,17 +263,23 @@ class Listener:
         try:
             self._group(after=0 if everything else self._bound(now))
         except DatabaseBusy:
+            self._busy_batches += 1
             self._looks.append(now + LOOK_SECONDS)
             if everything:
                 self._sweep = True
 
     def _group(self, *, after: int) -> None:
         try:
-            grouped = self._store.group(self._rules, after=after)
+            if self._busy or self._busy_batches >= BUSY_BATCHES:
+                # Whoever holds one conversation's turn, for a moment or frozen, holds up no other.
+                grouped = self._group_one_by_one()
+            else:
+                grouped = self._store.group(self._rules, after=after)
         except RightMissing:
             raise  # setting events aside would lose them to an operator, and nobody's event is at fault
         except DatabaseRefused:
             grouped = self._group_one_by_one()
+        self._busy_batches = 0
         if not grouped:
             return
         now = time.monotonic()
@@ -280,19 +296,36 @@ class Listener:
                 )
 
     def _group_one_by_one(self) -> list[Grouped]:
-        """Find the conversation that spoils the batch, set it aside, and let the others go on (T2)."""
+        """Find the conversations that spoil the batch, and let the others go on (T2).
+
+        Those that PostgreSQL refuses are set aside; those that somebody holds are left to a later look, and come last.
+        """
         grouped: list[Grouped] = []
-        for match_id in self._store.ungrouped_matches(BAD_BATCH):
+        ungrouped = self._store.ungrouped_matches(BAD_BATCH + len(self._busy))
+        known = self._busy
+        self._busy = {match_id: known[match_id] for match_id in ungrouped if match_id in known}
+        tries = 0
+        for match_id in sorted(ungrouped, key=lambda match_id: known.get(match_id, 0.0)):
+            if match_id in known and time.monotonic() < known[match_id] + BUSY_SECONDS:
+                continue
+            if tries == BUSY_TRIES:
+                self._looks.append(time.monotonic() + LOOK_SECONDS)
+                break
             try:
                 grouped += self._store.group(self._rules, only=match_id)
+                self._busy.pop(match_id, None)
             except DatabaseBusy:
-                self._looks.append(time.monotonic() + LOOK_SECONDS)
+                tries += 1
+                self._busy[match_id] = time.monotonic()
             except RightMissing:
                 raise
             except DatabaseRefused as error:
                 count = self._store.set_aside(match_id, str(error))
+                self._busy.pop(match_id, None)
                 self._emit(EventSetAside(count, match_id, str(error)))
             self._beat()
+        if self._busy:
+            self._looks.append(min(self._busy.values()) + BUSY_SECONDS)
         return grouped
 
     def _bound(self, now: float) -> int:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+import psycopg2
 import pytest
 
 from bridge_service.database import Connection, Row
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
+WHILE_LOCKED: Final = 10.0
 AT_ONCE: Final = 1.0
 """Seconds: far below any sweep, which nobody makes here, far above what a busy machine takes."""
 
@@ -609,6 +611,67 @@ def test_a_bad_batch_is_set_aside_one_conversation_at_a_time(desk: Desk) -> None
     assert len(running.told.of(EventSetAside)) == 1
 
 
+def test_conversations_that_somebody_holds_hold_up_no_other(desk: Desk) -> None:
+    """A frozen worker keeps its conversations' turns locked: all others are grouped, those once they are let go."""
+    held = [desk.app.old_match() for _ in range(module.BUSY_TRIES + 2)]
+    running = desk.listener().start()
+    desk.wait_until_grouped(*(desk.app.write(match, "salut") for match in held), timeout=WHILE_LOCKED)
+    with closing(psycopg2.connect(desk.urls.admin)) as frozen, frozen.cursor() as cursor:
+        cursor.execute("SELECT FROM bridge.turns WHERE match_id = ANY (%s::uuid[]) FOR UPDATE", (held,))
+        late = [desk.app.write(match, "tu es là ?") for match in held]
+        for _ in range(3):
+            other = desk.app.write(desk.app.old_match(HUGO), "salut", sender=HUGO)
+            desk.wait_until_grouped(other, timeout=WHILE_LOCKED)
+        assert not any(map(desk.grouped, late))
+        beats = running.beats
+        eventually(lambda: running.beats > beats)
+        frozen.rollback()
+        desk.wait_until_grouped(*late, timeout=WHILE_LOCKED)
+    assert running.told.of(EventSetAside) == []
+    assert running.told.of(PostgresLost) == []
+
+
+def test_a_pass_waits_for_few_held_conversations_and_for_each_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are held: the others do not wait for all of them, and none of them is forgotten."""
+    monkeypatch.setattr(module, "BUSY_SECONDS", 60.0)
+    held = [f"held {number}" for number in range(7)]
+    others = ["other 1", "other 2"]
+    tried: list[str] = []
+
+    class Held(Stub):
+        def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
+            del rules, after
+            tried.append(only or "all")
+            if only not in others:
+                raise DatabaseBusy("locked")
+            return [Grouped(1, "message", only, CAMILLE, 7, 1, datetime.now(UTC), None, "open")]
+
+        def ungrouped_matches(self, limit: int) -> list[str]:
+            assert limit >= module.BAD_BATCH
+            return [match for match in held + others if match not in tried or match in held]
+
+    running = _listener(Held())
+
+    def look() -> list[str]:
+        tried_before = len(tried)
+        running.listener.look()
+        running.listener._look_if_wanted()
+        assert running.listener._looks, "it does not look again"
+        return tried[tried_before:]
+
+    assert [look() for _ in range(module.BUSY_BATCHES)] == [["all"]] * module.BUSY_BATCHES
+    assert look() == held[:3]
+    assert look() == held[3:6]
+    assert look() == [held[6], *others]
+    assert look() == []
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.0)
+    assert [look() for _ in range(3)] == [held[:3], held[3:6], [held[6], *held[:2]]]
+    assert running.beats == 7 + len(others) + 9
+    held.clear()
+    assert look() == []
+    assert look() == ["all"]
+
+
 def test_a_lock_is_no_reason_to_set_aside() -> None:
     """A conversation that somebody holds just then is left to the next look, and the others are told of."""
     grouped = Grouped(1, "message", "other", CAMILLE, 7, 1, datetime.now(UTC), None, "open")
@@ -635,17 +698,17 @@ def test_a_missing_right_is_no_reason_to_set_aside(answers: tuple[Exception, ...
 
 def test_a_full_look_that_met_a_lock_is_made_in_full_again() -> None:
     """It is not the small look between sweeps that follows it."""
-    stub = Stub(DatabaseBusy("locked"), DatabaseBusy("locked"), [])
+    stub = Stub(DatabaseBusy("locked"), [])
     running = _listener(stub)
     running.listener._seen.append((0.0, 42))
-    for _ in range(3):
+    for _ in range(2):
         running.listener._looks = [0.0]
         running.listener._look_if_wanted()
     running.listener._looks = [0.0]
     running.listener._looked_at = 0.0
     stub.answers = [[]]
     running.listener._look_if_wanted()
-    assert stub.afters == [0, 0, 0, 42]
+    assert stub.afters == [0, 0, 42]
 
 
 def test_after_a_large_batch_the_next_look_is_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,11 @@ BEGIN
         WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
         FOR NO KEY UPDATE SKIP LOCKED
     LOOP
-        PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing');
+        BEGIN
+            PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing');
+        EXCEPTION WHEN lock_not_available THEN
+            EXIT;  -- somebody holds the turn that it is to wake: it gets one more worker, and nobody else waits for it
+        END;
         RETURN NEXT;
     END LOOP;
 

@@ -908,6 +908,39 @@ def test_T9_a_window_with_room_delays_nobody(bridge: Bridge) -> None:
     assert due_at == bridge.turn(third).due_at
 
 
+@without(("push_due", "EXCEPTION WHEN lock_not_available THEN", "EXCEPTION WHEN division_by_zero THEN"))
+def test_T9_turns_that_somebody_holds_hold_up_no_other_s_push(bridge: Bridge) -> None:
+    """In whichever state a frozen session holds a turn, or the one that a dead turn would wake, the rest is pushed."""
+    bridge.impatient()
+    matches = [bridge.match() for _ in range(6)]
+    for match in matches[:4]:
+        bridge.write(match)
+        turn = bridge.typing(match)
+    typing, composing, queued, dying = (bridge.turns(match)[0].id for match in matches[:4])
+    assert turn == dying
+    for match in matches[3:]:
+        bridge.write(match)
+    bridge.group()
+    woken, held, free = (bridge.turns(match)[-1].id for match in matches[3:])
+    back = "UPDATE bridge.turns SET draft = NULL, deliver_at = NULL, reply_message_id = NULL, token = {}, state = {}"
+    back += " WHERE id IN (%s, %s)"
+    bridge.rows(back.format("gen_random_uuid()", "'composing'"), composing, dying)
+    bridge.rows(back.format("NULL", "'queued'"), queued, woken)
+    bridge.rows("UPDATE bridge.turns SET takeovers = %s WHERE id = %s", MAX_TAKEOVERS - 1, dying)
+    bridge.rows("UPDATE bridge.turns SET due_at = bridge.now() WHERE due_at IS NOT NULL")
+
+    frozen = bridge.session(ADMIN)
+    locked = [typing, composing, queued, woken, held]
+    bridge.rows("SELECT FROM bridge.turns WHERE id = ANY (%s) FOR UPDATE", locked, connection=frozen)
+    assert {push.turn_id: push.step for push in bridge.push()} == {free: "compose", dying: "compose"}
+    frozen.rollback()
+    assert {push.turn_id for push in bridge.push()} == set(locked)
+
+    assert bridge.claim(dying).outcome.name == "claimed"
+    bridge.advance(16)
+    assert {push.turn_id: push.step for push in bridge.push()}[dying] == "dead"
+
+
 @without(("push_due", "p_again * 2 ^ least(t.pushes, 20), p_again_max", "p_again, p_again_max"))
 def test_T9_the_interval_of_pushing_again_doubles(bridge: Bridge) -> None:
     """A push that nobody takes is repeated after 10, 20, 40 and 80 s, and then every 80."""
