@@ -139,9 +139,10 @@ class Store:
         )
         return None if event is None else int(event)
 
-    def notify(self, channel: str, payload: str) -> None:
-        """Send a notification."""
-        self._database.call("SELECT pg_notify(%s, %s)", channel, payload)
+    def notify(self, channel: str, payload: str) -> bool:
+        """Send a notification; whether it was sent, for a filling queue of them takes none."""
+        [[sent]] = self._database.call("SELECT bridge.notify(%s, %s)", channel, payload)
+        return bool(sent)
 
     def triggers_installed(self) -> bool:
         """Whether the capture triggers are in place and enabled."""

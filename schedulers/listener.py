@@ -49,6 +49,10 @@ HEARTBEAT_TIMEOUT_SECONDS: Final = 4.0
 """Together: a connection that swallows everything is found within 10 s."""
 
 PROOF_SECONDS: Final = 2.0
+
+PROVE_AGAIN_SECONDS: Final = 30.0
+"""How often to try whether LISTEN delivers by now, where it did not: a full queue of notifications empties some day."""
+
 RECONNECT_SECONDS: Final = 1.0
 
 BOUND_SECONDS: Final = 10.0
@@ -109,6 +113,9 @@ class Listener:
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._sweep = True
+        self._delivers = False
+        self._proof: str | None = None
+        self._proved_at = 0.0
         self._looks: list[float] = []
         self._looked_at = 0.0
         self._seen: deque[tuple[float, int]] = deque()
@@ -145,35 +152,38 @@ class Listener:
             self._emit(ListenStarting())
             for channel in (MESSAGE_CHANNEL, MATCH_CHANNEL, DUE_CHANNEL):
                 connection.execute(f"LISTEN {channel}")
-            delivers = self._prove(connection)
+            self._delivers = self._prove(connection)
             capturing = self._store.triggers_installed()
             self._listening.set()
             # Only now can nothing slip by: look at everything, then wait. Who writes once "active" is told finds that
             # look behind him, which otherwise might tell of his message before its notification is heard.
             self._sweep = True
             self._look_if_wanted()
-            if delivers:
+            if self._delivers:
                 self._emit(ListenActive())
             self._on_due()
             heard_at = time.monotonic()
             while not self._stopping.is_set():
                 self._beat()
                 if time.monotonic() - heard_at >= HEARTBEAT_SECONDS:
+                    self._proof = None  # what a pooler hands over with an answer proves nothing
                     connection.execute("SELECT 1", seconds=HEARTBEAT_TIMEOUT_SECONDS)
                     capturing = self._store.triggers_installed()
                     heard_at = time.monotonic()
+                    self._prove_again()
                 self._hear(connection, capturing=capturing)
                 self._look_if_wanted()
-                self._wait(connection, heard_at + HEARTBEAT_SECONDS, delivers=delivers)
+                self._wait(connection, heard_at + HEARTBEAT_SECONDS)
         finally:
             self._listening.clear()
             connection.close()
 
     def _prove(self, connection: Connection) -> bool:
         """Have a notification sent to oneself: a pooler in transaction mode accepts LISTEN and delivers nothing."""
-        proof = f"proof {uuid4()}"
-        # By another connection: a pooler hands a notification of one's own back with the answer, and others to nobody.
-        self._store.notify(DUE_CHANNEL, proof)
+        proof = self._send_proof()
+        if proof is None:
+            self._emit(ListenSilent("PostgreSQL's queue of notifications is full: who listens and does not read?"))
+            return False
         deadline = time.monotonic() + PROOF_SECONDS
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN)
@@ -191,9 +201,26 @@ class Listener:
             poller.poll(min(left, 0.1) * 1000)
         return False
 
-    def _wait(self, connection: Connection, until: float, *, delivers: bool) -> None:
+    def _send_proof(self) -> str | None:
+        """Notify oneself; the payload to be heard, or None if PostgreSQL can send nothing now."""
+        self._proved_at = time.monotonic()
+        proof = f"proof {uuid4()}"
+        try:
+            # By another connection: a pooler hands one's own back with the answer, and others to nobody.
+            return proof if self._store.notify(DUE_CHANNEL, proof) else None
+        except RightMissing:
+            raise
+        except DatabaseRefused:  # it has filled between the look and the commit
+            return None
+
+    def _prove_again(self) -> None:
+        """Try once more, where nothing was delivered; the proof is heard among the other bells."""
+        if not self._delivers and time.monotonic() - self._proved_at >= PROVE_AGAIN_SECONDS:
+            self._proof = self._send_proof()
+
+    def _wait(self, connection: Connection, until: float) -> None:
         wanted = [until, *self._looks]
-        if not delivers:
+        if not self._delivers:
             wanted.append(self._looked_at + POLL_SECONDS)
         seconds = max(0.0, min(wanted) - time.monotonic())
         poller = select.poll()
@@ -202,7 +229,7 @@ class Listener:
         ready = poller.poll(seconds * 1000)
         if any(descriptor == self._wake_reader for descriptor, _ in ready):
             os.read(self._wake_reader, 4096)
-        if not delivers and time.monotonic() >= self._looked_at + POLL_SECONDS:
+        if not self._delivers and time.monotonic() >= self._looked_at + POLL_SECONDS:
             self._looks.append(time.monotonic())
             self._on_due()  # no bell tells of that either
 
@@ -213,6 +240,9 @@ class Listener:
         connection.raw.notifies.clear()
         for bell in bells:
             if bell.channel == DUE_CHANNEL:
+                if bell.payload == self._proof:
+                    self._delivers, self._proof = True, None
+                    self._emit(ListenActive())
                 self._on_due()
                 continue
             self._looks.append(time.monotonic())

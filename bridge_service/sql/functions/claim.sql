@@ -36,7 +36,7 @@ BEGIN
             WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing') FOR SHARE SKIP LOCKED;
             IF NOT FOUND THEN
                 UPDATE bridge.turns SET due_at = least(due_at, bridge.now() + interval '1 second') WHERE id = t.id;
-                PERFORM pg_notify('bridge_due', '');
+                PERFORM bridge.notify('bridge_due');
             END IF;
             RETURN jsonb_build_object('outcome', 'busy');
         END IF;

@@ -30,7 +30,7 @@ BEGIN
         SET state = 'open', due_at = bridge.now() + make_interval(secs => p_delay), reason = NULL, ended_at = NULL
         WHERE id = t.id
         RETURNING * INTO t;
-        PERFORM pg_notify('bridge_due', '');
+        PERFORM bridge.notify('bridge_due');
         RETURN jsonb_build_object('outcome', 'planned', 'turn_id', t.id, 'due_at', extract(epoch FROM t.due_at));
     END IF;
     RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'turn_id', t.id);

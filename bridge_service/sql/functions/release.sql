@@ -13,7 +13,7 @@ BEGIN
     FROM mine WHERE t.id = mine.id;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF v_count > 0 THEN
-        PERFORM pg_notify('bridge_due', '');
+        PERFORM bridge.notify('bridge_due');
     END IF;
     RETURN v_count;
 END

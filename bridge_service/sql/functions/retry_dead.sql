@@ -37,7 +37,7 @@ BEGIN
             token = NULL, covers = NULL, deliver_at = NULL
         WHERE id = t.id;
     END IF;
-    PERFORM pg_notify('bridge_due', '');
+    PERFORM bridge.notify('bridge_due');
     RETURN jsonb_build_object('outcome', 'retried', 'turn_id', v_waiting);
 END
 $$;

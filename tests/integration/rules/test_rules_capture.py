@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import threading
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -12,9 +14,14 @@ import pytest
 from psycopg2 import sql
 
 from bridge_service import store
+from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer
+from bridge_service.events import ListenActive, ListenSilent, MessageGrouped
+from schedulers import listener
 from tests.conftest import QUICK
+from tests.support.clock import install_clock
 from tests.support.databases import install, make_template
+from tests.support.recorder import Recorder
 from tests.support.roles import ADMIN, OWNER, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, INES, LEA, PAUL, WRITE, Bridge, without
 from tests.support.waiting import eventually
@@ -23,7 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
+
     from bridge_service.turns import Line
+    from tests.support.roles import Urls
     from tests.support.rules import Taken
 
 # Rule C1: one event and nothing else
@@ -226,6 +236,7 @@ def test_C1_row_level_security_of_the_app_hides_no_message(bridge: Bridge, stran
     ("after_message", "SET search_path = pg_catalog, pg_temp", ""),
     ("capture_message", "SET search_path = pg_catalog, pg_temp", ""),
     ("ring", "SET search_path = pg_catalog, pg_temp", ""),
+    ("notify", "SET search_path = pg_catalog, pg_temp", ""),
 )
 def test_C1_no_search_path_slips_a_function_in(bridge: Bridge, stranger: str) -> None:
     """What a role defines under the names of PostgreSQL's own functions and operators is not called by a capture."""
@@ -625,23 +636,25 @@ def test_C4_a_capture_reads_nothing_below_its_bound(bridge: Bridge, long_snapsho
     assert bridge.value(READ_ENTRIES, connection=app) < 200
 
 
-def test_C4_a_filling_notification_queue_does_not_fail_the_insert(
-    servers_folder: Path, postgres: PostgresServer
-) -> None:
-    """While the queue of NOTIFY is full, messages are captured in silence; to ring would fail the app's commit."""
+@pytest.fixture
+def small_queue(servers_folder: Path, postgres: PostgresServer) -> Iterator[Urls]:
+    """Give a database with the bridge on a server whose queue of notifications is full after half a megabyte."""
     with closing(psycopg2.connect(postgres.url())) as connection:
         if connection.server_version < 170000:
             pytest.skip("before PostgreSQL 17 the queue has 8 GB")
     with PostgresServer(servers_folder / "small queue", {**QUICK, "max_notify_queue_pages": "64"}) as server:
         urls = make_template(server, "small_queue")
         install(urls)
-        taken: tuple[Taken, ...]
-        for taken in ((), (("ring", "pg_notification_queue_usage() < 0.5", "true"),)):
-            bridge = Bridge(urls, taken)
-            sleeper = bridge.session()
-            bridge.rows("LISTEN anything", connection=sleeper)
-            sleeper.commit()
-            bridge.rows("SELECT", connection=sleeper)  # what it has not read cannot leave the queue
+        install_clock(urls)
+        yield urls
+    shutil.rmtree(servers_folder / "small queue")
+
+
+def test_C4_a_filling_notification_queue_does_not_fail_the_insert(small_queue: Urls) -> None:
+    """While the queue of NOTIFY is full, messages are captured in silence; to ring would fail the app's commit."""
+    taken: tuple[Taken, ...]
+    for taken in ((), (("notify", "pg_notification_queue_usage() < 0.5", "true"),)):
+        with closing(Bridge(small_queue, taken)) as bridge:
             match = bridge.match()
             _fill_the_queue(bridge)
             if taken:
@@ -650,16 +663,79 @@ def test_C4_a_filling_notification_queue_does_not_fail_the_insert(
             else:
                 assert bridge.captured(bridge.write(match)) == 1
                 bridge.group()
-            bridge.close()
 
 
-def _fill_the_queue(bridge: Bridge) -> None:
+def test_C4_a_full_notification_queue_stops_no_step(small_queue: Urls) -> None:
+    """Every step that rings goes through in silence; and once the slow reader is gone the next one frees the queue."""
+    with closing(Bridge(small_queue)) as bridge:
+        match, other = bridge.match(), bridge.match()
+        bridge.write(match, "un")
+        typing = bridge.typing(match)
+        bridge.write(match, "deux")
+        waiting = bridge.pushed(match)
+        bridge.write(other)
+        claim = bridge.claim(bridge.pushed(other))
+        sleeper = _fill_the_queue(bridge)
+
+        assert bridge.store.release({claim.turn: claim.token}) == 1
+        assert bridge.deliver(typing).name == "superseded"  # and wakes the waiting turn
+        assert bridge.store.claim(waiting, uuid4()).name == "claimed"
+        assert not bridge.store.notify("bridge_due", "")
+        sleeper.close()
+        eventually(lambda: bridge.store.notify("bridge_due", ""))
+
+
+def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
+    small_queue: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it is mute, groups what it polls, and is active as soon as the queue has emptied."""
+    monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(listener, "PROVE_AGAIN_SECONDS", 0.1)
+    with closing(Bridge(small_queue)) as bridge:
+        match = bridge.match()
+        sleeper = _fill_the_queue(bridge)
+        told, stopping = Recorder(), threading.Event()
+        running = listener.Listener(
+            bridge.store,
+            lambda: Connection(bridge.urls.service, application="test listener"),
+            store.GroupingRules(15.0, 60.0, 60.0, 1.0),
+            on_grouped=lambda _: None,
+            on_due=lambda: None,
+            emit=told,
+            stopping=stopping,
+            beat=lambda: None,
+            listening=threading.Event(),
+            retention_days=30,
+        )
+        thread = threading.Thread(target=running.run, daemon=True)
+        thread.start()
+        try:
+            [silent] = told.wait_for(ListenSilent)
+            assert "queue of notifications" in silent.reason
+            bridge.write(match)
+            told.wait_for(MessageGrouped)
+            assert told.of(ListenActive) == []
+            sleeper.close()
+            told.wait_for(ListenActive)
+        finally:
+            stopping.set()
+            running.stop()
+            thread.join(10)
+        assert len(told.of(ListenSilent)) == 1
+
+
+def _fill_the_queue(bridge: Bridge) -> AppConnection:
+    """Fill it up; the session returned is the one that listens and does not read."""
+    sleeper = bridge.session()
+    bridge.rows("LISTEN anything", connection=sleeper)
+    sleeper.commit()
+    bridge.rows("SELECT", connection=sleeper)  # what it has not read cannot leave the queue
     while True:
         try:
             bridge.rows("SELECT pg_notify('anything', repeat('x', 7900))")
         except psycopg2.OperationalError as error:
             assert "too many notifications" in str(error)  # noqa: PT017 - after how many is PostgreSQL's to say
-            return
+            return sleeper
 
 
 # Rule C5: no advisory locks

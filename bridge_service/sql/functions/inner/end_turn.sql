@@ -19,7 +19,7 @@ BEGIN
     UPDATE bridge.turns t SET due_at = v_now, pushes = 0
     WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state = 'queued' AND t.id <> p_turn;
     IF FOUND THEN
-        PERFORM pg_notify('bridge_due', '');
+        PERFORM bridge.notify('bridge_due');
     END IF;
 END
 $$;

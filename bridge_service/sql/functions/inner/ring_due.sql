@@ -8,8 +8,8 @@ BEGIN
         SELECT FROM bridge.turns t
         WHERE t.state IN ('composing', 'typing') AND t.due_at <= p_due AND t.id <> p_turn
           AND t.due_at > (SELECT bridge.now()) AND (t.state = 'typing' OR t.token IS NULL)
-    ) AND pg_notification_queue_usage() < 0.5 THEN
-        PERFORM pg_notify('bridge_due', '');
+    ) THEN
+        PERFORM bridge.notify('bridge_due');
     END IF;
 END
 $$;

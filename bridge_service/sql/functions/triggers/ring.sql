@@ -1,7 +1,7 @@
 -- Rings the bell on a channel, but only when nobody is about to look anyway (C4): NOTIFY makes the commit take a lock
 -- of the whole instance until it is on disk, and a burst needs one bell. Another ungrouped event among the hundred
--- before this one has rung, or is younger than the scheduler's next look. When the notification queue fills, silence:
--- a full queue would fail the app's COMMIT. A bell that is not rung costs time, never a message: the sweep looks.
+-- before this one has rung, or is younger than the scheduler's next look. When the notification queue fills, silence
+-- (notify.sql): a full queue would fail the app's COMMIT.
 --
 -- An app that writes under another isolation level than READ COMMITTED rings every time: its snapshot still shows
 -- events that were grouped long ago, and under SERIALIZABLE the look itself would make any two messages conflict.
@@ -15,8 +15,6 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    IF pg_notification_queue_usage() < 0.5 THEN
-        PERFORM pg_notify(p_channel, p_payload::text);
-    END IF;
+    PERFORM bridge.notify(p_channel, p_payload::text);
 END
 $$;
