@@ -13,7 +13,7 @@
 --
 -- PostgreSQL's statistics never know how many events and turns wait just now, and by them it joins everything with
 -- everything. So the statements below leave it no choice: IN (SELECT unnest ...) as a filter is hashed, and a turn is
--- looked up by its unique index, one event at a time.
+-- looked up by its unique index, one event at a time. Nor may it read a table whole, history and all.
 CREATE OR REPLACE FUNCTION bridge.group_events(
     p_after bigint, p_delay double precision,
     p_first_min double precision, p_first_max double precision, p_first_probability double precision,
@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION bridge.group_events(
 RETURNS TABLE (
     event_id bigint, kind text, match_id uuid, bot_id uuid, turn_id bigint, place bigint,
     opened_at timestamptz, due_at timestamptz, state text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_seen    bigint[];
@@ -112,15 +113,15 @@ BEGIN
     WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL;
 
     RETURN QUERY
-    SELECT e.id, e.kind, e.match_id, e.bot_id, e.turn_id,
-           e.before + row_number() OVER (PARTITION BY e.turn_id ORDER BY e.id),
-           t.opened_at, t.due_at, t.state
-    FROM (SELECT g.*, g.id IN (SELECT unnest(v_taken)) AS taken,
-                 count(*) FILTER (WHERE g.id NOT IN (SELECT unnest(v_taken))) OVER (PARTITION BY g.turn_id) AS before
-          FROM bridge.events g
-          WHERE g.turn_id IN (SELECT n.turn_id FROM bridge.events n WHERE n.id = ANY (v_taken))) e
-    JOIN bridge.turns t ON t.id = e.turn_id
-    WHERE e.taken
-    ORDER BY e.id;
+    SELECT p.id, p.kind, p.match_id, p.bot_id, p.turn_id,
+           p.place - p.taken + max(p.held) OVER (PARTITION BY p.turn_id), t.opened_at, t.due_at, t.state
+    FROM (SELECT n.*, CASE WHEN n.place = 1 THEN (
+                     SELECT count(*) FROM bridge.events g WHERE g.turn_id = n.turn_id) END AS held  -- once a turn
+          FROM (SELECT e.*, row_number() OVER (PARTITION BY e.turn_id ORDER BY e.id) AS place,
+                       count(*) OVER (PARTITION BY e.turn_id) AS taken
+                FROM bridge.events e WHERE e.id = ANY (v_taken)) n) p
+    CROSS JOIN LATERAL (
+        SELECT o.opened_at, o.due_at, o.state FROM bridge.turns o WHERE o.id = p.turn_id OFFSET 0) t
+    ORDER BY p.id;
 END
 $$;
