@@ -166,7 +166,7 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - o
         case "later" if "error" in details:
             return PostgresRefused(f"replies cannot be inserted (SQLSTATE {details['error']})")
         case "dead":
-            return TurnDead(turn_id, details["match_id"], "delivery")
+            return TurnDead(turn_id, details["match_id"], details.get("error", "delivery"))
         case _:
             return None
 

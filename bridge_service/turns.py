@@ -71,8 +71,10 @@ class Task:
       bot_id: who is to speak.
       bot_name: the bot's first name; '' if the app knows none.
       person_name: the other side's first name; '' if the app knows none.
-      messages: the group to answer, in the order of its commits; empty for an initiation.
-      history: what was said before the group, oldest first, at most 50 lines.
+      messages: the group to answer, whole and in the order of its commits; empty for an initiation. A group of more
+        than 100 MB is never handed out: its turn is dead.
+      history: what was said before the group, oldest first, at most 50 lines of at most 4,000 characters each; a longer
+        message is cut there.
       attempts: how often this turn has failed so far.
       merges: how many overtaken replies this turn has inherited messages from.
     """

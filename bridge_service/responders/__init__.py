@@ -17,8 +17,9 @@ from bridge_service.turns import Task
 
 Responder: TypeAlias = Callable[[Task], str]
 
-REPLY_LIMIT = 20_000_000
-"""Characters of a reply that are kept: far above any real message, and small enough for a turn's row."""
+REPLY_LIMIT = 100_000_000
+"""Characters of a reply that are kept: an echo of the largest group that a claim hands out fits. Far above any real
+message; a reply of 70 million took 3 s to store on two busy cores, and a step may take 6."""
 
 _BUILT_IN = {
     "scripted": "bridge_service.responders.scripted:reply",

@@ -4,11 +4,13 @@
 -- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the
 --   same answer (T6)
 -- p_lease: seconds until the turn is taken away again, unless renewed
--- p_lines: how many earlier messages to return as history
+-- p_lines: how many earlier messages to return as history, 4,000 characters of each
 --
--- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | cancelled, ...}.
+-- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | cancelled | dead, ...}. A turn is dead at once if its
+-- messages together hold more than 100 MB.
 CREATE OR REPLACE FUNCTION bridge.claim(p_turn bigint, p_token uuid, p_lease double precision, p_lines integer) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t          bridge.turns%ROWTYPE;
     c          record;
@@ -16,6 +18,9 @@ DECLARE
     v_messages uuid[];
     v_lines    jsonb;
     v_covered  jsonb;
+    v_bytes    bigint;
+    c_most_bytes CONSTANT bigint := 100000000;  -- of what is to be answered, 200 for each message's frame
+    c_line       CONSTANT integer := 4000;      -- characters of a line of history
 BEGIN
     PERFORM bridge.assert_read_committed();
     -- The turn first; what it covers is read in later statements, or an event that joined while we waited for this lock
@@ -55,21 +60,39 @@ BEGIN
     END IF;
 
     SELECT coalesce(array_agg(e.message_id ORDER BY e.id), '{}') INTO v_messages
-    FROM bridge.events e WHERE e.id = ANY (v_ids) AND e.kind = 'message';
-    -- Times leave as text: the app may hold any (C3). The covered ones stand in the order of their capture.
+    FROM unnest(v_ids) AS i (id)
+    CROSS JOIN LATERAL (
+        SELECT v.id, v.kind, v.message_id FROM bridge.events v WHERE v.id = i.id OFFSET 0) e  -- as in history.sql
+    WHERE e.kind = 'message';
+    -- Times leave as text: the app may hold any (C3). The covered ones stand in the order of their capture, and whole; the
+    -- others are there to be glanced at. Nothing is built of more than a call can carry: PostgreSQL would refuse it, or
+    -- nobody wait for it, at every claim.
     SELECT coalesce(jsonb_agg(line ORDER BY position) FILTER (WHERE covered), '[]'),
-           coalesce(jsonb_agg(line ORDER BY number) FILTER (WHERE NOT covered), '[]')
-    INTO v_covered, v_lines
+           coalesce(jsonb_agg(line ORDER BY number) FILTER (WHERE NOT covered), '[]'),
+           coalesce(max(bytes), 0)
+    INTO v_covered, v_lines, v_bytes
     FROM (
-        SELECT h.covered, row_number() OVER () AS number, array_position(v_messages, h.message_id) AS position,
-               jsonb_build_object('message_id', h.message_id, 'from_bot', h.sender_id = t.bot_id,
-                                  'content', coalesce(h.content, ''), 'sent_at', h.created_at::text) AS line
-        FROM bridge.history(t.match_id, v_messages, p_lines) h) lines;
+        SELECT h.covered, h.number, o.position, h.bytes,
+               CASE WHEN h.bytes <= c_most_bytes THEN jsonb_build_object(
+                   'message_id', h.message_id, 'from_bot', h.sender_id = t.bot_id,
+                   'content', coalesce(CASE WHEN h.covered THEN h.content ELSE left(h.content, c_line) END, ''),
+                   'sent_at', h.created_at::text) END AS line
+        FROM (SELECT h.*, coalesce(
+                  sum(200 + coalesce(octet_length(h.content), 0)) FILTER (WHERE h.covered) OVER (), 0) AS bytes
+              FROM bridge.history(t.match_id, v_messages, p_lines)
+              WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)) h
+        LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)) lines;
 
     IF t.kind = 'reply' AND v_covered = '[]' THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
     ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN
         RETURN bridge.cancel_turn(t.id, 'message');
+    ELSIF v_bytes > c_most_bytes THEN
+        PERFORM bridge.end_turn(t.id, 'dead', NULL, format(
+            'TooMuchToAnswer: %s bytes in %s messages, more than the %s that a claim can carry',
+            v_bytes, cardinality(v_messages), c_most_bytes));
+        RETURN jsonb_build_object('outcome', 'dead', 'error', 'TooMuchToAnswer', 'match_id', t.match_id,
+                                  'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
     END IF;
 
     BEGIN

@@ -111,6 +111,14 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
         outcome = bridge.deliver(turn) if steps == "typing" else bridge.claim(turn).outcome
         ways.append(outcome.name == "cancelled")
 
+    heavy = bridge.match()
+    bridge.rows(
+        "INSERT INTO messages (match_id, sender_id, content)"
+        " SELECT %s, user1_id, repeat('z', 50000000) FROM matches, generate_series(1, 2) WHERE matches.id = %s",
+        *(heavy, heavy),
+    )
+    ways.append(bridge.claim(bridge.pushed(heavy)).outcome.name == "dead")  # more than a claim can carry
+
     for operate in (ledger.retry, ledger.drop):
         poisoned = bridge.match()
         bridge.write(poisoned)

@@ -1,17 +1,26 @@
 -- The messages of a match: those asked for by id (`covered`), and the last `p_lines` others. Oldest first.
+--
+-- Written so that the planner has no choice that is quadratic in the covered ones, whatever it believes of them: one
+-- look by id for each (OFFSET 0 keeps it apart), and one hash of them for the others (NOT IN is no join). Hence a plan can
+-- be kept; made while the tables are still small, it must not be one that reads them whole.
+--
 -- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)
 RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
     SELECT h.id, h.sender_id, h.content, h.created_at, h.covered
     FROM (
         SELECT m.id, m.sender_id, m.content, m.created_at, true AS covered
-        FROM {app}.messages m
-        WHERE m.match_id = p_match AND m.id = ANY (p_covered)
+        FROM unnest(p_covered) AS c (id)
+        CROSS JOIN LATERAL (
+            SELECT w.id, w.match_id, w.sender_id, w.content, w.created_at FROM {app}.messages w
+            WHERE w.id = c.id OFFSET 0) m
+        WHERE m.match_id = p_match
         UNION ALL
         (SELECT m.id, m.sender_id, m.content, m.created_at, false
          FROM {app}.messages m
-         WHERE m.match_id = p_match AND m.id <> ALL (p_covered)
+         WHERE m.match_id = p_match AND m.id NOT IN (SELECT unnest(p_covered))
          ORDER BY m.created_at DESC, m.id
          LIMIT p_lines)
     ) h
