@@ -65,3 +65,18 @@ def test_a_burst_of_forty_thousand_messages_is_answered(bridge: Bridge) -> None:
     assert claim.outcome.task is not None
     assert len(claim.outcome.task.messages) == BURST
     assert bridge.finish(claim, pause=0).name == "answered"
+
+
+def test_a_claim_takes_forty_thousand_messages_along(bridge: Bridge) -> None:
+    """What nobody has grouped yet is taken along within the claim's deadline, too."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    for _ in range(7):
+        bridge.write(match)
+        claim = bridge.claim(turn)
+        bridge.rows("UPDATE bridge.turns SET token = NULL WHERE id = %s", turn)
+    bridge.rows(FILL, match, LEA, "z", 2, BURST)
+    claim = bridge.claim(turn)
+    assert claim.outcome.task is not None
+    assert len(claim.outcome.task.messages) == BURST + 8

@@ -19,11 +19,13 @@ BEGIN
     END IF;
     SELECT array_agg(l.id) INTO v_locked
     FROM (SELECT e.id FROM bridge.events e
-          WHERE e.id = ANY (v_seen) AND e.turn_id IS NULL AND e.error IS NULL
+          WHERE (e.id IN (SELECT unnest(v_seen))) IS TRUE  -- hashed, and never a join
+            AND e.match_id = p_match AND e.turn_id IS NULL AND e.error IS NULL
           ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED) l;
     IF cardinality(v_locked) = cardinality(v_seen) THEN
         UPDATE bridge.events e SET turn_id = p_turn, grouped_at = bridge.now()
-        WHERE e.id = ANY (v_locked) AND e.turn_id IS NULL;
+        WHERE (e.id IN (SELECT unnest(v_locked))) IS TRUE
+          AND e.match_id = p_match AND e.turn_id IS NULL AND e.error IS NULL;
     END IF;
 END
 $$;
