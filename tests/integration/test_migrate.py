@@ -19,7 +19,7 @@ from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, Sc
 from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
 from bridge_service.store import GroupingRules
 from tests.support.app import CAMILLE, LEA, App, Client
-from tests.support.databases import DEMO_FOLDER, copy_of, execute
+from tests.support.databases import DEMO_FOLDER, copy_of, execute, install, make_template
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -538,6 +538,30 @@ def test_an_empty_schema_that_was_made_for_it_is_used(app: App) -> None:
     app.rows(f"CREATE SCHEMA bridge AUTHORIZATION {OWNER}")
     migrate(app.urls.owner)
     assert app.value("SELECT bridge.triggers_installed()")
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("SQL_ASCII", "été 😀"), ("LATIN1", "été")])
+def test_the_database_may_have_another_encoding(postgres: PostgresServer, encoding: str, text: str) -> None:
+    """That of a cluster made without a locale, say: what the database can hold is asked and answered as it is."""
+    urls = make_template(postgres, f"test_{encoding.lower()}", encoding=encoding)
+    install(urls)
+    with (
+        closing(psycopg2.connect(urls.app, client_encoding="UTF8")) as app,
+        app.cursor() as cursor,
+        store_on(urls) as store,
+    ):
+        app.autocommit = True
+        cursor.execute("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", (LEA, CAMILLE))
+        [[match]] = cursor.fetchall()
+        cursor.execute("INSERT INTO messages (match_id, sender_id, content) VALUES (%s, %s, %s)", (match, LEA, text))
+        store.group(AT_ONCE)
+        [push] = [push for push in store.push_due(10) if push.first]
+        token = uuid4()
+        [message] = store.claim(push.turn_id, token).details["messages"]
+        assert message["content"] == text
+        store.finish(push.turn_id, token, text, pause=0.0, max_merges=3, grouping_delay=0.0)
+        cursor.execute("SELECT content FROM messages WHERE sender_id = %s", (CAMILLE,))
+        assert cursor.fetchall() == [(text,)]
 
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:

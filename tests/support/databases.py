@@ -25,14 +25,14 @@ DEMO_FOLDER: Final = Path(demo.__file__).parent
 
 def execute(url: str, *statements: str) -> None:
     """Run statements, each of them one or several in a row, in autocommit mode."""
-    with closing(psycopg2.connect(url)) as connection:
+    with closing(psycopg2.connect(url, client_encoding="UTF8")) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
 
-def make_template(server: PostgresServer, name: str, *files: str) -> Urls:
+def make_template(server: PostgresServer, name: str, *files: str, encoding: str = "UTF8") -> Urls:
     """Make database `name` with the app's tables and people, and all that has to be there before `install`.
 
     Nothing may be connected to a template while it is copied.
@@ -42,7 +42,8 @@ def make_template(server: PostgresServer, name: str, *files: str) -> Urls:
     """
     database = Urls(server.url(name))
     _make_roles(server)
-    execute(server.url(), f'CREATE DATABASE "{name}" OWNER {APP}')
+    like = f"TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    execute(server.url(), f'CREATE DATABASE "{name}" OWNER {APP} {"" if encoding == "UTF8" else like}')
     texts = [(DEMO_FOLDER / file).read_text(encoding="utf-8") for file in files or ("app.sql", "people.sql")]
     execute(database.app, *texts)
     execute(database.admin, *by_hand("GRANT", name), VALIDATOR_RIGHTS)
