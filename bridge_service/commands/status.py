@@ -1,6 +1,7 @@
 """`status`: how many turns stand where, and whether PostgreSQL and Redis answer."""
 
-import time
+import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -62,13 +63,16 @@ def run(settings: Settings, output: Output) -> bool:
 
 def watch(settings: Settings, output: Output) -> bool:
     """Report until Ctrl-C."""
+    stopping = threading.Event()
+    # Not KeyboardInterrupt: raised in a destructor or a callback it would be swallowed, and Ctrl-C with it.
+    before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
     try:
         with Live(_shown(look(settings)), console=output.console, auto_refresh=False) as live:
-            while True:
-                time.sleep(WATCH_SECONDS)
+            while not stopping.wait(WATCH_SECONDS):
                 live.update(_shown(look(settings)), refresh=True)
-    except KeyboardInterrupt:
-        return True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return True
 
 
 def look(settings: Settings) -> Report:
