@@ -15,7 +15,6 @@ import pytest
 
 from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
-from bridge_service.store import Store
 from tests.support.app import App
 from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
@@ -184,7 +183,7 @@ def test_what_others_listen_for_is_not_kept(pooler: Pgbouncer) -> None:
     with closing(connect()) as listener, closing(Database(connect)) as database:
         listener.execute("LISTEN bot_events")
         for _ in range(3):
-            Store(database).notify("bot_events", "")
+            database.call("SELECT pg_notify('bot_events', '')")
 
         [_, pooled] = connections
         assert pooled.raw.notifies == []
