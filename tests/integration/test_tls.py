@@ -67,30 +67,30 @@ class Certificate(NamedTuple):
 
 
 class Authority:
-    """A certificate authority of our own, made with openssl."""
+    """A certificate authority of our own, made with openssl, as strictly as Python 3.13 and newer look at it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         folder.chmod(0o711)
         self._folder = folder
-        self.root = self._self_signed("ca", "CN=The tests' authority").certificate
+        rights = "basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign"
+        self.root = self._self_signed("ca", "CN=The tests' authority", *rights).certificate
         self.good = self._signed("good", HOST)
         self.wrong_host = self._signed("wrong_host", "elsewhere.example")
         self.expired = self._signed("expired", HOST, days=0)  # newer openssl takes no -1
         self.self_signed = self._self_signed("self_signed", f"CN={HOST}", f"subjectAltName=DNS:{HOST}")
 
-    def _self_signed(
-        self, name: str, subject: str, extension: str = "basicConstraints=critical,CA:TRUE"
-    ) -> Certificate:
+    def _self_signed(self, name: str, subject: str, *extensions: str) -> Certificate:
         made = self._paths(name)
-        options = ("-days", "2", "-subj", f"/{subject}", "-addext", extension)
+        added = (word for extension in extensions for word in ("-addext", extension))
+        options = ("-days", "2", "-subj", f"/{subject}", *added)
         _openssl("req", "-x509", *_NEW_KEY, "-keyout", made.key, "-out", made.certificate, *options)
         return made
 
     def _signed(self, name: str, host: str, days: int = 2) -> Certificate:
         made = self._paths(name)
         request, extensions = self._folder / f"{name}.csr", self._folder / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=DNS:{host}\n")
+        extensions.write_text(f"subjectAltName=DNS:{host}\nauthorityKeyIdentifier=keyid\n")
         _openssl("req", *_NEW_KEY, "-keyout", made.key, "-out", request, "-subj", f"/CN={host}")
         signer = ("-CA", self.root, "-CAkey", self._paths("ca").key, "-days", str(days), "-extfile", extensions)
         _openssl("x509", "-req", "-in", request, *signer, "-out", made.certificate)
