@@ -523,7 +523,7 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
         found.append("DATABASE_URL")
     for name, url in _redis_urls(settings.redis_url, settings.broker_url):
         parts = urlsplit(url)
-        if parts.scheme in {"redis", "amqp"} and not _is_here(unquote(parts.hostname or "")):
+        if parts.scheme == "redis" and not _is_here(unquote(parts.hostname or "")):
             found.append(name)
     return tuple(found)
 

@@ -1,19 +1,14 @@
 """`check`: everything that the bridge needs, looked at before it is needed."""
 
-import socket
 from collections.abc import Iterator
 from dataclasses import asdict
-from urllib.parse import urlsplit
 
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.finding import Finding
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
 from bridge_service.output import Output
 from bridge_service.responders import load_responder
 from bridge_service.settings import Settings, is_open
-
-_AMQP_PORT = 5672
-_AMQPS_PORT = 5671
 
 
 def run(settings: Settings, output: Output) -> bool:
@@ -38,12 +33,8 @@ def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
     yield _access(settings)
     yield from check_postgresql(settings.database_url, describe=output.describe, grouping_delay=settings.grouping_delay)
     yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe)
-    if settings.broker_url == settings.redis_url:
-        return
-    if settings.broker_url.startswith(("redis://", "rediss://")):
+    if settings.broker_url != settings.redis_url:
         yield from check_redis(settings.broker_url, "broker", "BROKER_URL", describe=output.describe)
-    else:
-        yield _reach_amqp(settings.broker_url, output)
 
 
 def _access(settings: Settings) -> Finding:
@@ -53,17 +44,6 @@ def _access(settings: Settings) -> Finding:
         return Finding("access", ok=True, detail="pages and numbers are for this machine alone")
     remedy = "CONSOLE_TOKEN: set it, such as to what `openssl rand -hex 32` prints, or have something in front ask"
     return Finding("access", ok=True, detail="pages and numbers are open to whoever reaches HOST", remedy=remedy)
-
-
-def _reach_amqp(url: str, output: Output) -> Finding:
-    parts = urlsplit(url)
-    port = parts.port or (_AMQPS_PORT if parts.scheme == "amqps" else _AMQP_PORT)
-    try:
-        socket.create_connection((parts.hostname or "", port), TIMEOUT_SECONDS).close()
-    except OSError as error:
-        remedy = "BROKER_URL: correct it, or start RabbitMQ"
-        return Finding("broker", ok=False, detail=output.describe(error), remedy=remedy)
-    return Finding("broker", ok=True, detail="accepts connections")
 
 
 def _say(finding: Finding, output: Output) -> None:

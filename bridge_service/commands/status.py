@@ -115,8 +115,6 @@ def _ask_redis(url: str) -> str:
 
 
 def _queue_length(url: str) -> int | None:
-    if not url.startswith(("redis://", "rediss://")):
-        return None
     client = connect(url, timeout=TIMEOUT_SECONDS)
     try:
         return int(client.llen(f"dramatiq:{QUEUE_NAME}"))
