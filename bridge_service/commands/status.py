@@ -3,14 +3,16 @@
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Final
 
-import redis
+from dramatiq.errors import ConnectionClosed
 from rich.live import Live
 from rich.table import Table
 
-from bridge_service.broker import QUEUE_NAME, connect
+from bridge_service import standing
+from bridge_service.broker import QUEUE_NAME, connect, redis_call
 from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.heartbeat import ROLES, SILENCE_SECONDS, count_alive
@@ -20,11 +22,6 @@ from bridge_service.settings import Settings
 
 TIMEOUT_SECONDS: Final = 3.0
 WATCH_SECONDS: Final = 2.0
-
-OK: Final = "ok"
-DOWN: Final = "down"
-REFUSED: Final = "refused"
-NO_SCHEMA: Final = "no schema"
 
 _NOTHING_KNOWN: Final = dict.fromkeys(Status.__dataclass_fields__)
 
@@ -84,44 +81,25 @@ def look(settings: Settings) -> Report:
 def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int] | None, str]:
     try:
         connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
-        try:
+        with closing(connection):
             ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
-            return ledger.status(settings.grouping_delay), _alive(ledger), OK
-        finally:
-            connection.close()
-    except DatabaseUnavailable:
-        return None, None, DOWN
-    except SchemaMissing:
-        return None, None, NO_SCHEMA
-    except DatabaseRefused:
-        return None, None, REFUSED
-
-
-def _alive(ledger: Ledger) -> Mapping[str, int]:
-    return count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
+            status = ledger.status(settings.grouping_delay)
+            return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), standing.OK
+    except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
+        return None, None, standing.of_postgresql(error)
 
 
 def _ask_redis(url: str) -> str:
-    client = connect(url, timeout=TIMEOUT_SECONDS)
-    try:
-        client.ping()
-    except (redis.AuthenticationError, redis.ResponseError):
-        return REFUSED
-    except (redis.RedisError, OSError):
-        return DOWN
-    finally:
-        client.close()
-    return OK
+    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+        return standing.of_redis(client)
 
 
 def _queue_length(url: str) -> int | None:
-    client = connect(url, timeout=TIMEOUT_SECONDS)
-    try:
-        return int(client.llen(f"dramatiq:{QUEUE_NAME}"))
-    except (redis.RedisError, OSError):
-        return None
-    finally:
-        client.close()
+    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+        try:
+            return redis_call(lambda: int(client.llen(f"dramatiq:{QUEUE_NAME}")))
+        except ConnectionClosed:
+            return None
 
 
 def _shown(report: Report) -> Table:
@@ -134,5 +112,5 @@ def _cell(name: str, value: object) -> object:
     if value is None:
         return "-"
     if name in {"redis", "postgresql"}:
-        return coloured(value, good=value == OK)
+        return coloured(value, good=value == standing.OK)
     return coloured(value, good=False) if value and name in {"overdue", "dead"} else value

@@ -8,20 +8,17 @@ from typing import Any, Final
 
 import redis
 
+from bridge_service import standing
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.health import DATABASE, REDIS, SCHEMA, Remembered
 from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
+from bridge_service.standing import DOWN, NO_SCHEMA, OK
 
 LOOK_SECONDS: Final = 2.0
 """How long a look is good: whoever asks in between is told the same, and costs the databases nothing."""
 
 LATEST_TURNS: Final = 20
-
-OK: Final = "ok"
-DOWN: Final = "down"
-REFUSED: Final = "refused"
-NO_SCHEMA: Final = "no schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +119,16 @@ class Observer:
                 SILENCE_SECONDS,
                 SILENCE_SECONDS,
             )
-        except DatabaseUnavailable:
-            return None, DOWN
-        except SchemaMissing:
-            return None, NO_SCHEMA
-        except DatabaseRefused:
-            return None, REFUSED
+        except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
+            return None, standing.of_postgresql(error)
         offset = there - (asked_at + time.time()) / 2
         return Figures(**answer, processes=count_alive(processes), clock_offset=offset), OK
 
     def _ask_redis(self) -> str:
-        try:
-            self._client.ping()
-        except redis.ResponseError:
-            return REFUSED
-        except (redis.RedisError, OSError):
+        word = standing.of_redis(self._client)
+        if word == DOWN:
             self._client.connection_pool.disconnect()
-            return DOWN
-        return OK
+        return word
 
     def _latest_turns(self) -> Sequence[Turn]:
         try:

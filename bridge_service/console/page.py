@@ -12,7 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bridge_service.console.observer import OK, Figures, Look, Turn
+from bridge_service.console.observer import Figures, Look, Turn
+from bridge_service.standing import OK
 
 REFRESH_SECONDS: Final = 5
 SLOW_SECONDS: Final = 300.0
