@@ -27,13 +27,16 @@ from bridge_service.events import (
 )
 from bridge_service.leases import Leases
 from bridge_service.pacing import Pace, pause_before_delivery
-from bridge_service.responders import Responder, clean_reply
+from bridge_service.responders import Responder, clean_reply, storable
 from bridge_service.store import Outcome, Store
 from bridge_service.turns import Kind, Task
 
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
 AWAY_RETRY_MAX_SECONDS: Final = 60.0
+
+ERROR_LIMIT: Final = 500
+"""Characters of an error that the turn's row keeps."""
 
 _ENDED: Final = frozenset({"answered", "cancelled", "dead"})
 _BEYOND: Final = {
@@ -177,4 +180,4 @@ def _describe(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - an exception that cannot tell itself still has a type
         text = type(error).__name__
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:500]
+    return storable(text, ERROR_LIMIT)

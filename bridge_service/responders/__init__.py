@@ -65,11 +65,15 @@ def clean_reply(text: object) -> str:
     """
     if not isinstance(text, str):
         raise ValueError(f"the responder returned {type(text).__name__}, not a text")  # noqa: TRY004 - as a blank one
-    kept = text.replace("\0", "")[:REPLY_LIMIT]
-    sendable = kept.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if not sendable.strip():
+    kept = storable(text, REPLY_LIMIT)
+    if not kept.strip():
         raise ValueError("the responder returned a blank text")
-    return sendable
+    return kept
+
+
+def storable(text: str, limit: int) -> str:
+    """Return at most `limit` characters of a text as PostgreSQL can hold them: no NUL, U+FFFD for lone surrogates."""
+    return text.replace("\0", "")[:limit].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _fault(text: str) -> ConfigurationError:
