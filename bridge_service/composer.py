@@ -6,11 +6,11 @@ turn's due time brings it back. A responder's errors never rise; they are writte
 
 import random
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from dramatiq.middleware import Interrupt
 
-from bridge_service.errors import ResponderUnavailable
+from bridge_service.errors import DatabaseRefused, ResponderUnavailable, RightMissing
 from bridge_service.events import (
     DuplicatePrevented,
     Emit,
@@ -102,17 +102,21 @@ class Composer:
             except Interrupt:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
-                return self._failed(turn_id, task, error, self._store.fail(
-                    turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True))  # fmt: skip
+                return self._failed(turn_id, token, task, error)
             pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
-            outcome = self._store.finish(
-                turn_id,
-                token,
-                draft,
-                pause=pause,
-                max_merges=self._max_merges,
-                grouping_delay=self._grouping_delay,
-            )
+            try:
+                outcome = self._store.finish(
+                    turn_id,
+                    token,
+                    draft,
+                    pause=pause,
+                    max_merges=self._max_merges,
+                    grouping_delay=self._grouping_delay,
+                )
+            except RightMissing:
+                raise
+            except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
+                return self._failed(turn_id, token, task, error)
         if outcome.name == "typing" and pause <= 0:
             outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
         elif outcome.name == "typing":
@@ -122,7 +126,8 @@ class Composer:
     def _deliver(self, turn_id: int) -> Outcome:
         return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
 
-    def _failed(self, turn_id: int, task: Task, error: BaseException, outcome: Outcome) -> int | None:
+    def _failed(self, turn_id: int, token: UUID, task: Task, error: BaseException) -> int | None:
+        outcome = self._store.fail(turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True)
         if outcome.name == "failed":
             self._emit(TurnFailed(turn_id, task.match_id, type(error).__name__, outcome.details["attempts"]))
         elif outcome.name == "dead":

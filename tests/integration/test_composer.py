@@ -31,7 +31,7 @@ from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.turns import Kind
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import advance, install_clock
-from tests.support.databases import execute
+from tests.support.databases import copy_of, execute, install, make_template
 from tests.support.recorder import Recorder
 from tests.support.roles import OWNER
 from tests.support.store import store_on
@@ -39,6 +39,7 @@ from tests.support.store import store_on
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bridge_service.demo.servers import PostgresServer
     from bridge_service.turns import Task
     from tests.support.roles import Urls
 
@@ -118,6 +119,21 @@ def desk(bridge_database: Urls) -> Iterator[Desk]:
     install_clock(bridge_database)
     with ExitStack() as stack:
         yield Desk(bridge_database, stack)
+
+
+@pytest.fixture(scope="module")
+def latin1_template(postgres: PostgresServer) -> str:
+    """Give the name of a template as `bridge_template`, of LATIN1."""
+    install(make_template(postgres, "latin1_template", encoding="LATIN1"))
+    return "latin1_template"
+
+
+@pytest.fixture
+def latin1_desk(postgres: PostgresServer, latin1_template: str) -> Iterator[Desk]:
+    """Give a worker on a database of LATIN1."""
+    with copy_of(postgres, latin1_template) as urls, ExitStack() as stack:
+        install_clock(urls)
+        yield Desk(urls, stack)
 
 
 # Answered
@@ -444,6 +460,23 @@ def test_a_turn_that_fails_too_often_is_dead_and_the_next_one_goes_on(desk: Desk
     assert desk.column(turn, "last_error") == "ValueError: no"
     assert waiting != turn
     assert desk.app.said(match) == ["bon"]
+
+
+def test_a_reply_that_the_database_cannot_hold_is_an_attempt_too(latin1_desk: Desk) -> None:
+    """In a database of LATIN1 a bot's emoji is refused: counted, retried and given up, while other replies pass."""
+    desk = latin1_desk
+    match, turn = desk.pushed("déjà")
+    desk.composer().compose(turn)
+    assert desk.app.said(match) == ["déjà"]
+
+    match, turn = desk.pushed()
+    desk.respond = lambda _: "un café ☕ ?"
+    desk.told.clear()
+    for _ in range(MAX_ATTEMPTS):
+        desk.composer().compose(turn)
+    assert desk.told_of(TurnFailed, TurnDead) == [*[TurnFailed] * (MAX_ATTEMPTS - 1), TurnDead]
+    assert desk.column(turn, "last_error").endswith("(SQLSTATE 22P05)")
+    assert desk.app.said(match) == []
 
 
 def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
