@@ -28,7 +28,7 @@ from bridge_service.ledger import Ledger
 from bridge_service.store import GroupingRules, Store
 from bridge_service.version import VERSION
 from tests.support.app import App, Client
-from tests.support.http import ask, basic, free_port, samples
+from tests.support.http import ask, basic, free_port, hangs_up, samples
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -275,18 +275,6 @@ def test_the_database_is_not_asked_by_who_has_no_token(redis_server: RedisServer
 
 
 # --- Strangers -----------------------------------------------------------------------------------
-
-
-def hangs_up(connection: socket.socket, sent: bytes) -> bool:
-    """Send something more, and tell whether the other side has hung up without a word."""
-    connection.settimeout(0.01)
-    try:
-        connection.sendall(sent)
-        return connection.recv(1) == b""
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
 
 
 @pytest.mark.parametrize("drop", [b"", b"x"])

@@ -50,3 +50,15 @@ def samples(exposition: str) -> dict[str, float]:
     """Return the values of what /metrics says, by the whole name of the series."""
     lines = (line.rpartition(" ") for line in exposition.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
+
+
+def hangs_up(connection: socket.socket, sent: bytes = b"") -> bool:
+    """Send something more, and tell whether the other side has hung up without a word."""
+    connection.settimeout(0.01)
+    try:
+        connection.sendall(sent)
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True

@@ -17,7 +17,7 @@ from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavaila
 from bridge_service.health import HealthServer, Remembered, missing_services, stuck_loops
 from bridge_service.watchdog import Watchdog
 from tests.support.events import Clock
-from tests.support.http import ask, basic, free_port
+from tests.support.http import ask, basic, free_port, hangs_up
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -231,18 +231,6 @@ def test_probes_need_no_token(closed: Process) -> None:
 def connect(port: int) -> socket.socket:
     """Connect and send nothing yet."""
     return socket.create_connection(("127.0.0.1", port), timeout=20)
-
-
-def hangs_up(connection: socket.socket, sent: bytes = b"") -> bool:
-    """Send something more, and tell whether the other side has hung up without a word."""
-    connection.settimeout(0.01)
-    try:
-        connection.sendall(sent)
-        return connection.recv(1) == b""
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
 
 
 @pytest.mark.parametrize("drop", [b"", b"x"])
