@@ -52,6 +52,8 @@ BATCH: Final = 500
 _LUA_FOLDER: Final = Path(__file__).parent / "lua"
 _BODY_LIMIT: Final = 10_000
 
+BOOT_LOOK_SECONDS: Final = 0.005
+
 T = TypeVar("T")
 
 
@@ -137,6 +139,7 @@ class WaitingBroker(RedisBroker):
         self.url = url
         self.emit = emit
         self.beat: Callable[[], None] = lambda: None  # each time the consumer turns; for a watchdog
+        self.booted: Callable[[], bool] = lambda: True  # whether messages may be handed out; asked until it says yes
         self.draining = threading.Event()
         self.delayed = DelayedMessages()
         self._consumers: list[WaitingConsumer] = []
@@ -239,6 +242,7 @@ class WaitingConsumer(Consumer):
         self._cache: deque[bytes] = deque()
         self._out = 0
         self._hungry = True
+        self._booted = False
         self._lost = True  # until the first fetch
         self._say_at = 0.0
         self._blocked = threading.Event()
@@ -248,6 +252,11 @@ class WaitingConsumer(Consumer):
     def __next__(self) -> MessageProxy | None:
         """Return a message, or None after a while without one, so that the caller can look whether to stop."""
         self._broker.beat()
+        if not self._booted:
+            self._booted = self._broker.booted()
+            if not self._booted:
+                self._pause(BOOT_LOOK_SECONDS)
+                return None
         if self._cache:
             return self._hand_out(self._cache.popleft())
         if self._broker.draining.is_set():

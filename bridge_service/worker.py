@@ -5,12 +5,13 @@ always safe.
 """
 
 import contextlib
+import inspect
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import current_process
 from types import FrameType
 from typing import Any, Final
@@ -158,7 +159,8 @@ class WorkerProcess(Middleware):
 
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it is alone yet, Dramatiq starts its threads afterwards."""
-        del broker
+        if isinstance(broker, WaitingBroker):
+            broker.booted = _boot_told()
         self._parent = os.getppid()
         self._log_to(sys.stdout)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -262,6 +264,22 @@ class WorkerProcess(Middleware):
             if self._leases.hung() < self._threads:
                 self._responders_beat()
             self._measure.loops_turned(self._watchdog.ages())
+
+
+def _boot_told() -> Callable[[], bool]:
+    """Return what tells whether Dramatiq's parent knows that this process is up.
+
+    The child tells it through an event, hence by a lock that they share, while its threads work already. If a message
+    killed it just then, with the lock in its hand, the parent would wait for ever, and nobody would start another
+    worker. Dramatiq shows that event to nobody, so it is looked up in the function that will set it.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "worker_process" and "event" in frame.f_locals:
+            told: Callable[[], bool] = frame.f_locals["event"].is_set
+            return told
+        frame = frame.f_back
+    return lambda: True  # somebody else's process, such as a test's
 
 
 def _place() -> int:

@@ -16,6 +16,7 @@ from tests.chaos.crashing import ACTIONS, MOMENTS, SCHEDULER_STEPS, WORKER_STEPS
 from tests.support.app import CAMILLE, App
 from tests.support.databases import copy_of
 from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,31 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
     with ThreadPoolExecutor(AT_ONCE) as pool:
         problems = dict(zip(points, pool.map(run, enumerate(points)), strict=True))
     assert {point: problem for point, problem in problems.items() if problem} == {}
+
+
+@pytest.mark.slow
+def test_a_message_that_kills_its_worker_as_it_comes_up_leaves_no_parent_behind(
+    redis_server: RedisServer, bridge_database: Urls, tmp_path: Path
+) -> None:
+    """Nothing is handed out before Dramatiq's parent knows of the process: it ends with it, and another can start."""
+    environment = {
+        **QUICK,
+        "GROUPING_DELAY": "0",
+        "DATABASE_URL": bridge_database.service,
+        "REDIS_URL": redis_server.url(),
+    }
+    trap = {"CRASH": "before:claim:die", "CRASH_ONCE": str(tmp_path / "once")}
+    dramatiq = str(Path(sys.executable).with_name("dramatiq"))
+    with Service(environment) as service, closing(App(bridge_database)) as app:
+        service.start_scheduler()
+        match = app.match()
+        app.write(match, "salut")
+        service.wait_for_line("Message poussé")
+        command = (dramatiq, "tests.chaos.slow_boot", "--processes", "1", "--threads", "2")
+        worker = service.start("worker", command, **trap)
+        eventually(lambda: worker.exit_code is not None, 15)
+        service.start_worker()
+        eventually(lambda: app.said(match) == ["salut"], 25)
 
 
 def _problem(environment: Mapping[str, str], urls: Urls) -> str | None:
