@@ -41,6 +41,19 @@ class Pusher(Protocol):
         """Whether Redis is away."""
 
 
+class Jobs(BackgroundScheduler):  # type: ignore[misc]  # apscheduler has no types
+    """APScheduler's jobs, of which one that is gone already may be removed.
+
+    Its own thread removes a date job once it has handed it out, and finds none if `shutdown` came in between: that
+    would end the thread with a traceback.
+    """
+
+    def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
+        """Remove a job, if it is there."""
+        with contextlib.suppress(JobLookupError):
+            super().remove_job(job_id, jobstore)
+
+
 class Planner:
     """Plans the next look and pushes when it comes."""
 
@@ -70,7 +83,7 @@ class Planner:
         self._beat = beat
         self._retention_days = retention_days
         self._wanted = threading.Event()
-        self._jobs = BackgroundScheduler(
+        self._jobs = Jobs(
             timezone=UTC,
             # 1 s, the default, drops a job for good that was late by more (a frozen process).
             # And 1 instance drops a date job that is due before its predecessor is seen to have ended.
@@ -129,8 +142,7 @@ class Planner:
         """Plan the two date jobs anew from the table: what was planned before may be done, or no longer the first."""
         for name, due_at in (("flush", due.flush_at), ("initiation", due.initiation_at)):
             if due_at is None:
-                with contextlib.suppress(JobLookupError):  # none was planned, or it rings just now
-                    self._jobs.remove_job(name)
+                self._jobs.remove_job(name)  # or none was planned, or it rings just now
                 continue
             seconds = (due_at - due.now).total_seconds()
             if seconds <= 0 and not self._pusher.waits_for_redis:

@@ -206,6 +206,32 @@ def test_A4_a_job_runs_while_its_predecessor_is_not_done(desk: Desk, monkeypatch
     release.set()
 
 
+def test_stopping_while_a_job_is_handed_out_ends_no_thread_with_a_traceback(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APScheduler's thread hands a job out and then removes it; a stop in between has removed it already."""
+    jobs = desk.planner._jobs
+    stops: list[threading.Thread] = []
+    ended: queue.Queue[object] = queue.Queue()
+    monkeypatch.setattr(threading, "excepthook", lambda trouble: ended.put(trouble.exc_value))
+    jobs.start()
+    hand_out = jobs._lookup_executor("default").submit_job
+
+    def stop_meanwhile(job: object, run_times: object) -> None:
+        hand_out(job, run_times)
+        stops.append(threading.Thread(target=desk.planner.stop))
+        stops[0].start()
+        eventually(lambda: not jobs.running)
+
+    monkeypatch.setattr(jobs._lookup_executor("default"), "submit_job", stop_meanwhile)
+    thread = jobs._thread
+    desk.planner._plan(Due(NOW + timedelta(milliseconds=1), None, NOW))
+    thread.join(5)
+    stops[0].join(5)
+    assert not thread.is_alive()
+    assert ended.empty()
+
+
 @pytest.mark.parametrize("late", [0.0, 0.001, 100.0])
 def test_what_is_due_already_is_pushed_by_another_pass(paused: Desk, late: float) -> None:
     """No job is planned in the past."""
