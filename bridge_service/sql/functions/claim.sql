@@ -23,6 +23,7 @@ DECLARE
     c_line       CONSTANT integer := 4000;      -- characters of a line of history
 BEGIN
     PERFORM bridge.assert_read_committed();
+    SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again; and its token fits no more (T6)
     -- The turn first; what it covers is read in later statements, or an event that joined while we waited for this lock
     -- would be neither in the draft nor in a newer turn (T3).
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;

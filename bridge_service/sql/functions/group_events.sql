@@ -9,11 +9,13 @@
 -- Returns one row an event, in order of capture: `place` is the event's place in its turn.
 --
 -- Of a conversation the first events are taken, mostly all of them, or none: if another scheduler holds one, all are left
--- to the next look. Taking the later one alone would let it be answered first.
+-- to the next look. Taking the later one alone would let it be answered first. A backlog is cut between conversations: who
+-- is taken in parts is answered in parts.
 --
 -- PostgreSQL's statistics never know how many events and turns wait just now, and by them it joins everything with
 -- everything. So the statements below leave it no choice: IN (SELECT unnest ...) as a filter is hashed, and a turn is
--- looked up by its unique index, one event at a time. Nor may it read a table whole, history and all.
+-- looked up by its unique index, one event at a time. Nor may it read a table whole, history and all, or an index:
+-- (kind = ...) IS TRUE keeps it from those that are there for one kind.
 CREATE OR REPLACE FUNCTION bridge.group_events(
     p_after bigint, p_delay double precision,
     p_first_min double precision, p_first_max double precision, p_first_probability double precision,
@@ -30,6 +32,7 @@ DECLARE
     v_matches uuid[];
     v_now     timestamptz;
 BEGIN
+    SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
     -- (C4), and mostly there is nothing to find.
     SELECT array_agg(DISTINCT u.match_id) INTO v_matches
@@ -40,11 +43,18 @@ BEGIN
         RETURN;
     END IF;
     SELECT array_agg(s.id) INTO v_seen
-    FROM (SELECT e.id FROM bridge.events e
-          WHERE e.turn_id IS NULL AND e.error IS NULL AND (e.match_id IN (SELECT unnest(v_matches))) IS TRUE
-          ORDER BY e.id LIMIT 5000) s;
+    FROM (SELECT w.id
+          FROM (SELECT e.id, e.match_id FROM bridge.events e
+                WHERE e.turn_id IS NULL AND e.error IS NULL AND (p_only IS NULL OR e.match_id = p_only)
+                ORDER BY e.id LIMIT 100000) w
+          WHERE (w.match_id IN (SELECT unnest(v_matches))) IS TRUE
+          ORDER BY min(w.id) OVER (PARTITION BY w.match_id), w.id LIMIT 5000) s;
     IF v_seen IS NULL THEN
         RETURN;
+    END IF;
+
+    IF cardinality(v_seen) <= 10 THEN
+        SET LOCAL plan_cache_mode = force_generic_plan;  -- planning for a few takes longer than they do
     END IF;
 
     -- NO KEY UPDATE: a match's event held by a message's F1 lock is not skipped.
@@ -66,7 +76,7 @@ BEGIN
     v_now := bridge.now();
 
     SELECT array_agg(DISTINCT e.match_id) INTO v_matches
-    FROM bridge.events e WHERE e.id = ANY (v_taken) AND e.kind = 'message';
+    FROM bridge.events e WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE;
 
     -- Openers first: the lock order is an opener before a reply.
     INSERT INTO bridge.turns (kind, match_id, bot_id, state, reason, opened_at, due_at, ended_at)
@@ -78,15 +88,15 @@ BEGIN
                secs => p_first_min + (p_first_max - p_first_min) * bridge.draw(e.match_id, 'delay')) END,
            CASE WHEN NOT d.drawn THEN bridge.now() END
     FROM bridge.events e
-    CROSS JOIN LATERAL (SELECT bridge.draw(e.match_id, 'probability') < p_first_probability AS drawn) d
-    WHERE e.id = ANY (v_taken) AND e.kind = 'match'
+    CROSS JOIN LATERAL (SELECT bridge.draw(e.match_id, 'probability') < p_first_probability AS drawn OFFSET 0) d
+    WHERE e.id = ANY (v_taken) AND (e.kind = 'match') IS TRUE
     ORDER BY e.match_id
     ON CONFLICT (match_id) WHERE kind = 'initiation' DO NOTHING;
 
     UPDATE bridge.events e
     SET grouped_at = v_now,
         turn_id = (SELECT t.id FROM bridge.turns t WHERE t.kind = 'initiation' AND t.match_id = e.match_id)
-    WHERE e.id = ANY (v_taken) AND e.kind = 'match' AND e.turn_id IS NULL;
+    WHERE e.id = ANY (v_taken) AND (e.kind = 'match') IS TRUE AND e.turn_id IS NULL;
 
     -- I4: any message cancels the opener of its match.
     PERFORM bridge.end_turn(i.id, 'cancelled', 'message')
@@ -101,7 +111,7 @@ BEGIN
     SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'open',
            min(e.captured_at), min(e.captured_at) + make_interval(secs => p_delay)
     FROM bridge.events e
-    WHERE e.id = ANY (v_taken) AND e.kind = 'message'
+    WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE
     GROUP BY e.match_id ORDER BY e.match_id
     ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
     DO UPDATE SET opened_at = waiting.opened_at;
@@ -110,7 +120,7 @@ BEGIN
     SET grouped_at = v_now,
         turn_id = (SELECT t.id FROM bridge.turns t
                    WHERE t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued'))
-    WHERE e.id = ANY (v_taken) AND e.kind = 'message' AND e.turn_id IS NULL;
+    WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.turn_id IS NULL;
 
     RETURN QUERY
     SELECT p.id, p.kind, p.match_id, p.bot_id, p.turn_id,

@@ -5,6 +5,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'turn_id', t.id, 'kind', t.kind, 'state', t.state, 'match_id', t.match_id, 'opened_at', t.opened_at,
         'queued_at', t.queued_at, 'due_at', t.due_at, 'ended_at', t.ended_at, 'attempts', t.attempts,
         'merges', t.merges, 'reason', t.reason,
-        'messages', (SELECT count(*) FROM bridge.events e WHERE e.turn_id = t.id AND e.kind = 'message'))
+        'messages', (SELECT count(*) FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message') IS TRUE))
     FROM bridge.turns t ORDER BY t.id DESC LIMIT p_limit
 $$;

@@ -5,6 +5,8 @@
 -- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
 -- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers)
 --
+-- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now.
+--
 -- `step` is `compose` or `deliver`; `dead` is only told of. `first` marks the push that the journal tells of. Rows that
 -- somebody holds are skipped: they are being worked on.
 CREATE OR REPLACE FUNCTION bridge.push_due(
@@ -12,12 +14,14 @@ CREATE OR REPLACE FUNCTION bridge.push_due(
 RETURNS TABLE (
     turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
     due_at timestamptz)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_now  timestamptz := bridge.now();
     v_room integer;
 BEGIN
+    SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     FOR turn_id, step, kind, match_id, messages, first, recovered, due_at IN
         SELECT t.id, 'dead', t.kind, t.match_id, 0, false, true, t.due_at FROM bridge.turns t
         WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
@@ -73,7 +77,8 @@ BEGIN
         FROM due WHERE t.id = due.id
         RETURNING t.id, t.kind, t.match_id, due.due_at)
     SELECT p.id, 'compose', p.kind, p.match_id,
-           (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id AND e.kind = 'message'), true, false, p.due_at
+           CASE p.kind WHEN 'reply' THEN (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id) ELSE 0 END,
+           true, false, p.due_at
     FROM pushed p ORDER BY p.due_at;
 END
 $$;

@@ -5,6 +5,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     v_kept bigint[];
 BEGIN
+    SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     WITH mine AS (
         SELECT t.id FROM bridge.turns t
         JOIN unnest(p_turns, p_tokens) AS l (turn, token) ON l.turn = t.id AND l.token = t.token

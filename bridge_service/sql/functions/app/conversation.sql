@@ -2,10 +2,14 @@
 -- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 CREATE OR REPLACE FUNCTION bridge.conversation(p_match uuid)
 RETURNS TABLE (bot_id uuid, bot_name text, person_id uuid, person_name text, matched_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+BEGIN
+    RETURN QUERY
     SELECT bot.id, bot.first_name, person.id, person.first_name, m.created_at
     FROM {app}.matches m
     JOIN {app}.profiles bot ON bot.id IN (m.user1_id, m.user2_id) AND bot.is_bot
     JOIN {app}.profiles person ON person.id IN (m.user1_id, m.user2_id) AND person.is_bot IS NOT TRUE
-    WHERE m.id = p_match
+    WHERE m.id = p_match;
+END
 $$;

@@ -7,8 +7,11 @@
 -- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)
 RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT h.id, h.sender_id, h.content, h.created_at, h.covered
     FROM (
         SELECT m.id, m.sender_id, m.content, m.created_at, true AS covered
@@ -24,5 +27,6 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off 
          ORDER BY m.created_at DESC, m.id
          LIMIT p_lines)
     ) h
-    ORDER BY h.created_at, h.id
+    ORDER BY h.created_at, h.id;
+END
 $$;

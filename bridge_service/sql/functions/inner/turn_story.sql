@@ -9,6 +9,6 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'attempts', t.attempts, 'takeovers', t.takeovers, 'merges', t.merges, 'pushes', t.pushes,
         'reason', t.reason, 'last_error', t.last_error,
         'message_ids', (SELECT coalesce(jsonb_agg(e.message_id ORDER BY e.id), '[]')
-                        FROM bridge.events e WHERE e.turn_id = t.id AND e.kind = 'message'))
+                        FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message') IS TRUE))
     FROM bridge.turns t WHERE t.id = p_turn
 $$;
