@@ -1,7 +1,8 @@
 """What a worker does with one turn: claim, compose, finish, deliver. Plain calls; the guards are in PostgreSQL.
 
-Errors that rise from here mean that PostgreSQL is away: Dramatiq's Retries tries again soon, and if that fails the
-turn's due time brings it back. A responder's errors never rise; they are written to the turn.
+Errors that rise from here mean that PostgreSQL is away or that a right is missing: Dramatiq's Retries tries again soon,
+and if that fails the turn's due time brings it back. A responder's errors never rise, nor what PostgreSQL refuses for a
+fault of one turn alone; they are written to the turn.
 """
 
 import random
@@ -78,13 +79,19 @@ class Composer:
 
     def deliver(self, turn_id: int) -> None:
         """Deliver a turn's draft, then go on with the conversation's next turn, if that waits already."""
-        following = self._tell(turn_id, self._deliver(turn_id), "deliver")
+        try:
+            outcome = self._deliver(turn_id)
+        except RightMissing:
+            raise
+        except DatabaseRefused as error:
+            outcome = self._store.unreadable(turn_id, "deliver", _describe(error))
+        following = self._tell(turn_id, outcome, "deliver")
         if following is not None:
             self.compose(following)
 
     def _compose_one(self, turn_id: int) -> int | None:
         token = uuid4()
-        outcome = self._store.claim(turn_id, token)
+        outcome = self._claim(turn_id, token)
         task = outcome.task
         if task is None:
             return self._tell(turn_id, outcome, "claim")
@@ -122,6 +129,27 @@ class Composer:
         elif outcome.name == "typing":
             self._emit(TurnTyping(turn_id, task.match_id, pause))
         return self._tell(turn_id, outcome, "finish")
+
+    def _claim(self, turn_id: int, token: UUID) -> Outcome:
+        try:
+            return self._claim_readable(turn_id, token)
+        except RightMissing:
+            raise
+        except DatabaseRefused as error:
+            return self._store.unreadable(turn_id, "compose", _describe(error))
+
+    def _claim_readable(self, turn_id: int, token: UUID) -> Outcome:
+        try:
+            return self._store.claim(turn_id, token)
+        except RightMissing:
+            raise
+        except DatabaseRefused as error:
+            # What cannot be read may be an old line. It is history to each later turn of its conversation, and none of
+            # them shall die of it: better answered without any.
+            outcome = self._store.claim(turn_id, token, lines=0)
+            if outcome.task is not None:
+                self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {error}"))
+            return outcome
 
     def _deliver(self, turn_id: int) -> Outcome:
         return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
@@ -170,7 +198,7 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - o
         case "cancelled":
             return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
         case "failed":
-            return TurnFailed(turn_id, details["match_id"], "delivery", details["attempts"])
+            return TurnFailed(turn_id, details["match_id"], details.get("error", "delivery"), details["attempts"])
         case "later" if "error" in details:
             return PostgresRefused(f"replies cannot be inserted (SQLSTATE {details['error']})")
         case "dead":

@@ -30,7 +30,8 @@ _SESSION_OPTIONS: Final = (
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
-_NO_ROW_TO_BLAME: Final = {"0A", "28", "42"}  # the classes not supported, authorization, access rule or missing object
+# The classes not supported, authorization, access rule or missing object, foreign data.
+_NO_ROW_TO_BLAME: Final = {"0A", "28", "42", "HV"}
 # Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
 _UNAVAILABLE: Final = {"25006", "25P04"}
 _UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
@@ -140,6 +141,8 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
     text = (error.diag.message_primary or str(error) or type(error).__name__).strip().splitlines()[0]
     if state is None:
         return DatabaseUnavailable(text)
+    if state[:2] == "22":
+        text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like, hence a message
     text = f"{text} (SQLSTATE {state})"
     if state in _BUSY:
         return DatabaseBusy(text)

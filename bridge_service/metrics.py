@@ -16,6 +16,9 @@ from bridge_service.events import Event
 from bridge_service.version import VERSION
 
 LATENESS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_CAUSES: Final = {"delivery": "delivery", "DatabaseRefused": "postgresql"}
+"""Whom a failed try is laid at, by the error's type; anything else the responder raised."""
+
 RESPONDER_SECONDS: Final = (0.005, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 MESSAGE_MILLISECONDS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 600000)
 
@@ -95,9 +98,9 @@ class Metrics:
         )
         self._failures = counters(
             "bridge_turn_failures_total",
-            "Tries that failed: the responder raised, was away, or the reply could not be inserted.",
+            "Tries that failed: the responder raised or was away, or PostgreSQL refused the turn or its reply.",
             "cause",
-            ("responder", "responder_away", "delivery"),
+            ("responder", "responder_away", "postgresql", "delivery"),
         )
         self._replies = counter("bridge_replies_total", "Replies delivered, without initiations.")
         self._answered = counter("bridge_messages_answered_total", "Messages covered by delivered replies.")
@@ -180,7 +183,7 @@ class Metrics:
             case events.TurnDead():
                 self._turns("dead").inc()
             case events.TurnFailed(error_type=error_type):
-                self._failures("delivery" if error_type == "delivery" else "responder").inc()
+                self._failures(_CAUSES.get(error_type, "responder")).inc()
             case events.ResponderAway():
                 self._failures("responder_away").inc()
             case events.DuplicatePrevented(stage=stage):

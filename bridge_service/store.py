@@ -170,10 +170,10 @@ class Store:
         """Make everything due that was pushed and not taken; how many turns that is."""
         return self._number("SELECT bridge.reset_pushes()")
 
-    def claim(self, turn_id: int, token: UUID) -> Outcome:
-        """Claim a turn for a worker."""
+    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES) -> Outcome:
+        """Claim a turn for a worker, with so many lines of history."""
         [[answer]] = self._database.call(
-            "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, HISTORY_LINES
+            "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, lines
         )
         task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
@@ -215,6 +215,10 @@ class Store:
         return self._step(
             "SELECT bridge.fail(%s, %s, %s, %s, %s, %s)", turn_id, str(token), error, retry, counts, MAX_ATTEMPTS
         )
+
+    def unreadable(self, turn_id: int, step: str, error: str) -> Outcome:
+        """Count an attempt of a turn whose `step`, `compose` or `deliver`, PostgreSQL refused to read."""
+        return self._step("SELECT bridge.unreadable(%s, %s, %s, %s)", turn_id, step, error, MAX_ATTEMPTS)
 
     def prune(self, retention_days: float, limit: int) -> int:
         """Delete finished turns older than the retention; how many went."""

@@ -10,7 +10,8 @@ import pytest
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
 from bridge_service.composer import Composer
-from bridge_service.errors import DatabaseUnavailable, ResponderUnavailable, RightMissing
+from bridge_service.database import Connection
+from bridge_service.errors import BridgeError, DatabaseUnavailable, ResponderUnavailable, RightMissing, SchemaMissing
 from bridge_service.events import (
     DuplicatePrevented,
     Event,
@@ -25,6 +26,7 @@ from bridge_service.events import (
     TurnTyping,
 )
 from bridge_service.leases import Leases
+from bridge_service.ledger import Ledger
 from bridge_service.pacing import Pace
 from bridge_service.responders import echo
 from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
@@ -134,6 +136,24 @@ def latin1_desk(postgres: PostgresServer, latin1_template: str) -> Iterator[Desk
     with copy_of(postgres, latin1_template) as urls, ExitStack() as stack:
         install_clock(urls)
         yield Desk(urls, stack)
+
+
+@pytest.fixture(scope="module")
+def ascii_template(postgres: PostgresServer) -> str:
+    """Give the name of a template as `bridge_template`, of SQL_ASCII, which takes any bytes."""
+    install(make_template(postgres, "ascii_template", encoding="SQL_ASCII"))
+    return "ascii_template"
+
+
+@pytest.fixture
+def ascii_desk(postgres: PostgresServer, ascii_template: str) -> Iterator[Desk]:
+    """Give a worker on a database of SQL_ASCII."""
+    with copy_of(postgres, ascii_template) as urls, ExitStack() as stack:
+        install_clock(urls)
+        desk = Desk(urls, stack)
+        for client in (desk.app, desk.app.people):
+            client.connection.set_client_encoding("UTF8")
+        yield desk
 
 
 # Answered
@@ -563,6 +583,142 @@ def test_a_right_to_read_that_was_taken_away_gives_no_turn_up(desk: Desk) -> Non
     execute(desk.urls.admin, f"GRANT SELECT ON messages TO {OWNER}")
     composer.compose(turn)
     assert desk.app.said(match) == ["salut"]
+
+
+def _read_by(desk: Desk, refusal: str) -> None:
+    """Replace the adapter's `history` by one that refuses to read a message of the words `poison`."""
+    execute(
+        desk.urls.admin,
+        """
+        CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)
+        RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)
+        LANGUAGE plpgsql STABLE SECURITY DEFINER AS $$
+        BEGIN
+            RETURN QUERY
+                SELECT m.id, m.sender_id, m.content, m.created_at, m.id = ANY (p_covered) FROM public.messages m
+                WHERE m.match_id = p_match AND (m.id = ANY (p_covered) OR p_lines > 0) ORDER BY m.created_at;
+            IF EXISTS (SELECT FROM public.messages m WHERE m.match_id = p_match AND m.content = 'poison'
+                       AND (m.id = ANY (p_covered) OR p_lines > 0)) THEN
+                REFUSAL
+            END IF;
+        END $$;
+        """.replace("REFUSAL", refusal),
+    )
+
+
+def test_a_turn_that_cannot_be_read_is_given_up_and_the_next_one_is_answered(desk: Desk) -> None:
+    """What the adapter raises is an attempt a push, later each time; others go on, and then its own conversation.
+
+    What was written meanwhile is answered next, although the words that cannot be read are its history by then.
+    """
+    _read_by(desk, "RAISE 'no such emoji';")
+    match, turn = desk.pushed("poison")
+    composer = desk.composer()
+    for attempt in range(1, MAX_ATTEMPTS):
+        composer.compose(turn)
+        assert desk.told.events[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
+        assert (desk.column(turn, "state"), desk.due_in(turn)) == ("composing", 2.0 ** (attempt - 1))
+        composer.compose(turn)  # the push came twice
+        assert desk.column(turn, "attempts") == attempt
+        if attempt == 1:
+            desk.app.write(match, "tu es là ?")
+            desk.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+        advance(desk.urls, DELAY)
+        assert turn in [push.turn_id for push in desk.store.push_due(100)]
+        other, another = desk.pushed("salut")
+        composer.compose(another)
+        assert desk.app.said(other) == ["salut"]
+    assert desk.asked[-1].match_id != match
+
+    desk.told.clear()
+    composer.compose(turn)
+    assert desk.told_of() == [TurnDead, PostgresRefused, TurnClaimed, ReplyDelivered]
+    assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("dead", MAX_ATTEMPTS)
+    assert desk.column(turn, "last_error") == "DatabaseRefused: no such emoji (SQLSTATE P0001)"
+    assert desk.app.said(match) == ["tu es là ?"]
+    assert (desk.asked[-1].turn_id, desk.asked[-1].history) == (desk.turn(match), ())
+
+
+def test_bytes_that_are_no_text_are_an_attempt_too(ascii_desk: Desk) -> None:
+    """A database of SQL_ASCII holds any; once they are mended, `dead retry` has them answered with what came since."""
+    desk = ascii_desk
+    match = desk.app.old_match()
+    message = desk.app.write(match, "")
+    broken = "UPDATE messages SET content = convert_from(%s, 'SQL_ASCII') WHERE id = %s"
+    desk.app.rows(broken, "été".encode("latin-1"), message)
+    desk.push()
+    turn = desk.turn(match)
+    composer = desk.composer()
+    for _ in range(MAX_ATTEMPTS):
+        composer.compose(turn)
+        advance(desk.urls, LATER)
+        desk.store.push_due(100)
+    assert desk.told_of() == [*[TurnFailed] * (MAX_ATTEMPTS - 1), TurnDead]
+    assert desk.column(turn, "last_error").endswith("(SQLSTATE 22021)")
+
+    desk.app.write(match, "tu es là ?")
+    desk.push()
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["tu es là ?"]
+
+    desk.app.rows(broken, "été".encode(), message)
+    with closing(Connection(desk.urls.service, application="operator")) as connection:
+        assert Ledger(connection).retry(turn).outcome == "retried"
+    desk.push(1)
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["tu es là ?", "été"]
+
+
+def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: Desk) -> None:
+    """The last look is refused: counted once a push, and given up in the end; what was written since is answered."""
+    match, turn = desk.pushed("poison")
+    composer = desk.composer(SLOWLY)
+    composer.compose(turn)
+    _read_by(desk, "RAISE division_by_zero;")
+    advance(desk.urls, 3)
+    for attempt in range(1, MAX_ATTEMPTS):
+        assert [push.step for push in desk.store.push_due(100)] == ["deliver"]
+        for _ in range(2):
+            composer.deliver(turn)
+        assert desk.told.events[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
+        assert (desk.column(turn, "state"), desk.due_in(turn)) == ("typing", 2.0 ** (attempt - 1))
+        advance(desk.urls, LATER)
+    desk.store.push_due(100)
+    composer.deliver(turn)
+    assert desk.told.events[-1] == TurnDead(turn, match, "DatabaseRefused")
+    assert (desk.column(turn, "state"), desk.column(turn, "draft")) == ("dead", None)
+    desk.app.write(match, "tu es là ?")
+    desk.push()
+    desk.composer().compose(desk.turn(match))
+    assert desk.app.said(match) == ["tu es là ?"]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        *[(code, RightMissing) for code in ("42501", "42P01", "42883", "0A000", "HV000")],
+        *[(code, DatabaseUnavailable) for code in ("08006", "25006", "53200", "55P03", "57014")],
+        ("3F000", SchemaMissing),
+    ],
+)
+def test_a_refusal_for_which_no_turn_is_to_blame_never_counts(desk: Desk, code: str, error: type[BridgeError]) -> None:
+    """At the claim and at the delivery it rises, however often, and once it is mended the turn is answered."""
+    match, turn = desk.pushed("poison")
+    composer = desk.composer(SLOWLY)
+    refusal = f"RAISE 'not now' USING ERRCODE = '{code}';"
+    for step in (composer.compose, composer.deliver):
+        _read_by(desk, refusal)
+        for _ in range(MAX_ATTEMPTS):
+            with pytest.raises(error):
+                step(turn)
+            advance(desk.urls, LATER)
+            assert [push.turn_id for push in desk.store.push_due(100)] == [turn]
+        assert desk.column(turn, "attempts") == 0
+        _read_by(desk, "")
+        step(turn)
+        advance(desk.urls, 3)
+        desk.store.push_due(100)
+    assert desk.app.said(match) == ["poison"]
 
 
 def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:

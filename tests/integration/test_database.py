@@ -363,6 +363,7 @@ CODES: Final = {
     "42P01": RightMissing,
     "42883": RightMissing,
     "28000": RightMissing,
+    "HV000": RightMissing,
 }
 
 
@@ -436,11 +437,14 @@ def test_a_database_that_became_read_only_is_waited_for(bridge_database: Urls, a
 
 
 def test_no_row_s_value_stands_in_an_error(pool: Pool) -> None:
-    """PostgreSQL quotes the row in the detail, and the detail is left out."""
+    """PostgreSQL quotes the row in the detail, and a value that is none of its type in the text: both are left out."""
     with pytest.raises(DatabaseRefused, match="check constraint") as error:
         pool.database.call("SELECT bridge.note_incident('geheim', 'nobody', 1, 0)")
     assert "geheim" not in str(error.value)
     assert "\n" not in str(error.value)
+    with pytest.raises(DatabaseRefused) as error:
+        pool.database.call("SELECT %s::integer", 'ge"heim')
+    assert str(error.value) == "invalid input syntax for type integer (SQLSTATE 22P02)"
 
 
 # Listening and closing

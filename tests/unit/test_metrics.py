@@ -80,6 +80,12 @@ def series(registry: CollectorRegistry) -> set[str]:
         (events.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
         (events.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
         (events.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),
+        (
+            events.TurnFailed(TURN, MATCH, "DatabaseRefused", 1),
+            "bridge_turn_failures_total",
+            {"cause": "postgresql"},
+            1,
+        ),
         (events.TurnFailed(TURN, MATCH, "delivery", 1), "bridge_turn_failures_total", {"cause": "delivery"}, 1),
         (
             events.ResponderAway(TURN, MATCH, "Timeout", 5),

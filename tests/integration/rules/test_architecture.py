@@ -129,6 +129,10 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
         operate(turn)
         ways.append(outcome.name == "dead")
 
+    unreadable = bridge.match()
+    bridge.write(unreadable)
+    ways.append(bridge.store.unreadable(bridge.pushed(unreadable), "compose", "no").name == "failed")
+
     bridge.rows("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$")
     bridge.write(match)
     turn = bridge.typing(match)

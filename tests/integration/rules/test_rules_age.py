@@ -80,6 +80,80 @@ def test_A1_a_responder_that_is_wrong_ends_its_turn(bridge: Bridge) -> None:
     assert bridge.deliver(bridge.typing(match)).name == "answered"
 
 
+@without(("unreadable", "AND pushes > 0", ""))
+def test_A1_what_cannot_be_read_is_counted_once_a_push(bridge: Bridge) -> None:
+    """Two workers refused at the same time, and a call that is repeated, are one attempt; the next push is another."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    holder = bridge.session(ADMIN)
+    bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR UPDATE", turn, connection=holder)
+    calls = [bridge.run(lambda store: store.unreadable(turn, "compose", "no")) for _ in range(2)]
+    for call in calls:
+        call.until_waiting()
+    holder.commit()
+    assert sorted(call.result().name for call in calls) == ["failed", "nothing"]
+    assert bridge.store.unreadable(turn, "compose", "no").name == "nothing"
+    assert bridge.turn(turn).attempts == 1
+
+    for attempt in range(2, MAX_ATTEMPTS + 1):
+        bridge.advance(2**attempt)
+        assert [push.turn_id for push in bridge.push()] == [turn]
+        outcome = bridge.store.unreadable(turn, "compose", "no")
+        assert outcome.details["attempts"] == attempt
+    assert (outcome.name, bridge.turn(turn).last_error) == ("dead", "no")
+    assert bridge.store.unreadable(turn, "compose", "no").name == "nothing"
+
+
+@without(("unreadable", "AND token IS NULL", ""))
+def test_A1_what_another_worker_reads_is_not_counted(bridge: Bridge) -> None:
+    """Whoever was refused and wakes up late counts nothing of a turn that is composed by then, or typed."""
+    match = bridge.match()
+    bridge.write(match)
+    claim = bridge.claimed(match)
+    # As after a push that came twice: the claim that went well has cleared the count, and the push is still on its way.
+    bridge.rows("UPDATE bridge.turns SET pushes = 1 WHERE id = %s", claim.turn)
+    assert bridge.store.unreadable(claim.turn, "compose", "no").name == "nothing"
+    assert bridge.finish(claim).name == "typing"
+    bridge.advance(6)
+    bridge.push()
+    assert bridge.store.unreadable(claim.turn, "compose", "no").name == "nothing"
+    assert bridge.deliver(claim.turn).name == "answered"
+    assert bridge.turn(claim.turn).attempts == 0
+
+
+@without(("unreadable", "UPDATE bridge.turns SET state = 'composing' WHERE id = t.id;", "NULL;"))
+def test_A1_what_is_written_meanwhile_does_not_share_the_end_of_what_cannot_be_read(bridge: Bridge) -> None:
+    """It opens a turn of its own, which is woken when the other one is dead."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    bridge.store.unreadable(turn, "compose", "no")
+    later = bridge.write(match, "tu es là ?")
+    for _ in range(1, MAX_ATTEMPTS):
+        bridge.group()
+        bridge.advance(20)
+        bridge.push()
+        outcome = bridge.store.unreadable(turn, "compose", "no")
+    waiting = bridge.turns(match)[-1].id
+    assert (outcome.name, outcome.next_turn) == ("dead", waiting)
+    assert bridge.covered(waiting) == [later]
+    assert bridge.finish(bridge.claim(waiting), pause=0).name == "answered"
+
+
+@without(("unreadable", "EXCEPTION WHEN unique_violation THEN", "EXCEPTION WHEN division_by_zero THEN"))
+def test_A1_what_cannot_be_read_gives_way_to_the_turn_that_became_active(bridge: Bridge) -> None:
+    """While another one of its conversation is active, it counts nothing and waits for that one's end (T1)."""
+    match = bridge.match()
+    bridge.write(match)
+    active = bridge.typing(match)
+    bridge.write(match)
+    turn = bridge.pushed(match)
+    assert bridge.store.unreadable(turn, "compose", "no").name == "nothing"
+    assert (bridge.turn(turn).state, bridge.turn(turn).attempts) == ("queued", 0)
+    assert bridge.deliver(active, max_merges=0).next_turn == turn
+
+
 # Rule A2: the dead try again
 
 
