@@ -500,7 +500,10 @@ def test_a_reply_that_the_database_cannot_hold_is_an_attempt_too(latin1_desk: De
 
 
 def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
-    """What the app's own trigger raises is counted, retried and given up, and nothing is left half done."""
+    """What the app's own trigger raises is counted, retried and given up, and nothing is left half done.
+
+    What the conversation says next is answered, and once the trigger is gone `dead retry` has the rest answered, too.
+    """
     match, turn = desk.pushed()
     execute(
         desk.urls.admin,
@@ -508,7 +511,7 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
         CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN RAISE EXCEPTION 'no bots today: %', NEW.content; END $$;
         CREATE TRIGGER no BEFORE INSERT ON messages FOR EACH ROW
-            WHEN (NEW.sender_id = '{CAMILLE}') EXECUTE FUNCTION public.no();
+            WHEN (NEW.sender_id = '{CAMILLE}' AND NEW.content = 'salut') EXECUTE FUNCTION public.no();
         """,
     )
     composer = desk.composer()
@@ -520,6 +523,17 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
     assert desk.told.events[-1] == TurnDead(turn, match, "delivery")
     assert (len(desk.asked), desk.app.said(match)) == (1, [])
     assert desk.column(turn, "draft") is None
+
+    desk.app.write(match, "tu es là ?")
+    desk.push()
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["tu es là ?"]
+    execute(desk.urls.admin, "DROP TRIGGER no ON messages")
+    with closing(Connection(desk.urls.service, application="operator")) as connection:
+        assert Ledger(connection).retry(turn).outcome == "retried"
+    desk.push(1)
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["tu es là ?", "salut"]
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,9 @@ BEGIN
             GET STACKED DIAGNOSTICS
                 v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME,
                 v_table = TABLE_NAME;
-            -- A full disk, a lost right, a server that became read-only, a partition that nobody made: no turn is to
-            -- blame, and none may die of an hour of it (I6, as A1).
-            IF v_state ~ '^(08|40|53|57|58|XX)' OR v_state IN ('42501', '25006')
+            -- A full disk, a lost right, a server that became read-only, a table, function or partition that is not
+            -- there: no turn is to blame, and none may die of an hour of it (I6, as A1).
+            IF v_state ~ '^(08|40|53|57|58|HV|XX)' OR v_state IN ('42501', '25006', '42P01', '42883', '3F000')
                OR (v_state = '23514' AND v_constraint = '' AND v_table <> '') THEN
                 UPDATE bridge.turns SET last_error = v_state, pushes = 0, due_at = bridge.now() + interval '5 seconds'
                 WHERE id = t.id

@@ -515,11 +515,14 @@ def test_D5_an_app_that_recovers_is_answered_after_its_exception(bridge: Bridge)
     assert bridge.messages(match)[1] == (CAMILLE, "coucou")
 
 
-@pytest.mark.parametrize("state", ["42501", "25006", "08006", "53100", "57P03", "58030", "XX001"])
+@pytest.mark.parametrize(
+    "state",
+    ["42501", "25006", "08006", "53100", "57P03", "58030", "XX001", "HV000", "42P01", "42883", "3F000"],
+)
 @without(
     (
         "deliver_turn",
-        "IF v_state ~ '^(08|40|53|57|58|XX)' OR v_state IN ('42501', '25006')",
+        "IF v_state ~ '^(08|40|53|57|58|HV|XX)' OR v_state IN ('42501', '25006', '42P01', '42883', '3F000')",
         "IF false",
     )
 )
