@@ -5,15 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from bridge_service.errors import BridgeError, DatabaseBusy
 from bridge_service.events import Emit, database_trouble
 from bridge_service.store import LEASE_SECONDS, Store
-
-RESPONDER_SECONDS: Final = 300.0
-"""A responder that has not returned by then is taken for hung: its lease runs out, another worker takes the turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +21,15 @@ class _Lease:
 class Leases:
     """Renews, every third of a lease and all in one call, what `held` holds (T6)."""
 
-    def __init__(self, store: Store, emit: Emit) -> None:
+    def __init__(self, store: Store, emit: Emit, *, responder_timeout: float) -> None:
+        """Set up.
+
+        Parameters:
+          responder_timeout: seconds until a responder that has not returned is taken for hung: its lease runs out, and
+            another worker takes the turn.
+        """
         self._store = store
+        self._responder_timeout = responder_timeout
         self._emit = emit
         # By token: a turn whose responder hangs here may come back to another thread of this very process.
         self._held: dict[UUID, _Lease] = {}
@@ -51,7 +54,7 @@ class Leases:
 
     def hung(self) -> int:
         """How many responders have been at it for longer than any should."""
-        latest = time.monotonic() - RESPONDER_SECONDS
+        latest = time.monotonic() - self._responder_timeout
         with self._lock:
             return sum(lease.since <= latest for lease in self._held.values())
 
@@ -68,7 +71,7 @@ class Leases:
 
     def _run(self) -> None:
         while not self._stopping.wait(LEASE_SECONDS / 3):
-            latest = time.monotonic() - RESPONDER_SECONDS
+            latest = time.monotonic() - self._responder_timeout
             with self._lock:
                 leases = {lease.turn_id: token for token, lease in self._held.items() if lease.since > latest}
             if leases:

@@ -351,6 +351,12 @@ VARIABLES: Final = (
         "What a bot says.",
     ),
     Variable(
+        "RESPONDER_TIMEOUT",
+        "180",
+        _number(1, 86400),
+        "Seconds until a responder that has not returned is taken for hung, and its turn given to another worker.",
+    ),
+    Variable(
         "REDIS_MAX_ATTEMPTS",
         "3",
         _whole(1, 100),
@@ -420,6 +426,7 @@ class Settings:
     typing_speed_cps: float
     max_merges: int
     responder: str
+    responder_timeout: float
     redis_max_attempts: int
     retention_days: float
     log_level: str

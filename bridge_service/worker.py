@@ -79,7 +79,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     incidents = Incidents(store, "worker")
     emit = fan_out(journal, measure, incidents)
     watchdog = Watchdog(emit)
-    leases = Leases(store, emit)
+    leases = Leases(store, emit, responder_timeout=settings.responder_timeout)
     composer = Composer(
         store,
         leases,

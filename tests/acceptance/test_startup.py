@@ -20,6 +20,7 @@ from tests.support.clock import install_clock
 from tests.support.databases import execute, install, make_template
 from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -290,6 +291,39 @@ def test_a_lone_child_that_dies_does_not_leave_half_a_worker(service: Service, a
     service.start_worker(RESPONDER="echo")
     app.pass_time(15)  # until the lease runs out
     app.wait_for_replies(match, "revenant")
+
+
+def test_a_responder_that_hangs_holds_up_no_other_conversation(service: Service, app: App) -> None:
+    """As long as one thread is free it answers all others, and the turn that hangs, once its lease has run out."""
+    install_clock(app.urls)
+    service.environment["RESPONDER"] = "tests.support.responders:hanging"
+    scheduler, worker = service.start_scheduler(), service.start_worker(threads=2)
+    for process in (scheduler, worker):
+        service.wait_until_ready(process)
+    hung = app.old_match()
+    app.write(hung, "silence")
+    service.wait_for_line(f"en préparation .match {hung}")
+    lease = "SELECT token FROM bridge.turns WHERE match_id = %s"
+    first = app.value(lease, hung)
+    for _ in range(3):
+        other = app.old_match()
+        app.write(other, "salut")
+        app.wait_for_replies(other, "salut")
+    assert app.said(hung) == []
+
+    def lost() -> bool:
+        if app.value(lease, hung) != first:
+            return True
+        app.pass_time(15)  # runs out unless it was renewed just now
+        return False
+
+    eventually(lost)
+    app.wait_for_replies(hung, "silence")
+    assert app.rows("SELECT attempts, takeovers > 0 FROM bridge.turns WHERE match_id = %s", hung) == [(0, True)]
+    other = app.old_match()
+    app.write(other, "encore là ?")
+    app.wait_for_replies(other, "encore là ?")
+    assert worker.exit_code is None
 
 
 def test_children_do_not_outlive_their_parent(service: Service, app: App) -> None:

@@ -56,7 +56,7 @@ def arm(crash: str, once: Path) -> None:
     """Set the trap named by `moment:step:action`, and shorten what recovery waits for."""
     store.LEASE_SECONDS = leases.LEASE_SECONDS = SHORT_LEASE_SECONDS  # type: ignore[misc,attr-defined,unused-ignore]
     store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
-    leases.RESPONDER_SECONDS = SHORT_PATIENCE_SECONDS  # type: ignore[misc,unused-ignore]
+    os.environ["RESPONDER_TIMEOUT"] = str(SHORT_PATIENCE_SECONDS)
     broker.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
     listener.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]

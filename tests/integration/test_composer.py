@@ -61,7 +61,7 @@ class Desk:
         self.app = stack.enter_context(closing(App(urls)))
         self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
-        self.leases = Leases(self.store, self.told)
+        self.leases = Leases(self.store, self.told, responder_timeout=180.0)
         self.asked: list[Task] = []
         self.respond: Callable[[Task], Any] = echo.reply
 

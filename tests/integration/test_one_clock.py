@@ -92,7 +92,7 @@ class Day:
         stack.callback(self.planner.stop)
         self.composer = Composer(
             self.store,
-            Leases(self.store, self.told),
+            Leases(self.store, self.told, responder_timeout=180.0),
             echo.reply,
             PACE,
             self.told,

@@ -644,7 +644,13 @@ class Workshop:
         self.broker = WaitingBroker(redis_url, emit=self.told, middleware=middleware)
         pace = Pace(0, 0, 0)
         composer = Composer(
-            store, Leases(store, self.told), echo.reply, pace, self.told, max_merges=3, grouping_delay=GROUPING_DELAY
+            store,
+            Leases(store, self.told, responder_timeout=180.0),
+            echo.reply,
+            pace,
+            self.told,
+            max_merges=3,
+            grouping_delay=GROUPING_DELAY,
         )
         self.steps = Counted(composer)
         declare_actors(self.broker, self.steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 
 BRIEF_SECONDS: Final = 1.0
 STUCK_SECONDS: Final = 60.0
+HANGS_AT: Final = "silence"
+
+_calls = itertools.count()
 
 
 def brief(task: Task) -> str:
@@ -23,4 +28,11 @@ def brief(task: Task) -> str:
 def stuck(task: Task) -> str:
     """Echo after a minute: longer than any process may take to end."""
     time.sleep(STUCK_SECONDS)
+    return echo.reply(task)
+
+
+def hanging(task: Task) -> str:
+    """Echo; but where the word is `silence`, never return from this process's first call."""
+    if HANGS_AT in [line.content for line in task.messages] and next(_calls) == 0:
+        threading.Event().wait()
     return echo.reply(task)

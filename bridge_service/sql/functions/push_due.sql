@@ -3,7 +3,7 @@
 --
 -- p_window: at most so many turns that workers can take are `queued` at once, the rest stay `open` (T9)
 -- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
--- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers)
+-- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers, or hangs)
 --
 -- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now.
 --
@@ -28,7 +28,7 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         BEGIN
-            PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died ' || p_lost_after || ' times while composing');
+            PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died, or its responder hung, ' || p_lost_after || ' times');
         EXCEPTION WHEN lock_not_available THEN
             EXIT;  -- somebody holds the turn that it is to wake: it gets one more worker, and nobody else waits for it
         END;
