@@ -35,6 +35,8 @@ from bridge_service.turns import Kind, Task
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
 AWAY_RETRY_MAX_SECONDS: Final = 60.0
+"""How soon a responder that is away is asked again at the earliest: unless it says when, and whatever it says. The
+longer a turn has waited, the later it asks; see fail.sql."""
 
 ERROR_LIMIT: Final = 500
 """Characters of an error that the turn's row keeps."""
@@ -103,7 +105,8 @@ class Composer:
                 wanted = error.retry_after or AWAY_RETRY_SECONDS
                 # A time that has passed, or no number, must not make it ask without a pause.
                 retry = min(max(AWAY_RETRY_MIN_SECONDS, wanted), AWAY_RETRY_MAX_SECONDS)
-                self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
+                outcome = self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
+                retry = float(outcome.details.get("retry", retry))
                 self._emit(ResponderAway(turn_id, task.match_id, type(error).__name__, retry))
                 return None
             except Interrupt:

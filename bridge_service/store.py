@@ -211,7 +211,7 @@ class Store:
         )
 
     def fail(self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool) -> Outcome:
-        """Give up a claim after an error, to be tried again after `retry` seconds."""
+        """Give up a claim after an error, to be tried again after `retry` seconds, or later if it does not count."""
         return self._step(
             "SELECT bridge.fail(%s, %s, %s, %s, %s, %s)", turn_id, str(token), error, retry, counts, MAX_ATTEMPTS
         )

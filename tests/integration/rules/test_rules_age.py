@@ -10,7 +10,7 @@ from bridge_service.database import Connection
 from bridge_service.ledger import Ledger
 from bridge_service.store import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, SERVICE
-from tests.support.rules import CAMILLE, HUGO, LEA, WRITE, Bridge, without
+from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, WRITE, Bridge, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +62,57 @@ def test_A1_a_responder_that_is_away_kills_no_turn(bridge: Bridge) -> None:
         claim = bridge.claim(turn)
         outcome = bridge.store.fail(turn, claim.token, "ConnectError", retry=30, counts=False)
         assert outcome.name == "failed"
-        bridge.advance(31)
+        bridge.advance(61)
         assert [push.turn_id for push in bridge.push()] == [turn]
     assert bridge.turn(turn).attempts == 0
     claim = bridge.claim(turn)
     assert bridge.finish(claim, pause=0).name == "answered"
+
+
+@without(("fail", "least(60, extract(epoch FROM v_now - t.queued_at) / 4)", "0"))
+def test_A1_a_responder_that_is_away_is_asked_less_and_less(bridge: Bridge) -> None:
+    """After a quarter of what the turn has waited, a minute at most, and never before the time that was asked for."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.pushed(match)
+
+    def pause_after(waited: float, retry: float = 5) -> float:
+        bridge.rows("UPDATE bridge.turns SET queued_at = bridge.now() - make_interval(secs => %s)", waited)
+        claim = bridge.claim(turn)
+        outcome = bridge.store.fail(turn, claim.token, "ConnectError", retry=retry, counts=False)
+        due = bridge.value("SELECT extract(epoch FROM due_at - bridge.now())::float8 FROM bridge.turns")
+        pause = float(outcome.details["retry"])
+        assert pause - 1 < due <= pause + 0.1
+        return pause
+
+    assert pause_after(0) == 5.0
+    assert pause_after(20) == 5.0
+    assert 7.5 <= pause_after(40) <= 10.1
+    assert 22.5 <= pause_after(120) <= 30.1
+    assert 45 <= pause_after(240) <= 60
+    assert 45 <= pause_after(86_400) <= 60
+    assert pause_after(86_400, retry=60) == 60.0
+    assert pause_after(40, retry=30) == 30.0
+
+
+@without(("fail", "* (1 - bridge.draw(t.match_id, 'away') / 4)", ""))
+def test_A1_turns_that_failed_together_do_not_come_together(bridge: Bridge) -> None:
+    """A hundred that have waited equally long are due at many different times."""
+    for _ in range(100):
+        bridge.write(bridge.match())
+    bridge.group()
+    bridge.advance(GROUPING_DELAY + 1)
+    turns = [push.turn_id for push in bridge.push()]
+    bridge.advance(200)
+    pauses = set()
+    for turn in turns:
+        claim = bridge.claim(turn)
+        bridge.rows("UPDATE bridge.turns SET queued_at = bridge.now() - interval '300 s' WHERE id = %s", turn)
+        outcome = bridge.store.fail(turn, claim.token, "ConnectError", retry=5, counts=False)
+        pauses.add(outcome.details["retry"])
+    assert len(turns) == 100
+    assert len(pauses) > 20
+    assert max(pauses) - min(pauses) > 5
 
 
 @without(("count_failure", "IF t.attempts >= p_max_attempts THEN", "IF false THEN"))
