@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing import current_process
 from types import FrameType
@@ -42,12 +43,12 @@ from bridge_service.watchdog import Watchdog
 from bridge_service.worker_metrics import WorkerMetrics
 
 DRAIN_SECONDS: Final = 5.0
-"""How long begun turns may take after SIGTERM; with Dramatiq's own two seconds and a bit a process ends within 8 s."""
+"""How long begun turns may take after SIGTERM. With the last call and a second in which Dramatiq's parent looks up, a
+process ends within 8 s."""
 
 LAST_CALL_SECONDS: Final = 1.0
-LAST_WORDS_SECONDS: Final = 0.5
-"""How long a process that ends waits for a PostgreSQL that does not answer: to give its turns back, and for each of the
-two rows that it writes about itself."""
+"""How long a process that ends waits for a PostgreSQL that does not answer: to give its turns back, and to write what
+it has to say of itself, all at the same time."""
 
 TICK_SECONDS: Final = 1.0
 
@@ -154,6 +155,7 @@ class WorkerProcess(Middleware):
         self._measure = measure
         self._heartbeat = heartbeat
         self._incidents = incidents
+        self._told_to_end_at: float | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
 
@@ -164,7 +166,7 @@ class WorkerProcess(Middleware):
         self._parent = os.getppid()
         self._log_to(sys.stdout)
         for number in (signal.SIGTERM, signal.SIGHUP):
-            _handle_once(number)
+            _handle_once(number, self._told_to_end)
         announce(self._settings, "worker", self._emit, serves="HEALTH_PORT" if self._measure.serves else None)
         self._heartbeat.start()
         self._incidents.start()
@@ -197,6 +199,7 @@ class WorkerProcess(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Stop fetching; what was begun may finish, but not for ever."""
         del worker
+        self._told_to_end()
         self._stopping.set()
         self._watchdog.stop()
         self._emit(Draining(DRAIN_SECONDS))
@@ -210,24 +213,33 @@ class WorkerProcess(Middleware):
         self._drained.set()
         self._finish()
 
+    def _told_to_end(self) -> None:
+        # By the signal itself, of which Dramatiq takes notice up to a second later.
+        if self._told_to_end_at is None:
+            self._told_to_end_at = time.monotonic()
+
     def _end_in_time(self) -> None:
-        if not self._drained.wait(DRAIN_SECONDS):
+        begun = self._told_to_end_at or time.monotonic()
+        if not self._drained.wait(max(0.0, begun + DRAIN_SECONDS - time.monotonic())):
             self._finish()
             sys.stdout.flush()
             # A responder that still runs cannot be stopped; its turn was given back, and its draft would be refused.
             os._exit(0)
 
     def _finish(self) -> None:
-        # On a thread, for a PostgreSQL that swallows everything holds a call for many seconds.
+        # On threads, for a PostgreSQL that swallows everything holds a call for many seconds.
+        end = time.monotonic() + LAST_CALL_SECONDS
         last_call = threading.Thread(target=self._give_back, name="give back", daemon=True)
         last_call.start()
+        for writer in (self._incidents, self._heartbeat):
+            writer.stop(0)
         last_call.join(LAST_CALL_SECONDS)
         self._leases.stop()
         self._emit(Stopped())
         self._journal.flush(everything=True)
         self._measure.close()
-        self._incidents.stop(LAST_WORDS_SECONDS)
-        self._heartbeat.stop(LAST_WORDS_SECONDS)
+        for writer in (self._incidents, self._heartbeat):
+            writer.stop(max(0.0, end - time.monotonic()))
         self._database.close()
 
     def _give_back(self) -> None:
@@ -288,10 +300,11 @@ def _place() -> int:
     return int(number) if number.isdecimal() else 1
 
 
-def _handle_once(number: signal.Signals) -> None:
-    """Let a signal's handler run once: platforms send SIGTERM to parent and children, and Dramatiq passes it on.
+def _handle_once(number: signal.Signals, told: Callable[[], None]) -> None:
+    """Let a signal's handler run once, and tell of it first.
 
-    Its own handler takes the second for an order to die at once, in the middle of a turn.
+    Platforms send SIGTERM to parent and children, and Dramatiq passes it on. Its own handler takes the second for an
+    order to die at once, in the middle of a turn.
     """
     handler: Any = signal.getsignal(number)
     called = False
@@ -300,6 +313,7 @@ def _handle_once(number: signal.Signals) -> None:
         nonlocal called
         if not called:
             called = True
+            told()
             handler(signum, frame)
 
     if callable(handler):

@@ -32,7 +32,11 @@ from schedulers.planner import Planner
 from schedulers.push import Pusher
 from schedulers.window import ContextWindow
 
-DRAIN_SECONDS: Final = 6.0
+DRAIN_SECONDS: Final = 5.0
+LAST_CALL_SECONDS: Final = 1.0
+"""How long begun steps may take after a signal; then how long to wait for the window's last look, and for the rows that
+the process writes about itself, while Redis or PostgreSQL does not answer. All in all it ends within 8 s."""
+
 TICK_SECONDS: Final = 1.0
 
 CONNECTIONS: Final = 7
@@ -72,8 +76,11 @@ def main() -> int:
     try:
         run(settings, database, store, emit, process, watchdog=watchdog, metrics=metrics, registry=registry)
     finally:
-        incidents.stop()
-        heartbeat.stop()
+        for writer in (incidents, heartbeat):
+            writer.stop(0)  # both at the same time
+        end = time.monotonic() + LAST_CALL_SECONDS
+        for writer in (incidents, heartbeat):
+            writer.stop(max(0.0, end - time.monotonic()))
         database.close()
         emit(Stopped())
         journal.flush(everything=True)
@@ -195,9 +202,10 @@ def run(
     watchdog.stop()
     listener.stop()
     planner.stop()
+    end = time.monotonic() + DRAIN_SECONDS
     for thread in threads:
-        thread.join(DRAIN_SECONDS / 2)
-    window.stop(1.0)
+        thread.join(max(0.0, end - time.monotonic()))
+    window.stop(LAST_CALL_SECONDS)
     broker.close()
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
-from unittest.mock import MagicMock
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, call
 
 from bridge_service.events import Stopped
-from bridge_service.worker import WorkerProcess
+from bridge_service.worker import DRAIN_SECONDS, WorkerProcess
 from tests.support.recorder import Recorder
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_postgresql_that_does_not_answer_holds_up_no_end() -> None:
@@ -29,4 +32,25 @@ def test_a_postgresql_that_does_not_answer_holds_up_no_end() -> None:
     end.join(10)
     assert not end.is_alive()
     assert told.events == [Stopped()]
+    # What it writes of itself was begun before anybody waited, not one after the other.
+    assert stub.stop.call_args_list[:2] == [call(0), call(0)]
     answer.set()
+
+
+def test_the_time_to_drain_runs_from_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dramatiq takes notice of it up to a second later, which is not added to the time that begun turns may take."""
+    stub: Any = MagicMock()
+    process = WorkerProcess(
+        stub, stub, stub, stub, emit=Recorder(), watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
+    )
+    clock = [1000.0]
+    monkeypatch.setattr("bridge_service.worker.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("bridge_service.worker.os._exit", stub.exit)
+    process._drained = stub
+    stub.wait.return_value = False
+    monkeypatch.setattr(process, "_finish", stub.finish)
+    process._told_to_end()
+    clock[0] += 0.75
+    process._told_to_end()  # as the stop itself begins
+    process._end_in_time()
+    assert stub.mock_calls == [call.wait(DRAIN_SECONDS - 0.75), call.finish(), call.exit(0)]
