@@ -195,21 +195,36 @@ def dead_drop(turn: Turn) -> None:
 @app.command()
 def replay(
     since: Annotated[
-        datetime | None, typer.Option(help="Not what is older; UTC unless it says otherwise.", **_TIME)
+        datetime | None,
+        typer.Option(
+            help="Not what is older; UTC unless it says otherwise. By default as far back as half of RETENTION_DAYS,"
+            " hence also from before the installation.",
+            **_TIME,
+        ),
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Only what is older.", **_TIME)] = None,
     match: Annotated[UUID | None, typer.Option(metavar="MATCH_ID", help="One conversation only.")] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
 ) -> None:
-    """Capture messages that the bridge has missed, or that are older than its installation."""
+    """Capture what people wrote to bots and the bridge has missed, and have it answered.
+
+    On a terminal, without --since, it asks before it captures anything from before the installation.
+    """
     from bridge_service.commands import replay as command
 
     if since and until and since >= until:
         raise typer.BadParameter("it must come before --until", param_hint="--since")
     _run(
         lambda settings, output: command.run(
-            settings, output, since, until, None if match is None else str(match), dry_run=dry_run
+            settings,
+            output,
+            since,
+            until,
+            None if match is None else str(match),
+            dry_run=dry_run,
+            ask=since is None and not yes and sys.stdin.isatty(),
         )
     )
 

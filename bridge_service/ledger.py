@@ -100,12 +100,14 @@ class Replayed:
     Attributes:
       too_old: the earliest time that may be replayed, if what was asked for began before it; nothing was done then.
       found: messages that no event knew.
+      old: of these, those from before the installation.
       captured: of these, those that have an event now; 0 in a dry run.
       given_back: events that had been set aside; in a dry run those that would be given back.
     """
 
     too_old: datetime | None = None
     found: int = 0
+    old: int = 0
     captured: int = 0
     given_back: int = 0
 
@@ -200,7 +202,7 @@ class Ledger:
         )
         if answer["outcome"] == "too_old":
             return Replayed(too_old=datetime.fromisoformat(answer["earliest"]))
-        return Replayed(None, answer["found"], answer["captured"], answer["given_back"])
+        return Replayed(None, answer["found"], answer["old"], answer["captured"], answer["given_back"])
 
     def report(self, seconds: float, grouping_delay: float) -> dict[str, Any]:
         """Tell what the last `seconds` came to; see sql/functions/report.sql."""

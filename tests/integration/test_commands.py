@@ -392,25 +392,31 @@ def test_uninstall_takes_the_bridge_out_once(operator: Operator, chat: Chat) -> 
     assert (result.code, result.out) == (0, "There was nothing to take out.\n")
 
 
-@pytest.mark.parametrize(("typed", "stays"), [("n\n", True), ("y\n", False)])
-def test_uninstall_asks_on_a_terminal(operator: Operator, chat: Chat, typed: str, *, stays: bool) -> None:
-    """No leaves everything as it was and ends with 1, yes takes it out."""
+def on_a_terminal(operator: Operator, typed: str, *words: str) -> Result:
+    """Run a command whose questions are answered with what is typed."""
     master, terminal = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bridge_service", "uninstall"],
+            [sys.executable, "-m", "bridge_service", *words],
             cwd=REPOSITORY,
-            env={"PATH": os.environ["PATH"], **operator.by(OWNER).environ},
+            env={"PATH": os.environ["PATH"], **operator.environ},
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            text=True,
         )
         os.write(master, typed.encode())
-        process.communicate(timeout=60)
+        out, err = process.communicate(timeout=60)
     finally:
         os.close(master)
         os.close(terminal)
-    assert process.returncode == int(stays)
+    return Result(process.returncode, out, err)
+
+
+@pytest.mark.parametrize(("typed", "stays"), [("n\n", True), ("y\n", False)])
+def test_uninstall_asks_on_a_terminal(operator: Operator, chat: Chat, typed: str, *, stays: bool) -> None:
+    """No leaves everything as it was and ends with 1, yes takes it out."""
+    assert on_a_terminal(operator.by(OWNER), typed, "uninstall").code == int(stays)
     assert bool(chat.rows("SELECT 1 FROM pg_namespace WHERE nspname = 'bridge'")) is stays
 
 
@@ -824,6 +830,7 @@ def test_a_dropped_turn_is_cancelled(operator: Operator, chat: Chat) -> None:
 
 def test_replay_captures_what_was_missed_in_order(operator: Operator, chat: Chat) -> None:
     """Messages that no event knows are captured in the order of the app's times; known ones are not touched."""
+    chat.install_earlier()
     match = chat.match()
     late = chat.write(match, age="1 hour", unseen=True)
     early = chat.write(match, age="2 hours", unseen=True)
@@ -843,7 +850,7 @@ def test_replay_goes_on_batch_after_batch(operator: Operator, chat: Chat, monkey
     monkeypatch.setattr("bridge_service.commands.replay.REPLAY_BATCH", 2)
     match = chat.match()
     messages = [chat.write(match, age=f"{5 - number} min", unseen=True) for number in range(5)]
-    assert operator("replay").out.endswith("\n5 messages captured.\n")
+    assert operator("replay").out.endswith("\n5 messages captured.\n5 messages are from before the installation.\n")
     assert chat.known() == messages
 
 
@@ -857,6 +864,7 @@ def test_replay_keeps_to_what_was_asked_for(operator: Operator, chat: Chat) -> N
     [[since, until]] = chat.rows(
         "SELECT (now() AT TIME ZONE 'UTC' - interval '50 hours')::text, (now() - interval '40 hours')::text"
     )
+    chat.install_earlier()
     assert operator("replay", "--since", since, "--until", until, "--match", match).out == "1 message captured.\n"
     assert chat.known() == [wanted]
 
@@ -869,6 +877,7 @@ def test_replay_answers_nobody_whom_the_program_before_has_answered(operator: Op
     after = chat.write(match, age="2 hours", unseen=True)
     chat.write(match)
     chat.answer()
+    chat.install_earlier()
     assert operator("replay").out == "1 message captured.\n"
     assert after in chat.known()
 
@@ -884,6 +893,44 @@ def test_replay_refuses_what_may_have_been_answered_and_forgotten(operator: Oper
     operator.environ["RETENTION_DAYS"] = "40"
     operator("replay")
     assert chat.known() == [old]
+
+
+def test_replay_says_what_is_from_before_the_installation(operator: Operator, chat: Chat) -> None:
+    """Counted or captured, it is told how many; a --since after the installation leaves them out."""
+    chat.rows("UPDATE bridge.installation SET installed_at = now() - interval '2 hours'")
+    match = chat.match()
+    old = chat.write(match, age="3 hours", unseen=True)
+    missed = chat.write(match, age="1 hour", unseen=True)
+    [[since]] = chat.rows("SELECT (now() AT TIME ZONE 'UTC' - interval '90 min')::text")
+    told = "1 message is from before the installation.\n"
+    assert operator("replay", "--dry-run").out == f"2 messages would be captured.\n{told}"
+    assert operator("replay", "--since", since).out == "1 message captured.\n"
+    assert chat.known() == [missed]
+    assert operator("replay").out == f"1 message captured.\n{told}"
+    assert chat.known() == [missed, old]
+
+
+def test_replay_asks_on_a_terminal_before_it_takes_what_is_old(operator: Operator, chat: Chat) -> None:
+    """No captures nothing and ends with 1; nothing is asked where all is new, time or --yes is given."""
+    match = chat.match()
+    old = chat.write(match, age="3 hours", unseen=True)
+    refused = on_a_terminal(operator, "n\n", "replay")
+    assert (refused.code, chat.known()) == (1, [])
+    assert "1 message would be captured. 1 message is from before the installation. Go on?" in refused.out
+    assert "--since" in refused.err
+    assert on_a_terminal(operator, "n\n", "replay", "--dry-run").code == 0
+    assert (on_a_terminal(operator, "y\n", "replay").code, chat.known()) == (0, [old])
+
+    chat.install_earlier()
+    new = chat.write(match, age="2 hours", unseen=True)
+    assert (on_a_terminal(operator, "n\n", "replay").code, chat.known()) == (0, [old, new])
+    chat.rows("UPDATE bridge.installation SET installed_at = now()")
+    [[since]] = chat.rows("SELECT (now() AT TIME ZONE 'UTC' - interval '1 day')::text")
+    third = chat.write(match, age="1 hour", unseen=True)
+    assert on_a_terminal(operator, "n\n", "replay", "--since", since).code == 0
+    fourth = chat.write(match, age="1 min", unseen=True)
+    assert on_a_terminal(operator, "n\n", "replay", "--yes").code == 0
+    assert chat.known() == [old, new, third, fourth]
 
 
 def test_replay_gives_back_what_was_set_aside(operator: Operator, chat: Chat) -> None:

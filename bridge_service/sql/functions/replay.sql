@@ -8,8 +8,9 @@
 -- never what stands before a message of the bot's that is none of our own replies: somebody else, the program before
 -- us, has answered it.
 --
--- Returns {outcome: too_old, earliest: the first time allowed} or {outcome: replayed, found, captured, given_back}: call
--- again while `found` reaches the limit and something was captured.
+-- Returns {outcome: too_old, earliest: the first time allowed} or {outcome: replayed, found, old, captured, given_back}, where
+-- `old` are those of `found` from before the installation: call again while `found` reaches the limit and something was
+-- captured.
 CREATE OR REPLACE FUNCTION bridge.replay(
     p_since timestamptz, p_until timestamptz, p_match uuid, p_retention_days double precision, p_limit integer,
     p_dry boolean)
@@ -20,8 +21,10 @@ DECLARE
     v_earliest timestamptz := v_now - make_interval(secs => p_retention_days * 86400 / 2);
     v_since    timestamptz := coalesce(p_since, v_earliest);
     v_until    timestamptz := least(p_until, v_now);
+    v_installed timestamptz := (SELECT i.installed_at FROM bridge.installation i);
     m          record;
     v_found    bigint := 0;
+    v_old      bigint := 0;
     v_captured bigint := 0;
     v_back     bigint;
 BEGIN
@@ -60,10 +63,12 @@ BEGIN
         LIMIT CASE WHEN p_dry THEN NULL ELSE p_limit END
     LOOP
         v_found := v_found + 1;
+        v_old := v_old + (m.created_at < v_installed)::integer;
         IF NOT p_dry AND bridge.capture_message(m.message_id, m.match_id, m.sender_id, m.created_at) IS NOT NULL THEN
             v_captured := v_captured + 1;
         END IF;
     END LOOP;
-    RETURN jsonb_build_object('outcome', 'replayed', 'found', v_found, 'captured', v_captured, 'given_back', v_back);
+    RETURN jsonb_build_object(
+        'outcome', 'replayed', 'found', v_found, 'old', v_old, 'captured', v_captured, 'given_back', v_back);
 END
 $$;
