@@ -10,7 +10,7 @@ from tests.support.rules import LEA
 if TYPE_CHECKING:
     from tests.support.rules import Bridge
 
-BURST: Final = 40_000
+BURST: Final = 15_000
 MEGABYTES: Final = 10
 
 FILL: Final = (
@@ -48,8 +48,8 @@ def test_more_text_than_a_claim_can_carry_ends_dead_and_says_so(bridge: Bridge) 
     assert [line.content for line in task.messages] == ["et là ?"]
 
 
-def test_a_burst_of_forty_thousand_messages_is_answered(bridge: Bridge) -> None:
-    """Grouping, claim and delivery of one conversation's 40,000 messages each end within their call's deadline.
+def test_a_burst_of_fifteen_thousand_messages_is_answered(bridge: Bridge) -> None:
+    """Grouping, claim and delivery of one conversation's 15,000 messages each end within their call's deadline.
 
     The steps ran on a small database before, so that the plans that a session keeps were made for it.
     """
@@ -67,7 +67,7 @@ def test_a_burst_of_forty_thousand_messages_is_answered(bridge: Bridge) -> None:
     assert bridge.finish(claim, pause=0).name == "answered"
 
 
-def test_a_claim_takes_forty_thousand_messages_along(bridge: Bridge) -> None:
+def test_a_claim_takes_fifteen_thousand_messages_along(bridge: Bridge) -> None:
     """What nobody has grouped yet is taken along within the claim's deadline, too."""
     match = bridge.match()
     bridge.write(match)
