@@ -628,6 +628,41 @@ def test_T6_a_lost_lease_cannot_be_renewed(bridge: Bridge) -> None:
     assert bridge.turn(heir.turn).due_at == due_at
 
 
+@without(("renew", " SKIP LOCKED", ""))
+def test_T6_a_turn_that_somebody_holds_costs_no_other_its_lease(bridge: Bridge) -> None:
+    """A worker whose delivery is held up by the app goes on renewing what its other threads compose."""
+    bridge.impatient()
+    held, free = _two_claims(bridge)
+    bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", held.turn, connection=bridge.session(ADMIN))
+    bridge.advance(10)
+
+    assert bridge.store.renew({held.turn: held.token, free.turn: free.token}) == [held.turn]
+    bridge.advance(10)
+    bridge.push()
+    assert bridge.finish(free).name == "typing"
+
+
+@without(("release", " SKIP LOCKED", ""))
+def test_T6_a_turn_that_somebody_holds_keeps_no_other_from_being_given_back(bridge: Bridge) -> None:
+    """A worker that drains while the app holds one of its deliveries up gives the others back all the same."""
+    bridge.impatient()
+    held, free = _two_claims(bridge)
+    bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", held.turn, connection=bridge.session(ADMIN))
+
+    assert bridge.store.release({held.turn: held.token, free.turn: free.token}) == 1
+    assert is_due(bridge, free.turn)
+
+
+def _two_claims(bridge: Bridge) -> tuple[Claim, Claim]:
+    matches = bridge.match(), bridge.match()
+    for match in matches:
+        bridge.write(match)
+    bridge.group()
+    bridge.advance(GROUPING_DELAY + 1)
+    first, second = bridge.push()
+    return bridge.claim(first.turn_id), bridge.claim(second.turn_id)
+
+
 @without(("release", "ON l.turn = t.id AND l.token = t.token", "ON l.turn = t.id"))
 def test_T6_only_its_worker_gives_a_turn_back(bridge: Bridge) -> None:
     """A worker that drains gives back its own turns, which are due at once, and no other's."""
