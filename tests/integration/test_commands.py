@@ -26,6 +26,7 @@ from bridge_service.checks.redis import check_redis
 from bridge_service.cli import app
 from bridge_service.database import Connection, Database
 from bridge_service.errors import DatabaseUnavailable
+from bridge_service.ledger import Ledger
 from bridge_service.output import Output
 from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
 from tests.support.app import Client
@@ -548,6 +549,13 @@ def test_why_tells_of_what_was_set_aside(operator: Operator, chat: Chat) -> None
     result = operator("why", message)
     assert (result.code, result.out.splitlines()[0]) == (0, f"{message} set aside")
     assert r"22008 \x1b[2Jout of range" in result.out
+
+
+def test_why_has_the_patience_of_those_that_look_at_every_turn(chat: Chat, bridge_database: Urls) -> None:
+    """Earlier turns of a message are found by no index: with a long history that may take longer than a step's call."""
+    message = chat.write(chat.match())
+    with closing(Connection(bridge_database.service, application="test")) as connection:
+        assert Ledger(connection, seconds=0.0).why(message) is not None
 
 
 def test_why_knows_nothing_of_other_ids(operator: Operator, chat: Chat) -> None:
