@@ -25,7 +25,7 @@ from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.redis import check_redis
 from bridge_service.cli import app
 from bridge_service.database import Connection, Database
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import BridgeError, DatabaseUnavailable
 from bridge_service.ledger import Ledger
 from bridge_service.output import Output
 from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
@@ -306,9 +306,10 @@ def test_a_process_of_its_own_behaves_the_same(operator: Operator, chat: Chat) -
 def test_no_error_tells_a_secret() -> None:
     """Whatever a library quotes, a password is replaced, and only the first line of its words is told."""
     output = Output(as_json=False)
-    output.secrets = (PASSWORD, "abc")
+    output.secrets = (PASSWORD, "abc", "p@ss'wörd")
     told = output.describe(DatabaseUnavailable(f'no host "{PASSWORD}@x" in abc\nDETAIL: {CONTENT}'))
     assert told.endswith('no host "***@x" in abc')
+    assert output.describe(BridgeError("as p%40ss%27w%C3%B6rd in a URL")) == "as *** in a URL"
 
 
 def test_every_command_and_check_is_documented(operator: Operator) -> None:
