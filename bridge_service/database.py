@@ -27,6 +27,12 @@ _SESSION_OPTIONS: Final = (
     # A process that was frozen while PostgreSQL sends it an answer would keep its locks until it wakes.
     " -c tcp_user_timeout=10000"
 )
+# The same for one call, in one message with it: behind a pooler that takes no session options every transaction may be
+# another session's.
+_CALL_OPTIONS: Final = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 30000;"
+    " SET LOCAL tcp_user_timeout = 10000; "
+)
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
@@ -51,13 +57,14 @@ class Connection:
         Raises:
           DatabaseUnavailable: it could not be reached, or did not answer in time.
         """
+        self._before_call = ""
         try:
             self._open(url, application, seconds, _SESSION_OPTIONS)
         except DatabaseUnavailable as error:
-            # A pooler may refuse session options; the functions check for themselves what they need.
             if "unsupported startup parameter" not in str(error):
                 raise
             self._open(url, application, seconds, "")
+            self._before_call = _CALL_OPTIONS
 
     def _open(self, url: str, application: str, seconds: float, options: str) -> None:
         try:
@@ -102,7 +109,7 @@ class Connection:
         """
         try:
             cursor = self.raw.cursor()
-            cursor.execute(statement, parameters or None)
+            cursor.execute(self._before_call + statement, parameters or None)
             self.wait(seconds)
             rows = cursor.fetchall() if cursor.description else []
             cursor.close()

@@ -8,7 +8,6 @@
         ├── SchemaMissing          run `python -m bridge_service migrate`
         ├── DatabaseRefused        running it again will not help
         │   └── RightMissing       a right or a table is missing: no row is to blame
-        ├── RedisUnavailable       wait; the turn stays in PostgreSQL
         ├── ResponderUnavailable   ask again later; no attempt is counted
         └── BadMessage             drop it
 
@@ -59,10 +58,6 @@ class DatabaseRefused(BridgeError):
 
 class RightMissing(DatabaseRefused):
     """Raised when a right, a table or a setting is missing: every row is refused until somebody mends it."""
-
-
-class RedisUnavailable(BridgeError):
-    """Raised when Redis did not take a command: the connection failed, timed out or was refused."""
 
 
 class ResponderUnavailable(BridgeError):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -36,6 +36,7 @@ class Leases:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self.beat: Callable[[], None] = lambda: None  # each time the thread turns; for a watchdog
 
     def start(self) -> None:
         """Start renewing."""
@@ -74,6 +75,7 @@ class Leases:
             latest = time.monotonic() - self._responder_timeout
             with self._lock:
                 leases = {lease.turn_id: token for token, lease in self._held.items() if lease.since > latest}
+            self.beat()
             if leases:
                 try:
                     self._store.renew(leases)

@@ -17,7 +17,7 @@ from bridge_service.database import CALL_SECONDS, Connection
 from bridge_service.errors import DatabaseBusy
 
 LONG_CALL_SECONDS: Final = 600.0
-"""For what looks at every message: some seconds a million of them."""
+"""For what looks at every message or turn: some seconds a million of them."""
 
 REPLAY_BATCH: Final = 10_000
 FAULTS_SHOWN: Final = 20
@@ -148,7 +148,7 @@ class Ledger:
 
     def why(self, message_id: str) -> dict[str, Any] | None:
         """Tell the story of a message; None if no event knows it."""
-        return self._find("SELECT bridge.why(%s)", message_id)
+        return self._find(_TAKING_LONG + "SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
 
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""

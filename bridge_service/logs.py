@@ -138,7 +138,7 @@ class _Formatter(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str], *, with_tracebacks: bool = False, in_colour: bool = False) -> None:
         super().__init__()
-        self._secrets = _pattern_of(secrets)
+        self._secrets = pattern_of(secrets)
         self._with_tracebacks = with_tracebacks
         self._in_colour = in_colour
 
@@ -247,7 +247,7 @@ def _escape_character(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _pattern_of(secrets: Iterable[str]) -> re.Pattern[str]:
+def pattern_of(secrets: Iterable[str]) -> re.Pattern[str]:
     """Return what matches each secret as it is, as it stands in a URL, and as Python quotes it."""
     forms = {
         form

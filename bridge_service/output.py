@@ -10,16 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, RedisUnavailable, SchemaMissing
-from bridge_service.logs import escape
+from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.logs import escape, pattern_of
 
-_SHORTEST_SECRET: Final = 4
 _WIDTH_OF_A_PIPE: Final = 200
 _TOLD_AS: Final[Mapping[type[BridgeError], str]] = {
     SchemaMissing: "schema bridge is missing or older than this code, run `python -m bridge_service migrate`",
     DatabaseUnavailable: "PostgreSQL (DATABASE_URL) does not answer",
     DatabaseRefused: "PostgreSQL refused",
-    RedisUnavailable: "Redis (REDIS_URL) does not answer",
 }
 
 
@@ -66,9 +64,7 @@ class Output:
     def describe(self, error: BaseException) -> str:
         """Say what went wrong, in one line, without a secret."""
         text = str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
-        for secret in self.secrets:
-            if len(secret) >= _SHORTEST_SECRET:  # shorter ones turn up everywhere
-                text = text.replace(secret, "***")
+        text = pattern_of(self.secrets).sub("***", text)
         for kind, words in _TOLD_AS.items():
             if isinstance(error, kind):
                 return f"{words}: {text}"

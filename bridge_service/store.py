@@ -179,7 +179,7 @@ class Store:
         return Outcome(answer["outcome"], answer, task)
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
-        """Renew leases; the turns that are no longer their worker's."""
+        """Renew leases; the turns that were not renewed: no longer their worker's, or held by somebody just now."""
         [[lost]] = self._database.call(
             "SELECT bridge.renew(%s::bigint[], %s::uuid[], %s)", *_unzip(leases), LEASE_SECONDS
         )

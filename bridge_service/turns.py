@@ -16,33 +16,6 @@ class Kind(StrEnum):
     INITIATION = "initiation"
 
 
-class State(StrEnum):
-    """Where a turn stands. While it is not finished, its `due_at` says when its next step is pushed.
-
-    ==========  =======  ======================================================  ===================================
-    state       place    due_at says                                             when due
-    ==========  =======  ======================================================  ===================================
-    open        waiting  when the group closes, or the initiation is planned     becomes queued and is pushed
-    queued      waiting  when to believe that the push was lost                  pushed again, the interval doubles
-    composing   active   when to believe that the worker died (its lease)        loses its token and is pushed again
-    typing      active   `deliver_at`, then when to push again                   the delivery is pushed
-    answered    -        nothing: the reply is in the conversation               finished
-    cancelled   -        nothing: overtaken or pointless, with a reason          finished
-    dead        -        nothing: given up, with the error                       an operator decides
-    ==========  =======  ======================================================  ===================================
-
-    A conversation has at most one waiting and one active reply turn.
-    """
-
-    OPEN = "open"
-    QUEUED = "queued"
-    COMPOSING = "composing"
-    TYPING = "typing"
-    ANSWERED = "answered"
-    CANCELLED = "cancelled"
-    DEAD = "dead"
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One message of a conversation.

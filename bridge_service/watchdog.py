@@ -62,7 +62,7 @@ class Watchdog:
     def ages(self) -> dict[str, float]:
         """Seconds since each loop turned."""
         now = self._clock()
-        return {loop: now - beat for loop, beat in self._beats.items()}
+        return {loop: now - beat for loop, beat in self._beats.copy().items()}  # another thread may begin to watch one
 
     def look(self) -> None:
         """Bark if a loop stands still."""

@@ -173,7 +173,8 @@ class WorkerProcess(Middleware):
         self._leases.start()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Watch the consumer's loop, and that not every thread hangs in a responder."""
+        """Watch the loops of consumer and leases, and that not every thread hangs in a responder."""
+        self._leases.beat = self._watchdog.watch("leases")
         if isinstance(broker, WaitingBroker):
             broker.beat = self._watchdog.watch("consumer")
         self._threads = worker.worker_threads

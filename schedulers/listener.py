@@ -314,7 +314,8 @@ class Listener:
             return
         now = time.monotonic()
         self._looks = [now + delay for delay in LOOKS_AFTER_BATCH]
-        self._sweep |= len(grouped) >= LARGE_BATCH
+        if len(grouped) >= LARGE_BATCH:  # and never `|=`, which would lose another thread's wish of this very moment
+            self._sweep = True
         self._seen.append((now, max(event.event_id for event in grouped)))
         self._on_grouped(grouped)
         for event in grouped:

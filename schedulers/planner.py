@@ -95,12 +95,11 @@ class Planner:
         self._jobs.add_job(self.wake, "interval", seconds=SWEEP_SECONDS, id="push_sweep")
         self._jobs.add_job(self._look, "interval", seconds=SWEEP_SECONDS, id="look_sweep")
         self._jobs.add_job(
-            self._prune,
+            self._begin_pruning,
             "interval",
             seconds=PRUNE_SECONDS,
             id="prune",
             next_run_time=datetime.now(UTC) + timedelta(minutes=1),
-            max_instances=1,
         )
         self._jobs.start()
         self.wake()
@@ -156,10 +155,13 @@ class Planner:
                     replace_existing=True,
                 )
 
+    def _begin_pruning(self) -> None:
+        # The interpreter waits for APScheduler's own threads before it exits, and in an outage a call may take long.
+        threading.Thread(target=self._prune, name="prune", daemon=True).start()
+
     def _prune(self) -> None:
         try:
             pruned = 0
-            # The interpreter waits for this thread of APScheduler's before it exits, however much there is to prune.
             while not self._stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
                 pruned += count
             if pruned:

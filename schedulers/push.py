@@ -20,7 +20,7 @@ from bridge_service.events import (
     TurnsRecovered,
 )
 from bridge_service.middleware import CircuitOpen, Reconnect
-from bridge_service.store import Push, Store
+from bridge_service.store import PUSH_WINDOW, Push, Store
 from bridge_service.turns import Kind
 
 BATCH: Final = 500
@@ -99,6 +99,8 @@ class Pusher:
                 self._emit(InitiationDue(push.turn_id, push.match_id))
         self._untold.update(push.turn_id for push in first)
         if not self._enqueue(pushes, beat):
+            # No more are queued at once (T9): the rest ended, or was pushed again by another scheduler.
+            self._untold = set(sorted(self._untold)[-PUSH_WINDOW:])
             return
         told = [push for push in pushes if push.turn_id in self._untold]
         for push in told:

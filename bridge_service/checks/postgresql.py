@@ -25,7 +25,7 @@ CONNECTIONS_NEEDED: Final = 12
 """A scheduler's and a worker's with eight threads, and a few to look with."""
 
 BELL_STOPS_AT: Final = 0.5
-"""Share of the notification queue above which sql/functions/triggers/ring.sql stays silent."""
+"""Share of the notification queue above which sql/functions/notify.sql stays silent."""
 
 _MIGRATE: Final = "run `python -m bridge_service migrate`"
 _VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"

@@ -13,6 +13,7 @@ import psycopg2.extensions
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bridge_service.commands.report import DETECTION_MILLISECONDS, PUSH_MILLISECONDS
 from bridge_service.commands.validate_app import NAME, Guests, clean_up, missing_rights
 from bridge_service.commands.validate_steps import PEOPLE, Interrupted, Result, Stuck, Validation
 from bridge_service.database import Connection
@@ -20,10 +21,6 @@ from bridge_service.errors import BridgeError
 from bridge_service.ledger import Ledger
 from bridge_service.output import Output
 from bridge_service.settings import Settings
-
-DETECTION_MILLISECONDS: Final = 500
-PUSH_MILLISECONDS: Final = 50
-"""The guide's goals. A slower bridge is told so, and is no broken one."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -155,6 +152,7 @@ def _tell(outcomes: Sequence[_Outcome], output: Output, *, cleaned_up: bool, int
     output.table(["", "step", "result"], map(_row, outcomes))
     for name, (figures, goal) in measured.items():
         if figures is not None:
+            # A slower bridge is told so, and is no broken one.
             slow = f", slower than the guide's {goal} ms" if figures[0] > goal else ""
             output.say(
                 f"{name}: median {figures[0]:.0f} ms, at most {figures[1]:.0f} ms{slow}", "yellow" if slow else ""

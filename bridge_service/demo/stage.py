@@ -16,6 +16,7 @@ from bridge_service.demo.screen import Screen
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.errors import BridgeError
 from bridge_service.migrate import migrate
+from bridge_service.pacing import MAXIMUM_TYPING_SECONDS
 from bridge_service.settings import Settings
 
 READY_SECONDS: Final = 60.0
@@ -23,7 +24,6 @@ SLACK_SECONDS: Final = 25.0
 """How long a conversation may take beyond its own delays: a lost push is made again after 10 to 20 s."""
 
 _LONG_REPLY_CHARACTERS: Final = 400
-_LONGEST_TYPING_SECONDS: Final = 120.0
 
 DEFAULTS: Final = {
     "GROUPING_DELAY": "3",
@@ -150,7 +150,7 @@ class Stage:
         """Seconds in which every conversation has come to rest, if nothing is lost."""
         settings = self.settings
         speed = settings.typing_speed_cps
-        typing = min(_LONGEST_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
+        typing = min(MAXIMUM_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
         waiting = max(settings.grouping_delay, settings.initiation_delay_max)
         return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
 

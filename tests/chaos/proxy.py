@@ -70,7 +70,8 @@ class Proxy:
         self._target = target
         self._weather = FINE
         self._links: set[_Link] = set()
-        self._server: asyncio.Server | None = None
+        self._carriers: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Condition()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy {port}", daemon=True)
@@ -107,12 +108,25 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port, limit=CHUNK)
+        # Not asyncio's server: whom that has accepted while it is closed, it forgets with an open socket.
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.settimeout(0)
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # who knocked has gone again
+            client, _ = listener.accept()
+            client.settimeout(0)
+            carrier = self._loop.create_task(self._carry(client))
+            self._carriers.add(carrier)
+            carrier.add_done_callback(self._carriers.discard)
+            carrier.add_done_callback(lambda _: client.close())  # if it was cancelled before it began
 
     async def _deafen(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def _set(self, weather: Weather) -> None:
         self._weather = weather
@@ -120,7 +134,7 @@ class Proxy:
             link.carried = dict.fromkeys(Way, 0)
         if weather.refuse:
             await self._deafen()
-        elif self._server is None:
+        elif self._listener is None:
             await self._listen()
         async with self._changed:
             self._changed.notify_all()
@@ -131,13 +145,14 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._deafen()
-        await self._each(_Link.reset)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, client: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=client, limit=CHUNK)
         link = _Link(writer)
         self._links.add(link)
         try:
@@ -148,11 +163,11 @@ class Proxy:
                 self._pump(link, Way.REQUESTS, reader, link.server),
                 self._pump(link, Way.ANSWERS, answers, writer),
             )
+            await link.close()
         except (OSError, _CutShort, asyncio.CancelledError):  # nobody waits for this task
             link.reset()
         finally:
             self._links.discard(link)
-            link.close()
 
     async def _pump(self, link: _Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(CHUNK):
@@ -205,9 +220,12 @@ class _Link:
         with contextlib.suppress(OSError, RuntimeError):
             self.client.write_eof()
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Close both sides once they have taken what is on its way."""
         for writer in self._both():
             writer.close()
+        for writer in self._both():
+            await writer.wait_closed()
 
     def _both(self) -> list[asyncio.StreamWriter]:
         return [self.client] if self.server is None else [self.client, self.server]

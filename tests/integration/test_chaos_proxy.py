@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,3 +148,16 @@ def test_garble_changes_answers(proxy: Proxy) -> None:
     proxy.set(Weather(garble=bytes.upper))
     with _connect(proxy) as client:
         assert _asks(client, b"loud") == b"LOUD"
+
+
+def test_who_knocks_while_it_closes_leaves_no_socket_behind() -> None:
+    """Clients that were accepted and not carried yet are hung up on; neither socket nor task outlives the proxy."""
+    forgotten: list[object] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", lambda told: forgotten.append(told.exc_value))
+        for _ in range(10):
+            with ExitStack() as clients, Proxy(free_port(), listener.getsockname()[1]) as proxy:
+                for _ in range(20):
+                    clients.enter_context(_connect(proxy))
+        gc.collect()
+    assert forgotten == []

@@ -25,7 +25,8 @@ from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.redis import check_redis
 from bridge_service.cli import app
 from bridge_service.database import Connection, Database
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import BridgeError, DatabaseUnavailable
+from bridge_service.ledger import Ledger
 from bridge_service.output import Output
 from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
 from tests.support.app import Client
@@ -305,9 +306,10 @@ def test_a_process_of_its_own_behaves_the_same(operator: Operator, chat: Chat) -
 def test_no_error_tells_a_secret() -> None:
     """Whatever a library quotes, a password is replaced, and only the first line of its words is told."""
     output = Output(as_json=False)
-    output.secrets = (PASSWORD, "abc")
+    output.secrets = (PASSWORD, "abc", "p@ss'wörd")
     told = output.describe(DatabaseUnavailable(f'no host "{PASSWORD}@x" in abc\nDETAIL: {CONTENT}'))
     assert told.endswith('no host "***@x" in abc')
+    assert output.describe(BridgeError("as p%40ss%27w%C3%B6rd in a URL")) == "as *** in a URL"
 
 
 def test_every_command_and_check_is_documented(operator: Operator) -> None:
@@ -554,6 +556,13 @@ def test_why_tells_of_what_was_set_aside(operator: Operator, chat: Chat) -> None
     result = operator("why", message)
     assert (result.code, result.out.splitlines()[0]) == (0, f"{message} set aside")
     assert r"22008 \x1b[2Jout of range" in result.out
+
+
+def test_why_has_the_patience_of_those_that_look_at_every_turn(chat: Chat, bridge_database: Urls) -> None:
+    """Earlier turns of a message are found by no index: with a long history that may take longer than a step's call."""
+    message = chat.write(chat.match())
+    with closing(Connection(bridge_database.service, application="test")) as connection:
+        assert Ledger(connection, seconds=0.0).why(message) is not None
 
 
 def test_why_knows_nothing_of_other_ids(operator: Operator, chat: Chat) -> None:

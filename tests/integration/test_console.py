@@ -464,14 +464,20 @@ def test_the_number_of_series_is_constant(app: App, store: Store, port: int) -> 
     assert not AN_ID.search(text)
 
 
-def test_a_look_does_not_grow_with_history(app: App) -> None:
-    """With twenty thousand finished turns, and processes that are gone, a look reads none of them."""
+@pytest.mark.parametrize("stale", [False, True], ids=["known", "believed open"])
+def test_a_look_does_not_grow_with_history(app: App, *, stale: bool) -> None:
+    """With twenty thousand finished turns, and processes that are gone, a look reads none of them.
+
+    Nor where the planner's statistics are of a backlog that is answered by now.
+    """
     app.rows(
         "INSERT INTO bridge.turns"
         " (kind, match_id, bot_id, state, opened_at, ended_at, answered_at, reply_message_id)"
         " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'answered', now(), now(), now(), gen_random_uuid()"
         " FROM generate_series(1, 20000)"
     )
+    if stale:
+        app.rows("UPDATE bridge.turns SET state = 'open', due_at = now() + interval '1 day', ended_at = NULL")
     app.rows(
         "INSERT INTO bridge.events (kind, match_id, message_id, bot_id, turn_id, captured_at)"
         " SELECT 'message', match_id, gen_random_uuid(), bot_id, id, opened_at FROM bridge.turns"
@@ -482,6 +488,8 @@ def test_a_look_does_not_grow_with_history(app: App) -> None:
         " FROM generate_series(1, 20000)"
     )
     app.rows("ANALYZE bridge.turns; ANALYZE bridge.events; ANALYZE bridge.processes")
+    if stale:
+        app.rows("UPDATE bridge.turns SET state = 'answered', due_at = NULL, ended_at = now()")
     with closing(Client(app.urls.service)) as fresh:  # whose counters of its own reads begin at 0
         fresh.rows("BEGIN")
         fresh.rows("SELECT bridge.metrics(15)")

@@ -164,13 +164,12 @@ def test_a_client_that_was_frozen_in_an_answer_loses_its_locks(
     with closing(Connection(bridge_database.service, application="frozen")) as frozen:
         cursor = frozen.raw.cursor()
         cursor.execute("SELECT repeat('x', 30000000), pg_advisory_xact_lock(7)")
-        eventually(lambda: app.value(f"{there} AND wait_event = 'ClientWrite'") == 1)
         eventually(lambda: app.value(there) == 0)
         assert app.value("SELECT pg_try_advisory_lock(7)")
 
 
-def test_a_pooler_that_refuses_session_options_is_used_without(
-    bridge_database: Urls, monkeypatch: pytest.MonkeyPatch
+def test_a_pooler_that_refuses_session_options_gets_them_with_each_call(
+    bridge_database: Urls, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is connected to a second time, and only for that reason."""
     tried: list[str] = []
@@ -183,8 +182,10 @@ def test_a_pooler_that_refuses_session_options_is_used_without(
         opens(self, url, application, seconds, options)
 
     monkeypatch.setattr(Connection, "_open", refusing)
+    app.rows(f'ALTER DATABASE "{bridge_database.name}" SET default_transaction_isolation = serializable')
+    wanted = "SELECT current_setting('transaction_isolation'), current_setting('statement_timeout'), %s"
     with closing(Connection(bridge_database.service, application="test")) as connection:
-        assert connection.execute("SELECT 1") == [(1,)]
+        assert connection.execute(wanted, ("é %",)) == [("read committed", "30s", "é %")]
     assert [bool(options) for options in tried] == [True, False]
 
 

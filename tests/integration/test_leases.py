@@ -175,6 +175,15 @@ def test_a_stop_ends_the_thread(desk: Desk) -> None:
     eventually(lambda: all(thread.name != "leases" for thread in threading.enumerate()))
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_watchdog_hears_of_every_turn_of_the_thread(desk: Desk) -> None:
+    """A thread that renews no more would cost every slow responder its turns, so a worker watches it."""
+    beats = threading.Semaphore(0)
+    desk.leases.beat = beats.release
+    desk.leases.start()
+    assert all(beats.acquire(timeout=5) for _ in range(3))
+
+
 # On a real database
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -582,6 +583,24 @@ def test_a_notification_that_could_not_be_captured_is_kept(error: Exception) -> 
     assert stub.captured == messages
     assert running.told.of(NotificationRejected) == []
     assert len(running.told.of(NotificationReceived)) == 3
+
+
+def test_a_look_that_is_asked_for_while_a_batch_is_counted_is_made() -> None:
+    """Another thread's wish gets lost at no moment."""
+    now = datetime.now(UTC)
+
+    class Batch(list[Grouped]):
+        def __bool__(self) -> bool:
+            return True
+
+        def __len__(self) -> int:
+            running.listener.look()
+            return super().__len__()
+
+    batch = Batch([Grouped(1, "message", MATCH, CAMILLE, 1, 1, now, now, "open")])
+    running = _listener(SimpleNamespace(group=lambda *_, **__: batch))
+    running.listener._look_if_wanted()
+    assert running.listener._sweep
 
 
 # A bad batch

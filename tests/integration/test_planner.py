@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import queue
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -427,6 +429,29 @@ def test_a_stop_ends_the_pruning(desk: Desk) -> None:
 
     desk.plan_for(Endless())._prune()
     assert desk.told.events == [Pruned(module.PRUNE_BATCH)]
+
+
+HANGS: Final = """
+import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from schedulers.planner import Planner
+
+called = threading.Event()
+store = SimpleNamespace(prune=lambda *_: (called.set(), threading.Event().wait()))
+planner = Planner(
+    store, None, look=lambda: None, emit=None, stopping=threading.Event(), beat=None, retention_days=30.0
+)
+planner.start()
+planner._jobs.modify_job("prune", next_run_time=datetime.now(UTC))
+called.wait()
+planner.stop()
+"""
+
+
+def test_pruning_keeps_no_process_alive() -> None:
+    """A call that hangs in an outage holds up no end, though the interpreter waits for APScheduler's threads."""
+    assert subprocess.run([sys.executable, "-c", HANGS], timeout=30, check=False).returncode == 0
 
 
 def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from contextlib import closing
 from signal import SIGINT
 from typing import TYPE_CHECKING, Final
@@ -13,11 +14,13 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
+from bridge_service import database
 from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
 from tests.support.app import App
 from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
@@ -160,15 +163,37 @@ def test_session_mode_listens(service: Service, app: App) -> None:
 
 
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
-def test_refused_session_options_are_left_out(pooler: Pgbouncer) -> None:
-    """A pooler that takes no session options gets none, and every other one gets them."""
-    wanted = "SELECT current_setting('statement_timeout')"
+def test_refused_session_options_go_with_each_call(pooler: Pgbouncer) -> None:
+    """A pooler that takes no session options gets none; its sessions have them for as long as a call of ours lasts."""
+    wanted = "SELECT current_setting('statement_timeout'), current_setting('tcp_user_timeout')"
     with closing(Connection(pooler.url(), application="test")) as connection:
-        assert connection.execute(wanted) == [("0",)]
+        assert connection.execute(wanted) == [("30s", "10000")]
     assert "unsupported startup parameter" in pooler._log_path.read_text()
+    with closing(psycopg2.connect(pooler.url())) as neighbour, neighbour.cursor() as cursor:
+        cursor.execute(wanted)
+        assert cursor.fetchone() == ("0", "0")
 
     with closing(Connection(pooler._behind.url(user=SERVICE), application="test")) as connection:
-        assert connection.execute(wanted) == [("30s",)]
+        assert connection.execute(wanted) == [("30s", "10000")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PostgreSQL knows TCP_USER_TIMEOUT on Linux only")
+@pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
+def test_a_client_that_was_frozen_in_an_answer_loses_its_locks_behind_a_pooler_too(
+    pooler: Pgbouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the client does not take the pooler does not, and PostgreSQL ends the session."""
+    before = database._CALL_OPTIONS.replace("tcp_user_timeout = 10000", "tcp_user_timeout = 1000")
+    monkeypatch.setattr(database, "_CALL_OPTIONS", before)
+    with (
+        closing(Connection(pooler.url(), application="frozen")) as frozen,
+        closing(Connection(pooler._behind.url(user=SERVICE), application="test")) as watch,
+    ):
+        [there] = frozen.execute("SELECT pg_backend_pid()")  # the pooler has this one session, and keeps it
+        frozen.raw.cursor().execute(before + "SELECT repeat('x', 30000000), pg_advisory_xact_lock(7)")
+
+        eventually(lambda: watch.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", there) == [])
+        assert watch.execute("SELECT pg_try_advisory_xact_lock(7)") == [(True,)]
 
 
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)

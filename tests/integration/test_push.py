@@ -3,6 +3,9 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -26,7 +29,7 @@ from bridge_service.events import (
     TurnsRecovered,
 )
 from bridge_service.middleware import Reconnect
-from bridge_service.store import GroupingRules
+from bridge_service.store import PUSH_WINDOW, GroupingRules, Push, Store
 from bridge_service.turns import Kind
 from schedulers import push as module
 from schedulers.push import Pusher
@@ -91,10 +94,10 @@ class Desk:
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = self.another(attempts)
 
-    def another(self, attempts: int) -> Pusher:
+    def another(self, attempts: int, store: Store | None = None) -> Pusher:
         """Return a pusher."""
         return Pusher(
-            self.store,
+            store or self.store,
             self.broker,
             self.reconnect,
             window=self.window,
@@ -431,3 +434,21 @@ def test_a_redis_that_refuses_writes_is_away(desk: Desk, refusal: str) -> None:
         desk.broker.client.replicaof("NO", "ONE")
     desk.pusher.push_due()
     assert desk.fetched() == [f"compose:{desk.turn(match)}"]
+
+
+def test_turns_that_another_scheduler_pushed_are_forgotten(desk: Desk) -> None:
+    """Outage after outage no more is remembered than may be queued at once, and of that the newest is told of."""
+    turns = [
+        Push(number, "compose", Kind.REPLY, "match", 1, first=True, recovered=False, due_at=datetime.now(UTC))
+        for number in range(1, PUSH_WINDOW + 2)
+    ]
+    batches: list[list[Push]] = [turns[:-1], turns[-1:], [replace(turn, first=False) for turn in turns], []]
+    store: Any = SimpleNamespace(push_due=lambda _: batches.pop(0), reset_pushes=lambda: 0)
+    pusher = desk.another(3, store)
+    for _ in range(2):  # Redis is known to be away by the time that they are to be enqueued
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pusher, "_redis_is_there", iter([True, False]).__next__)
+            desk.reconnect.give_up(attempts=3)
+            pusher.push_due()
+    pusher.push_due()
+    assert [push.turn_id for push in desk.told.of(TurnPushed)] == [turn.turn_id for turn in turns[1:]]

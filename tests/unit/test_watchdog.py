@@ -3,12 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import closing
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from bridge_service import watchdog as module
+from bridge_service.broker import WaitingBroker
 from bridge_service.events import WatchdogBarked
 from bridge_service.watchdog import PATIENCE_SECONDS, Watchdog
+from bridge_service.worker import WorkerProcess
 from tests.support.events import Clock
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually
@@ -144,3 +149,32 @@ def test_a_bark_ends_the_process_with_exit_code_1() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout) == (1, b"")
+
+
+def test_a_loop_may_be_watched_while_another_thread_looks(kennel: Kennel) -> None:
+    """Whoever asks for the ages meets no table that grows under its hands."""
+
+    class Meanwhile(float):
+        def __sub__(self, other: float) -> float:
+            kennel.dog.watch("planner")
+            return float(self) - other
+
+    kennel.dog.watch("listener")
+    kennel.clock.now = Meanwhile(kennel.clock.now)
+    assert kennel.dog.ages() == {"listener": 0.0}
+
+
+def test_the_loops_of_a_worker_are_watched() -> None:
+    """Consumer and leases tell the watchdog themselves; whether a responder is left the process tells for them."""
+    stub: Any = MagicMock()
+    watchdog = Watchdog(Recorder())
+    process = WorkerProcess(
+        stub, stub, stub, stub, emit=Recorder(), watchdog=watchdog, measure=stub, heartbeat=stub, incidents=stub
+    )
+    process._stopping.set()
+    with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[])) as broker:
+        process.after_worker_boot(broker, stub)
+        watchdog.stop()
+        assert set(watchdog.ages()) == {"consumer", "leases", "responders"}
+        for beat in (broker.beat, stub.beat):
+            assert beat.__qualname__.startswith("Watchdog.")

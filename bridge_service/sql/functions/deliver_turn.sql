@@ -35,7 +35,10 @@ BEGIN
         BEGIN
             PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
         EXCEPTION WHEN lock_not_available THEN
-            UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = p_turn AND state = 'typing';
+            UPDATE bridge.turns SET due_at = greatest(deliver_at, bridge.now() + interval '1 second')
+            WHERE id = p_turn AND state = 'typing'
+            RETURNING due_at INTO t.due_at;
+            PERFORM bridge.ring_due(p_turn, t.due_at);
             RETURN jsonb_build_object('outcome', 'later');
         END;
     END IF;
@@ -94,7 +97,9 @@ BEGIN
         WHEN foreign_key_violation THEN
             RETURN bridge.cancel_turn(t.id, 'gone');
         WHEN lock_not_available OR deadlock_detected THEN
-            UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = t.id;
+            UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = t.id
+            RETURNING due_at INTO t.due_at;
+            PERFORM bridge.ring_due(t.id, t.due_at);
             RETURN jsonb_build_object('outcome', 'later');
         WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS

@@ -1,6 +1,7 @@
 -- What the whole bridge owes at this moment, for the console's page and its /metrics: asked every few seconds, so nothing
 -- here may grow with history. Finished turns are not counted, and each index of the unfinished is named by a branch of its
--- own, for no partial index serves `state IN (...)` of several.
+-- own, for no partial index serves `state IN (...)` of several. Nor is a table read whole because statistics still tell of
+-- a backlog that is gone.
 --
 -- p_delay: seconds from a group's first capture to its push; only for conversations that nobody has grouped yet
 --
@@ -10,7 +11,8 @@
 --   inbox_open: captured events that nobody has grouped yet
 --   captures: how many times something was captured, repeats and rollbacks included
 CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_now      timestamptz := bridge.now();
     v_inbox    bigint;

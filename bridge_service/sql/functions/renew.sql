@@ -1,5 +1,6 @@
--- Renews the leases of these turns for a worker that still composes them. Returns the turns that are no longer its own:
--- their drafts will be refused (T6).
+-- Renews the leases of these turns for a worker that still composes them. Returns the turns that were not renewed: they
+-- are no longer its own, and their drafts will be refused (T6); or somebody holds them just now, such as the worker itself
+-- while a trigger of the app's takes its time, and then no other turn waits for that.
 CREATE OR REPLACE FUNCTION bridge.renew(p_turns bigint[], p_tokens uuid[], p_lease double precision) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
@@ -10,7 +11,7 @@ BEGIN
         SELECT t.id FROM bridge.turns t
         JOIN unnest(p_turns, p_tokens) AS l (turn, token) ON l.turn = t.id AND l.token = t.token
         WHERE t.state = 'composing'
-        ORDER BY t.id FOR NO KEY UPDATE OF t),
+        ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED),
     kept AS (
         UPDATE bridge.turns t SET due_at = bridge.now() + make_interval(secs => p_lease)
         FROM mine WHERE t.id = mine.id

@@ -313,6 +313,22 @@ FOR_EACH_STATEMENT: Final = (
 )
 
 
+def test_C1_an_app_whose_types_are_only_like_those_expected_is_served(bridge: Bridge) -> None:
+    """Names and texts of limited length, times without a zone, ids of a domain: no INSERT fails, and it is answered."""
+    bridge.rows(
+        "CREATE DOMAIN app_id AS uuid; ALTER TABLE messages ALTER sender_id TYPE app_id;"
+        " ALTER TABLE profiles ALTER first_name TYPE varchar(80);"
+        " ALTER TABLE messages ALTER content TYPE varchar(4000), ALTER created_at TYPE timestamp;"
+        " ALTER TABLE matches ALTER created_at TYPE timestamp"
+    )
+    match = bridge.match(opener=True)
+    bridge.write(match, "salut")
+    claim = bridge.claim(bridge.pushed(match))
+    assert claim.outcome.task is not None
+    assert [line.content for line in claim.outcome.task.messages] == ["salut"]
+    assert bridge.finish(claim, "coucou", pause=0).name == "answered"
+
+
 @without(
     ("sql", "DROP TRIGGER bridge_after_message ON messages"),
     (

@@ -582,6 +582,27 @@ def test_D5_a_collision_with_the_app_s_own_locks_is_no_attempt(bridge: Bridge) -
 @without(
     (
         "deliver_turn",
+        "interval '1 second' WHERE id = t.id RETURNING due_at INTO t.due_at; PERFORM bridge.ring_due(t.id, t.due_at);",
+        "interval '1 second' WHERE id = t.id;",
+    )
+)
+def test_D5_a_reply_that_met_a_lock_tells_the_schedulers_when_it_is_due(bridge: Bridge) -> None:
+    """A bell rings, or the second would be ended by a sweep of five."""
+    bridge.impatient()
+    bridge.rows(COUNTER, connection=bridge.people)
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("UPDATE counters SET messages = 0", connection=bridge.session())
+    bell = bridge.listen()
+
+    assert bridge.deliver(turn).name == "later"
+    assert bell.heard() == [("bridge_due", "")]
+
+
+@without(
+    (
+        "deliver_turn",
         "PERFORM bridge.assert_read_committed();",
         """PERFORM FROM public.matches m
            WHERE m.id = (SELECT d.match_id FROM bridge.turns d WHERE d.id = p_turn) FOR UPDATE;""",

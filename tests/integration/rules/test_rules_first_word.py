@@ -176,6 +176,34 @@ def test_F1_an_opener_tries_again_a_second_later_if_a_message_takes_long(bridge:
     assert bridge.deliver(turn).name == "answered"
 
 
+@without(("deliver_turn", "RETURNING due_at INTO t.due_at; PERFORM bridge.ring_due(p_turn, t.due_at);", ";"))
+def test_F1_an_opener_that_is_held_up_tells_the_schedulers_when_it_is_due(bridge: Bridge) -> None:
+    """A bell rings, or the second would be ended by a sweep of five."""
+    bridge.impatient()
+    match = bridge.match(opener=True)
+    turn = bridge.typing_opener(match)
+    bridge.write(match, connection=bridge.session())
+    bell = bridge.listen()
+
+    assert bridge.deliver(turn).name == "later"
+    assert bell.heard() == [("bridge_due", "")]
+
+
+@without(
+    ("deliver_turn", "greatest(deliver_at, bridge.now() + interval '1 second')", "bridge.now() + interval '1 second'")
+)
+def test_F1_an_early_delivery_that_is_held_up_moves_no_due_time_forward(bridge: Bridge) -> None:
+    """An opener that somebody asks for too early, while a message is under way, is still pushed when it may be said."""
+    bridge.impatient()
+    match = bridge.match(opener=True)
+    turn = bridge.typing_opener(match)
+    bridge.rows("UPDATE bridge.turns SET deliver_at = deliver_at + interval '1 h', due_at = due_at + interval '1 h'")
+    bridge.write(match, connection=bridge.session())
+
+    assert bridge.deliver(turn).name == "later"
+    assert bridge.turn(turn).due_at == bridge.turn(turn).deliver_at
+
+
 @without(
     (
         "before_message",

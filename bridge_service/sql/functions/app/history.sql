@@ -4,7 +4,7 @@
 -- look by id for each (OFFSET 0 keeps it apart), and one hash of them for the others (NOT IN is no join). Hence a plan can
 -- be kept; made while the tables are still small, it must not be one that reads them whole.
 --
--- An app with other tables replaces this function; `migrate` leaves a replaced one alone.
+-- An app with other tables replaces this function; `migrate` leaves a replaced one alone. (Casts as in conversation.sql.)
 CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)
 RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -12,7 +12,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off 
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT h.id, h.sender_id, h.content, h.created_at, h.covered
+    SELECT h.id::uuid, h.sender_id::uuid, h.content::text, h.created_at::timestamptz, h.covered
     FROM (
         SELECT m.id, m.sender_id, m.content, m.created_at, true AS covered
         FROM unnest(p_covered) AS c (id)
