@@ -67,6 +67,7 @@ def test_the_numbers_of_a_conversation(service: Service, app: App) -> None:
             "planner",
             "listener",
             "consumer",
+            "leases",
             "responders",
         }
 
