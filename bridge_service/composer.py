@@ -213,7 +213,7 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - o
 def _describe(error: BaseException) -> str:
     """What the turn's row keeps of an error, for the operator: what can be told of it, as PostgreSQL can hold it."""
     try:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error.words if isinstance(error, DatabaseRefused) else error}"
     except Exception:  # noqa: BLE001 - an exception that cannot tell itself still has a type
         text = type(error).__name__
     return storable(text, ERROR_LIMIT)

@@ -53,7 +53,16 @@ class SchemaMissing(BridgeError):
 
 
 class DatabaseRefused(BridgeError):
-    """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing."""
+    """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing.
+
+    Parameters:
+      message: what may be logged of it.
+      words: all of it, for the turn's row alone: what a function of the app's raises may quote a message.
+    """
+
+    def __init__(self, message: str = "", *, words: str | None = None) -> None:
+        super().__init__(message)
+        self.words = message if words is None else words
 
 
 class RightMissing(DatabaseRefused):
