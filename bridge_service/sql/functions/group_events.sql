@@ -53,7 +53,7 @@ BEGIN
         RETURN;
     END IF;
 
-    IF cardinality(v_seen) <= 10 THEN
+    IF cardinality(v_seen) <= 100 THEN
         SET LOCAL plan_cache_mode = force_generic_plan;  -- planning for a few takes longer than they do
     END IF;
 
