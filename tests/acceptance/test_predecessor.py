@@ -117,7 +117,7 @@ def test_a_notification_while_the_listener_was_away_was_lost(service: Service, a
 
     assert len(killed) == 1
     service.wait_for_line("Écoute active", after=mark)
-    service.wait_for_line("timer", after=mark, timeout=2)  # the sweep may be five seconds away
+    service.wait_for_line("timer", after=mark, timeout=4)  # the sweep may be five seconds away
     app.wait_for_replies(match, "dans le vide")
 
 
@@ -313,7 +313,7 @@ def test_who_never_stopped_talking_was_never_answered(bridge: Bridge) -> None:
 
 def test_one_slow_bot_held_up_all_conversations(service: Service, app: App) -> None:
     """A bot that thinks and types holds no worker: with one thread, six conversations are answered side by side."""
-    service.environment |= {"GROUPING_DELAY": "0", "THINKING_DELAY_MIN": "1", "THINKING_DELAY_MAX": "1"}
+    service.environment |= {"GROUPING_DELAY": "0", "THINKING_DELAY_MIN": "3", "THINKING_DELAY_MAX": "3"}
     scheduler, worker = service.start_scheduler(), service.start_worker(threads=1)
     service.wait_until_ready(scheduler)
     service.wait_until_ready(worker)
@@ -325,7 +325,7 @@ def test_one_slow_bot_held_up_all_conversations(service: Service, app: App) -> N
         app.wait_for_replies(match, "un")
 
     first, last = app.rows("SELECT min(created_at), max(created_at) FROM messages WHERE sender_id = %s", CAMILLE)[0]
-    assert (last - first).total_seconds() < 3
+    assert (last - first).total_seconds() < 10  # one after the other it would be 15
 
 
 # --- First words that were none ----------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_a_first_word_was_sent_when_the_look_at_the_conversation_failed(bridge: 
         " LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no answer''; END'"
     )
 
-    with pytest.raises(DatabaseRefused, match="no answer"):
+    with pytest.raises(DatabaseRefused, match="P0001"):
         bridge.deliver(turn)
 
     assert bridge.messages(match) == []
@@ -426,4 +426,4 @@ def test_due_times_were_shifted_by_the_time_zone_of_the_host(service: Service, a
     app.wait_for_replies(match, "quelle heure est-il ?")
 
     asked, answered = (at for (at,) in app.rows("SELECT created_at FROM messages ORDER BY created_at"))
-    assert 1 <= (answered - asked).total_seconds() < 4
+    assert 1 <= (answered - asked).total_seconds() < 60

@@ -47,7 +47,7 @@ QUEUE: Final = f"dramatiq:{QUEUE_NAME}"
 BODIES: Final = f"{QUEUE}.msgs"
 BELL: Final = f"{QUEUE}.bell"
 
-AT_ONCE: Final = 2.0
+AT_ONCE: Final = 5.0
 """Seconds: far below BELL_SECONDS, far above what a busy machine takes."""
 
 

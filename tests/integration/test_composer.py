@@ -32,7 +32,7 @@ from bridge_service.responders import echo
 from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.turns import Kind
 from tests.support.app import CAMILLE, HUGO, LEA, App
-from tests.support.clock import advance, install_clock
+from tests.support.clock import advance, install_clock, stop
 from tests.support.databases import copy_of, execute, install, make_template
 from tests.support.recorder import Recorder
 from tests.support.roles import OWNER
@@ -119,6 +119,7 @@ class Desk:
 def desk(bridge_database: Urls) -> Iterator[Desk]:
     """Give a worker on a database whose clock a test moves."""
     install_clock(bridge_database)
+    stop(bridge_database)
     with ExitStack() as stack:
         yield Desk(bridge_database, stack)
 
@@ -135,6 +136,7 @@ def latin1_desk(postgres: PostgresServer, latin1_template: str) -> Iterator[Desk
     """Give a worker on a database of LATIN1."""
     with copy_of(postgres, latin1_template) as urls, ExitStack() as stack:
         install_clock(urls)
+        stop(urls)
         yield Desk(urls, stack)
 
 
@@ -150,6 +152,7 @@ def ascii_desk(postgres: PostgresServer, ascii_template: str) -> Iterator[Desk]:
     """Give a worker on a database of SQL_ASCII."""
     with copy_of(postgres, ascii_template) as urls, ExitStack() as stack:
         install_clock(urls)
+        stop(urls)
         desk = Desk(urls, stack)
         for client in (desk.app, desk.app.people):
             client.connection.set_client_encoding("UTF8")

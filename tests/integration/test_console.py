@@ -447,7 +447,7 @@ def test_the_figures_are_those_of_the_command(app: App, store: Store) -> None:
         assert figures[name] == getattr(status, name), name
     assert figures["overdue"] >= 1
     waited = float(app.value("SELECT extract(epoch FROM bridge.now())")) - figures["oldest_unanswered_at"]
-    assert waited == pytest.approx(status.oldest_unanswered_seconds, abs=1)
+    assert waited == pytest.approx(status.oldest_unanswered_seconds, abs=30)
 
 
 def test_the_number_of_series_is_constant(app: App, store: Store, port: int) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 WHILE_LOCKED: Final = 10.0
-AT_ONCE: Final = 1.0
+AT_ONCE: Final = 3.0
 """Seconds: far below any sweep, which nobody makes here, far above what a busy machine takes."""
 
 

@@ -859,7 +859,7 @@ def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
         eventually(lambda: bool(app.rows(pids)))
         began = time.monotonic()
         app.write(match, "pendant")
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 10
         assert runner.is_alive()
         holder.rollback()
         runner.join(20)

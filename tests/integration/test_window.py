@@ -132,7 +132,7 @@ def test_a_redis_that_stalls_costs_nobody_a_moment(
         for _ in range(100):
             window.show([event()], NOW)
             window.close(["nobody"])
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 10  # one stall each would be 40 s
         proxy.set(FINE)
 
         def shown() -> bool:
@@ -194,7 +194,7 @@ def test_a_redis_that_is_away_never_fills_the_memory(monkeypatch: pytest.MonkeyP
 
 def test_a_stop_waits_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the pause after a failure it is left behind, with its thread, which holds up no process."""
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 1.0)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 4.0)
     with closing(connect("redis://127.0.0.1:1/0")) as client:
         window = ContextWindow(client)
         window.start()
@@ -202,9 +202,9 @@ def test_a_stop_waits_no_longer_than_it_is_told(monkeypatch: pytest.MonkeyPatch)
         eventually(window._jobs.empty)
         began = time.monotonic()
         window.stop(0.1)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 3
         assert window._thread.daemon
-        window._thread.join(5)
+        window._thread.join(10)
         assert not window._thread.is_alive()
 
 

@@ -1,4 +1,7 @@
-"""A clock that tests move: in their databases, `bridge.now()` is the machine's time plus what they added."""
+"""A clock that tests move: in their databases, `bridge.now()` is the machine's time plus what they added.
+
+Or the time at which they stopped it, plus that: then no figure depends on how fast the machine is.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ if TYPE_CHECKING:
 
 _CLOCK = """
     CREATE SCHEMA bridge_test;
-    CREATE TABLE bridge_test.clock (ahead interval NOT NULL);
+    CREATE TABLE bridge_test.clock (ahead interval NOT NULL, stopped timestamptz);
     INSERT INTO bridge_test.clock VALUES ('0');
     CREATE OR REPLACE FUNCTION bridge.now() RETURNS timestamptz
-    LANGUAGE sql VOLATILE AS $$ SELECT pg_catalog.clock_timestamp() + ahead FROM bridge_test.clock $$;
+    LANGUAGE sql VOLATILE AS $$
+        SELECT coalesce(stopped, pg_catalog.clock_timestamp()) + ahead FROM bridge_test.clock $$;
     DO $$
     DECLARE
         v_owner name := (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'bridge');
@@ -31,6 +35,11 @@ _CLOCK = """
 def install_clock(urls: Urls) -> None:
     """Make the time of the bridge in this database movable; `migrate` lays the real clock again."""
     execute(urls.admin, _CLOCK)
+
+
+def stop(urls: Urls) -> None:
+    """Stop the time of the bridge in this database: from now on it moves by `advance` only."""
+    execute(urls.admin, "UPDATE bridge_test.clock SET stopped = pg_catalog.clock_timestamp()")
 
 
 def advance(urls: Urls, seconds: float) -> None:

@@ -359,6 +359,10 @@ class Bridge:
 
     # The scheduler
 
+    def stop_clock(self) -> None:
+        """Let the clock of the bridge move by `advance` only."""
+        clock.stop(self.urls)
+
     def advance(self, seconds: float) -> None:
         """Move the clock of the bridge."""
         clock.advance(self.urls, seconds)

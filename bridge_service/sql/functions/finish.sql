@@ -29,7 +29,9 @@ BEGIN
     IF t.state = 'answered' OR (p_pause <= 0 AND t.kind = 'reply') THEN
         RETURN bridge.deliver_turn(p_turn, p_max_merges, p_delay, p_max_attempts);
     END IF;
-    PERFORM bridge.ring_due(t.id, v_deliver);
+    IF p_pause > 0 THEN  -- else its worker delivers it at once
+        PERFORM bridge.ring_due(t.id, v_deliver);
+    END IF;
     RETURN jsonb_build_object('outcome', 'typing', 'match_id', t.match_id, 'kind', t.kind);
 END
 $$;
