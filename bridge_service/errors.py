@@ -57,7 +57,8 @@ class DatabaseRefused(BridgeError):
 
     Parameters:
       message: what may be logged of it.
-      words: all of it, for the turn's row alone: what a function of the app's raises may quote a message.
+      words: all of it, for a turn's row and an operator's terminal; what a function of the app's raises may quote a
+        message.
     """
 
     def __init__(self, message: str = "", *, words: str | None = None) -> None:

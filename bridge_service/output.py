@@ -63,7 +63,8 @@ class Output:
 
     def describe(self, error: BaseException) -> str:
         """Say what went wrong, in one line, without a secret."""
-        text = str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
+        told = error.words if isinstance(error, DatabaseRefused) else str(error)
+        text = told.strip().partition("\n")[0].rstrip() or type(error).__name__
         text = pattern_of(self.secrets).sub("***", text)
         for kind, words in _TOLD_AS.items():
             if isinstance(error, kind):
