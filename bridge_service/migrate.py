@@ -232,6 +232,7 @@ def _plan(
 ) -> tuple[dict[str, str], list[str]]:
     """Plan all but the trigger on `matches`, and change nothing; return the app's tables, and the statements."""
     schema, app = _find_app_tables(cursor)
+    _refuse_another_owner(cursor)
     _refuse_foreign_schema(cursor)
     _refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
     statements = [
@@ -288,6 +289,16 @@ def _refuse_foreign_schema(cursor: Cursor) -> None:
     )
     if _value(cursor):
         raise DatabaseRefused("schema `bridge` holds tables that are not the bridge's: rename it, the name is needed")
+
+
+def _refuse_another_owner(cursor: Cursor) -> None:
+    """Say whose run it is: anybody else would be told of some right that is not to be granted."""
+    cursor.execute(
+        "SELECT pg_get_userbyid(c.relowner)::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'bridge' AND c.relname = 'migrations' AND NOT pg_has_role(c.relowner, 'USAGE')"
+    )
+    for (owner,) in cursor.fetchall():
+        raise DatabaseRefused(f"schema `bridge` is kept up to date by {owner}: run it with that role in DATABASE_URL")
 
 
 def _refuse_missing_roles(cursor: Cursor, roles: Sequence[str]) -> None:

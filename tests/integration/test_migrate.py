@@ -522,6 +522,18 @@ def test_a_missing_right_is_said_in_one_clear_line(app: App, grants: tuple[str, 
         assert app.value("SELECT to_regnamespace('bridge')") is None
 
 
+@pytest.mark.parametrize("run", [migrate, plan])
+def test_who_is_not_the_owner_is_told_who_is(app: App, run: Callable[[str], object]) -> None:
+    """The run-time role, whose URL the environment holds from day to day, and one that may not even look."""
+    migrate(app.urls.owner, runtime_role=SERVICE)
+    before = dump(app.urls.admin)
+    for url in (app.urls.service, app.urls.app):
+        with pytest.raises(DatabaseRefused, match=f"by {OWNER}: run it with that role in DATABASE_URL"):
+            run(url)
+    assert dump(app.urls.admin) == before
+    run(app.urls.owner)
+
+
 def test_somebody_else_s_schema_is_not_dropped(app: App) -> None:
     """`uninstall` on a database where `bridge` is another program's refuses, and touches nothing."""
     execute(app.urls.admin, FOREIGN)
