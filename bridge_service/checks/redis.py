@@ -60,6 +60,8 @@ def _remedy(error: Exception, url: str) -> str:
         if parts.password is None:
             return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
         return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
+    if isinstance(error, redis.ResponseError):
+        return "it answers, and refuses for the reason it gives: a right of its user, its database's number, its plan"
     if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
         other = "redis" if parts.scheme == "rediss" else "rediss"
         return f"correct it (is it {other}:// that this Redis speaks?), or start Redis and let this machine through"

@@ -1058,13 +1058,14 @@ def test_check_fails_what_does_not_answer(operator: Operator) -> None:
         ("", "redis", "wants a password"),
         (f"bridge:{PASSWORD}@", "redis", "correct its user and its password"),
         ("", "rediss", "is it redis:// that this Redis speaks?"),
+        (":another@", "redis", "its database's number"),
     ],
 )
 def test_check_tells_why_redis_does_not_answer(
     operator: Operator, redis_server: RedisServer, login: str, scheme: str, remedy: str
 ) -> None:
-    """No password, a wrong one, a Redis without TLS: each has a remedy of its own."""
-    address = redis_server.url().removeprefix("redis://")
+    """No password, a wrong one, a Redis without TLS, a number that no database has: each has a remedy of its own."""
+    address = redis_server.url(9999).removeprefix("redis://")
     with closing(redis.Redis.from_url(redis_server.url())) as client:
         client.config_set("requirepass", "another")
         try:
