@@ -242,9 +242,11 @@ def _processes(connection: Connection, grouping_delay: float) -> Finding:
         return Finding("processes", ok=True, detail="not known while the schema or a right is missing")
     detail = "alive: " + ", ".join(f"{role}s {number}" for role, number in alive.items())
     absent = [role for role, number in alive.items() if not number]
-    missed = absent and status.overdue and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS
+    # Without a worker nothing is overdue for long: the scheduler pushes what is queued again, and again in vain.
+    waiting = status.overdue if alive["worker"] else max(status.overdue, status.queued)
+    missed = absent and waiting and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS
     if missed:
-        detail += f"; overdue turns: {status.overdue}"
+        detail += f"; turns that wait: {waiting}"
     remedy = " and ".join(f"start a {role}: {_WORK[role]}" for role in absent)
     return Finding("processes", ok=not missed, detail=detail, remedy=remedy)
 

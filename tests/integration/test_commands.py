@@ -1151,7 +1151,7 @@ def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat
     chat.rows("UPDATE bridge.events SET captured_at = now() - interval '1 minute'")
     result = operator("check", "--json")
     assert failed(result) == {"processes"}
-    assert "overdue turns: 1" in found(result, "processes")["detail"]
+    assert "turns that wait: 1" in found(result, "processes")["detail"]
     for command in ("python -m schedulers", "dramatiq bridge_service"):
         assert command in found(result, "processes")["remedy"]
     begin = "INSERT INTO bridge.processes SELECT gen_random_uuid(), %s, now(), now(), NULL, 0, 0, 0"
@@ -1161,6 +1161,20 @@ def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat
     assert "python -m schedulers" not in found(result, "processes")["remedy"]
     chat.rows(begin, "worker")
     assert found(operator("check", "--json"), "processes")["detail"] == "alive: schedulers 1, workers 1"
+
+
+def test_check_misses_a_worker_between_two_pushes(operator: Operator, chat: Chat) -> None:
+    """What no worker takes is pushed again and again, and due for an instant at a time: somebody waits all the same."""
+    chat.rows("INSERT INTO bridge.processes SELECT gen_random_uuid(), 'scheduler', now(), now(), NULL, 0, 0, 0")
+    chat.write(chat.match())
+    chat.group()
+    chat.rows("UPDATE bridge.events SET captured_at = now() - interval '1 minute'")
+    chat.store.push_due(100)
+    assert operator("status", "--json").document["overdue"] == 0
+    result = operator("check", "--json")
+    assert failed(result) == {"processes"}
+    assert found(result, "processes")["detail"] == "alive: schedulers 1, workers 0; turns that wait: 1"
+    assert found(result, "processes")["remedy"].startswith("start a worker")
 
 
 def test_check_says_how_to_put_all_triggers_right(operator: Operator, chat: Chat) -> None:
