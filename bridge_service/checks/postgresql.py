@@ -30,6 +30,8 @@ BELL_STOPS_AT: Final = 0.5
 _MIGRATE: Final = "run `python -m bridge_service migrate`"
 _VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"
 _MIGRATE_FOR: Final = f"{_MIGRATE} as the schema's owner, with --runtime-role {{}}"
+# A role that may call nothing is more often the wrong one, such as a reader, than one that was forgotten.
+_ANOTHER_ROLE: Final = f"DATABASE_URL: name the run-time role, or {_MIGRATE_FOR}"
 _REPLAY: Final = "`replay --since` that moment for what was missed"
 
 _WORK: Final = {"scheduler": "`python -m schedulers`", "worker": "`dramatiq bridge_service --processes 2 --threads 8`"}
@@ -263,7 +265,7 @@ def _schema(connection: Connection) -> Finding:
     except (SchemaMissing, DatabaseRefused) as error:
         closed = isinstance(error, DatabaseRefused)
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
-        remedy = _MIGRATE_FOR.format("this role") if closed else _MIGRATE
+        remedy = _ANOTHER_ROLE.format("this role") if closed else _MIGRATE
         return Finding("schema", ok=False, detail=detail, remedy=remedy)
     detail = f"migration {installed.migration}"
     newest = migrate.newest_migration()
@@ -306,7 +308,8 @@ def _rights(connection: Connection) -> Finding:
     if usage and not missing:
         return _owner_rights(connection) or Finding("rights", ok=True, detail=f"role {role} may call every step")
     detail = f"role {role} may not call {', '.join(missing)}" if usage else f"role {role} may not enter schema bridge"
-    return Finding("rights", ok=False, detail=detail, remedy=_MIGRATE_FOR.format(role))
+    remedy = _MIGRATE_FOR if usage and len(missing) < len(migrate.steps()) else _ANOTHER_ROLE
+    return Finding("rights", ok=False, detail=detail, remedy=remedy.format(role))
 
 
 def _owner_rights(connection: Connection) -> Finding | None:

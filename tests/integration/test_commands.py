@@ -1105,13 +1105,15 @@ def test_check_sends_to_migrate_where_the_schema_is_missing_or_old(newcomer: Ope
 
 
 def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat, postgres: PostgresServer) -> None:
-    """A role without rights is told how to get them."""
+    """A role without rights is told that it may be the wrong one, one that lacks some how to get them."""
     role = f"stranger_{uuid4().hex[:8]}"
     execute(postgres.url(), f"CREATE ROLE {role} LOGIN")
     try:
         result = operator.by(role)("check", "--json")
         assert failed(result) == {"schema", "rights", "row_security"}
         assert "closed to this role" in found(result, "schema")["detail"]
+        for name in ("schema", "rights"):
+            assert found(result, name)["remedy"].startswith("DATABASE_URL: name the run-time role, or run ")
         assert f"--runtime-role {role}" in found(result, "rights")["remedy"]
         assert "permission denied for schema bridge" in operator.by(role)("verify").err
         assert operator.by(role)("status", "--json").document["postgresql"] == "refused"
@@ -1119,6 +1121,7 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
         result = operator.by(role)("check", "--json")
         assert failed(result) == {"rights", "row_security"}
         assert "claim, " in found(result, "rights")["detail"]
+        assert found(result, "rights")["remedy"].startswith("run ")
     finally:
         execute(chat.urls.admin, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
