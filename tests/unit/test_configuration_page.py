@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bridge_service.errors import EX_CONFIG
 from bridge_service.settings import VARIABLES, Variable
@@ -57,3 +58,11 @@ def test_the_defaults_of_the_example(variable: Variable) -> None:
 
 def _names(variable: Variable) -> str:
     return f"`{variable.name}` (or `{variable.other_name}`)" if variable.other_name else f"`{variable.name}`"
+
+
+def test_every_variable_reaches_the_containers() -> None:
+    """compose.yaml hands on what .env says; where it says nothing, the variable is empty, which counts as unset."""
+    handed_on = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["x-bridge"]["environment"]
+    own = {"HOST", "PORT"}  # the console's container has its own
+    assert set(handed_on) == {variable.name for variable in VARIABLES} - own
+    assert all(value.startswith(f"${{{name}:-") for name, value in handed_on.items())
