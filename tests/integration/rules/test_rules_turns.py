@@ -1064,6 +1064,32 @@ def test_T8_a_full_window_is_counted_without_reading_all_that_is_active_for_each
     assert _rows_read(bridge, "turns", "SELECT bridge.window_room(300)", role=ADMIN) < 2000
 
 
+@without(("verify", "repeated AS MATERIALIZED (", "repeated AS ("))
+def test_T8_the_ledger_does_not_read_all_answers_for_each_message(bridge: Bridge) -> None:
+    """However many answers there are that no statistics know of, they are read a few times and no oftener."""
+    bridge.rows(
+        "WITH open AS ("
+        " INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, due_at)"
+        " SELECT 'reply', gen_random_uuid(), %s, 'open', bridge.now(), bridge.now() FROM generate_series(1, 16000)"
+        " RETURNING id, match_id)"
+        " INSERT INTO bridge.events (kind, match_id, message_id, bot_id, sender_id, captured_at, turn_id)"
+        " SELECT 'message', o.match_id, gen_random_uuid(), %s, %s, bridge.now(), o.id FROM open o",
+        *(CAMILLE, CAMILLE, LEA),
+    )
+    for state in ("queued", "composing"):
+        bridge.rows("UPDATE bridge.turns SET state = %s", state)
+    bridge.rows(
+        "UPDATE bridge.turns t SET state = 'answered', due_at = NULL, ended_at = t.opened_at,"
+        " answered_at = t.opened_at, reply_message_id = gen_random_uuid(),"
+        " covers = (SELECT array_agg(e.id) FROM bridge.events e WHERE e.turn_id = t.id)"
+    )
+    session = bridge.session(ADMIN)
+    bridge.rows("SET LOCAL statement_timeout = '10s'", connection=session)
+    bridge.rows("SELECT bridge.verify(30, 5)", connection=session)
+    read = bridge.value("SELECT pg_stat_get_xact_tuples_returned('bridge.turns'::regclass)", connection=session)
+    assert read < 100_000
+
+
 # T9: pushes are bounded.
 
 
