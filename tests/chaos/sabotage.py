@@ -169,13 +169,7 @@ BREAKAGES: Final = (
         "D1",
         "the last look ignores what nobody has grouped yet",
         ("stale",),
-        taken=(
-            (
-                "newer_turn",
-                "WHERE e.match_id = p_match AND e.kind = 'message' AND e.turn_id IS NULL AND e.error IS NULL;",
-                "WHERE false;",
-            ),
-        ),
+        taken=(("newer_turn", "FROM bridge.ungrouped_messages(p_match) e;", "FROM bridge.events e WHERE false;"),),
         faults=("responder-dawdles", "scheduler-kill-often"),
         together=True,
         plot={"thinking": (0.0, 0.0)},
@@ -202,7 +196,7 @@ BREAKAGES: Final = (
         "no unique index on the active turn, and the claim does not look for one",
         ("disordered", "stale"),
         taken=(
-            ("claim", "IF t.state = 'queued' AND EXISTS (", "IF false AND EXISTS ("),
+            ("claim", "IF v_active IS NOT NULL THEN", "IF false THEN"),
             ("sql", "DROP INDEX bridge.turns_one_active"),
         ),
         plot={"thinking": (0.0, 3.0)},

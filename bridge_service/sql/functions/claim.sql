@@ -14,6 +14,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off 
 DECLARE
     t          bridge.turns%ROWTYPE;
     c          record;
+    v_active   bigint;
     v_ids      bigint[];
     v_messages uuid[];
     v_lines    jsonb;
@@ -34,12 +35,14 @@ BEGIN
     IF t.state = 'composing' AND t.token = p_token THEN
         v_ids := t.covers;
     ELSIF t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL) THEN
-        IF t.state = 'queued' AND EXISTS (
-            SELECT FROM bridge.turns a WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing')) THEN
+        IF t.state = 'queued' THEN
+            v_active := bridge.active_turn(t.match_id);
+        END IF;
+        IF v_active IS NOT NULL THEN
             -- Whatever ends that one wakes this one (T7). If it is held, it may be ending just now and have looked before
             -- this one's push was committed: then this one is due again by itself.
             PERFORM FROM bridge.turns a
-            WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing') FOR SHARE SKIP LOCKED;
+            WHERE a.id = v_active AND (a.state IN ('composing', 'typing')) IS TRUE FOR SHARE SKIP LOCKED;
             IF NOT FOUND THEN
                 UPDATE bridge.turns SET due_at = least(due_at, bridge.now() + interval '1 second') WHERE id = t.id;
                 PERFORM bridge.notify('bridge_due');

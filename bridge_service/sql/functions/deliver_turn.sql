@@ -12,7 +12,8 @@
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
     p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t           bridge.turns%ROWTYPE;
     v_kind      text;

@@ -9,7 +9,8 @@
 CREATE OR REPLACE FUNCTION bridge.fail(
     p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean, p_max_attempts integer)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t       bridge.turns%ROWTYPE;
     v_now   timestamptz := bridge.now();

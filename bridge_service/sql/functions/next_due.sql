@@ -1,9 +1,10 @@
 -- When to look again: the earliest due time of a reply's and of an opener's next step; NULL where there is none.
 -- An open turn that finds the window full waits for workers, not for its time. Their claims ring no bell, so the look is
--- made half a second later: in less time no workers empty a window of 2,000.
+-- made half a second later: in less time no workers empty a window of 2,000. (Orders as in push_due.)
 CREATE OR REPLACE FUNCTION bridge.next_due(p_window integer)
 RETURNS TABLE (flush_at timestamptz, initiation_at timestamptz, now timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     v_now     timestamptz := bridge.now();
     v_room_at timestamptz;
@@ -15,8 +16,9 @@ BEGIN
     SELECT least(
                (SELECT greatest(t.due_at, v_room_at) FROM bridge.turns t
                 WHERE t.state = 'open' AND t.kind = 'reply' ORDER BY t.due_at LIMIT 1),
-               (SELECT min(t.due_at) FROM bridge.turns t WHERE t.state = 'queued'),
-               (SELECT min(t.due_at) FROM bridge.turns t WHERE t.state IN ('composing', 'typing'))),
+               (SELECT t.due_at FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT 1),
+               (SELECT t.due_at FROM bridge.turns t
+                WHERE t.state IN ('composing', 'typing') ORDER BY t.due_at LIMIT 1)),
            (SELECT greatest(t.due_at, v_room_at) FROM bridge.turns t
             WHERE t.state = 'open' AND t.kind = 'initiation' ORDER BY t.due_at LIMIT 1),
            v_now;

@@ -5,7 +5,8 @@
 -- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
 -- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers, or hangs)
 --
--- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now.
+-- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now: the order by due
+-- time, where nothing is to be sorted, names the index that has it.
 --
 -- `step` is `compose` or `deliver`; `dead` is only told of. `first` marks the push that the journal tells of. Rows that
 -- somebody holds are skipped: they are being worked on.
@@ -15,7 +16,7 @@ RETURNS TABLE (
     turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
     due_at timestamptz)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     v_now  timestamptz := bridge.now();
@@ -25,7 +26,7 @@ BEGIN
     FOR turn_id, step, kind, match_id, messages, first, recovered, due_at IN
         SELECT t.id, 'dead', t.kind, t.match_id, 0, false, true, t.due_at FROM bridge.turns t
         WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
-        FOR NO KEY UPDATE SKIP LOCKED
+        ORDER BY t.due_at FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         BEGIN
             PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died, or its responder hung, ' || p_lost_after || ' times');

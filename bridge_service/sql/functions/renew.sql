@@ -2,7 +2,8 @@
 -- are no longer its own, and their drafts will be refused (T6); or somebody holds them just now, such as the worker itself
 -- while a trigger of the app's takes its time, and then no other turn waits for that.
 CREATE OR REPLACE FUNCTION bridge.renew(p_turns bigint[], p_tokens uuid[], p_lease double precision) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
     v_kept bigint[];
 BEGIN
@@ -10,7 +11,7 @@ BEGIN
     WITH mine AS (
         SELECT t.id FROM bridge.turns t
         JOIN unnest(p_turns, p_tokens) AS l (turn, token) ON l.turn = t.id AND l.token = t.token
-        WHERE t.state = 'composing'
+        WHERE (t.state = 'composing') IS TRUE  -- by id, and never among all that are active
         ORDER BY t.id FOR NO KEY UPDATE OF t SKIP LOCKED),
     kept AS (
         UPDATE bridge.turns t SET due_at = bridge.now() + make_interval(secs => p_lease)

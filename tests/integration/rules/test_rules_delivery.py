@@ -266,6 +266,28 @@ def test_D4_the_reply_s_own_triggers_find_the_turn_answered(bridge: Bridge) -> N
     assert bridge.rows("SELECT state FROM seen") == [("answered",), ("answered",)]
 
 
+@without(("deliver", "SET enable_seqscan FROM CURRENT SET jit FROM CURRENT", ""))
+def test_D4_the_app_s_triggers_are_planned_as_they_are_for_the_app(bridge: Bridge) -> None:
+    """What the bridge's steps forbid the planner is no matter of the app's."""
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows(
+        """
+        CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM set_config('bridge_test.seqscan', current_setting('enable_seqscan'), false);
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER look AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION look();
+        """,
+        connection=bridge.connect(ADMIN),
+    )
+    session = bridge.session(ADMIN)
+    bridge.advance(5)
+    bridge.rows(DELIVER, turn, connection=session)
+    assert bridge.value("SELECT current_setting('bridge_test.seqscan')", connection=session) == "on"
+
+
 @without(("deliver", "SET search_path FROM CURRENT", "SET search_path = ''"))
 def test_D4_the_app_s_triggers_find_their_tables_as_they_do_for_the_app(bridge: Bridge) -> None:
     """A trigger that names its tables without a schema works for a reply as it does for a message."""

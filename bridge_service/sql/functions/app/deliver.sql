@@ -4,11 +4,13 @@
 --
 -- The app's own triggers fire here as they do for the app: under the search path by which `migrate` found its tables,
 -- for they may name others without a schema (`pg_temp` stands last in it, or whoever calls could slip in a table of his
--- own); and all of them, deferred ones too, so that what they raise is known before the commit.
+-- own); all of them, deferred ones too, so that what they raise is known before the commit; and with the planner as the
+-- app has it, not as the bridge's own steps want it.
 CREATE OR REPLACE FUNCTION bridge.deliver(
     p_turn bigint, p_message uuid, p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz)
 RETURNS uuid
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '300ms'
+SET enable_seqscan FROM CURRENT SET jit FROM CURRENT AS $$
 DECLARE
     v_message uuid;
 BEGIN

@@ -3,7 +3,8 @@
 -- Internal: the caller holds the turn's lock and has checked that it may end.
 CREATE OR REPLACE FUNCTION bridge.end_turn(p_turn bigint, p_state text, p_reason text DEFAULT NULL, p_error text DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_now    timestamptz := bridge.now();
     v_match  uuid;
@@ -17,7 +18,8 @@ BEGIN
     RETURNING t.match_id INTO v_match;
 
     UPDATE bridge.turns t SET due_at = v_now, pushes = 0
-    WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state = 'queued' AND t.id <> p_turn;
+    WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+      AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
     IF FOUND THEN
         PERFORM bridge.notify('bridge_due');
     END IF;

@@ -1,6 +1,6 @@
 -- The waiting turn that a reply about to be delivered has to make way for, or NULL. Events that nobody has grouped yet
 -- count (D1): for them the waiting turn is made here, by the same upsert as in group_events; they themselves stay
--- ungrouped, because a scheduler may hold them and wait for us. (IS TRUE as in group_events.)
+-- ungrouped, because a scheduler may hold them and wait for us.
 -- Internal: the caller holds the lock of the turn `p_turn`.
 CREATE OR REPLACE FUNCTION bridge.newer_turn(
     p_turn bigint, p_match uuid, p_bot uuid, p_delay double precision, p_may_merge boolean)
@@ -13,9 +13,7 @@ BEGIN
     IF NOT p_may_merge THEN
         RETURN NULL;
     END IF;
-    SELECT min(e.captured_at) INTO v_first
-    FROM bridge.events e
-    WHERE e.match_id = p_match AND (e.kind = 'message') IS TRUE AND e.turn_id IS NULL AND e.error IS NULL;
+    SELECT min(e.captured_at) INTO v_first FROM bridge.ungrouped_messages(p_match) e;
     IF v_first IS NULL THEN
         SELECT w.id INTO v_waiting FROM bridge.turns w
         WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn;

@@ -3,7 +3,8 @@
 -- move; ungrouped ones are the scheduler's (D1).
 -- Internal: the caller holds both turns' locks.
 CREATE OR REPLACE FUNCTION bridge.supersede(p_turn bigint, p_waiting bigint) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_merges integer;
     v_answer jsonb;

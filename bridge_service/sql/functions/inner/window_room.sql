@@ -2,7 +2,8 @@
 -- whose conversation has an active one finds it busy and leaves Redis at once, and as long as somebody "types" it would
 -- keep its place from others.
 CREATE OR REPLACE FUNCTION bridge.window_room(p_window integer) RETURNS integer
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     v_taken integer;
 BEGIN
@@ -10,9 +11,11 @@ BEGIN
     IF v_taken >= p_window THEN
         SELECT count(*) INTO v_taken
         FROM (SELECT FROM bridge.turns t
-              WHERE t.state = 'queued' AND NOT EXISTS (
-                  SELECT FROM bridge.turns a
-                  WHERE a.match_id = t.match_id AND a.state IN ('composing', 'typing'))
+              LEFT JOIN LATERAL (  -- as in active_turn
+                  SELECT a.id FROM bridge.turns a
+                  WHERE a.match_id BETWEEN t.match_id AND t.match_id AND a.state IN ('composing', 'typing')
+                  ORDER BY a.match_id LIMIT 1) active ON true
+              WHERE t.state = 'queued' AND active.id IS NULL
               LIMIT p_window) q;
     END IF;
     RETURN p_window - v_taken;
