@@ -169,7 +169,13 @@ BREAKAGES: Final = (
         "D1",
         "the last look ignores what nobody has grouped yet",
         ("stale",),
-        taken=(("newer_turn", "FROM bridge.ungrouped_messages(p_match) e;", "FROM bridge.events e WHERE false;"),),
+        taken=(
+            (
+                "newer_turn",
+                "FROM bridge.ungrouped_events(p_match) e WHERE e.kind = 'message';",
+                "FROM bridge.events e WHERE false;",
+            ),
+        ),
         faults=("responder-dawdles", "scheduler-kill-often"),
         together=True,
         plot={"thinking": (0.0, 0.0)},

@@ -35,26 +35,32 @@ BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
     -- (C4), and mostly there is nothing to find.
-    SELECT array_agg(DISTINCT u.match_id) INTO v_matches
-    FROM (SELECT e.match_id FROM bridge.events e
-          WHERE e.turn_id IS NULL AND e.error IS NULL AND e.id > p_after AND (p_only IS NULL OR e.match_id = p_only)
-          ORDER BY e.id LIMIT 5000) u;
-    IF v_matches IS NULL THEN
-        RETURN;
-    END IF;
-    SELECT array_agg(s.id) INTO v_seen
-    FROM (SELECT w.id
-          FROM (SELECT e.id, e.match_id FROM bridge.events e
-                WHERE e.turn_id IS NULL AND e.error IS NULL AND (p_only IS NULL OR e.match_id = p_only)
-                ORDER BY e.id LIMIT 100000) w
-          WHERE (w.match_id IN (SELECT unnest(v_matches))) IS TRUE
-          ORDER BY min(w.id) OVER (PARTITION BY w.match_id), w.id LIMIT 5000) s;
-    IF v_seen IS NULL THEN
-        RETURN;
+    IF p_only IS NOT NULL THEN
+        v_matches := ARRAY[p_only];
+    ELSE
+        SELECT array_agg(DISTINCT u.match_id) INTO v_matches
+        FROM (SELECT e.match_id FROM bridge.events e
+              WHERE e.turn_id IS NULL AND e.error IS NULL AND e.id > p_after ORDER BY e.id LIMIT 5000) u;
+        IF v_matches IS NULL THEN
+            RETURN;
+        END IF;
     END IF;
 
-    IF cardinality(v_seen) <= 100 THEN
+    IF cardinality(v_matches) <= 100 THEN
         SET LOCAL plan_cache_mode = force_generic_plan;  -- planning for a few takes longer than they do
+        SELECT array_agg(s.id) INTO v_seen
+        FROM (SELECT e.id FROM unnest(v_matches) AS m (match_id) CROSS JOIN LATERAL bridge.ungrouped_events(m.match_id) e
+              ORDER BY min(e.id) OVER (PARTITION BY m.match_id), e.id LIMIT 5000) s;
+    ELSE
+        SELECT array_agg(s.id) INTO v_seen
+        FROM (SELECT w.id
+              FROM (SELECT e.id, e.match_id FROM bridge.events e
+                    WHERE e.turn_id IS NULL AND e.error IS NULL ORDER BY e.id LIMIT 100000) w
+              WHERE (w.match_id IN (SELECT unnest(v_matches))) IS TRUE
+              ORDER BY min(w.id) OVER (PARTITION BY w.match_id), w.id LIMIT 5000) s;
+    END IF;
+    IF v_seen IS NULL THEN
+        RETURN;
     END IF;
 
     -- NO KEY UPDATE: a match's event held by a message's F1 lock is not skipped.

@@ -13,7 +13,7 @@ BEGIN
     IF NOT p_may_merge THEN
         RETURN NULL;
     END IF;
-    SELECT min(e.captured_at) INTO v_first FROM bridge.ungrouped_messages(p_match) e;
+    SELECT min(e.captured_at) INTO v_first FROM bridge.ungrouped_events(p_match) e WHERE e.kind = 'message';
     IF v_first IS NULL THEN
         SELECT w.id INTO v_waiting FROM bridge.turns w
         WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn;

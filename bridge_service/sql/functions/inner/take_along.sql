@@ -10,8 +10,8 @@ DECLARE
     v_locked bigint[];
 BEGIN
     SELECT array_agg(e.id) INTO v_seen
-    FROM bridge.ungrouped_messages(p_match) e
-    WHERE NOT EXISTS (
+    FROM bridge.ungrouped_events(p_match) e
+    WHERE e.kind = 'message' AND NOT EXISTS (
           SELECT FROM bridge.turns w
           WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn);
     IF v_seen IS NULL THEN
