@@ -182,7 +182,7 @@ class _Formatter(logging.Formatter):
         _, error, trace = record.exc_info
         if isinstance(error, BridgeError):
             return self._clean(": ".join(filter(None, (type_of(error), str(error).partition("\n")[0]))))
-        return self._clean(" at ".join(filter(None, (type_of(error), _place_of(trace)))))
+        return self._clean(" at ".join(filter(None, (type_of(error), place_of(trace)))))
 
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         if not self._with_tracebacks or not record.exc_info:
@@ -279,7 +279,7 @@ def _text_of(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
-def _place_of(trace: TracebackType | None) -> str:
+def place_of(trace: TracebackType | None) -> str:
     """Return where an exception was raised, as `file.py:line`; '' if it is not known."""
     if trace is None:
         return ""
