@@ -152,14 +152,15 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
     errors there may, too. Of these only the state is told; their words stand in `DatabaseRefused.words` alone.
     """
     state = error.pgcode
-    text = words = next(iter((error.diag.message_primary or str(error)).strip().splitlines()), type(error).__name__)
+    text = next(iter((error.diag.message_primary or str(error)).strip().splitlines()), type(error).__name__)
     if state is None:
         return DatabaseUnavailable(text)
+    if state[:2] == "22":
+        text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like, hence a message
+    words = f"{text} (SQLSTATE {state})"
     if error.diag.context and error.diag.source_file not in _NAMES_ONLY:
         text = f"{type(error).__name__} in a function or trigger"  # psycopg2's name of the state
-    elif state[:2] == "22":
-        text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like
-    text, words = (f"{each} (SQLSTATE {state})" for each in (text, words))
+    text = f"{text} (SQLSTATE {state})"
     if state in _BUSY:
         return DatabaseBusy(text)
     if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
