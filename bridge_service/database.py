@@ -169,7 +169,8 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return SchemaMissing(text)
     if state == "3F000":
         return SchemaMissing(text)
-    return RightMissing(text) if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused(text, words=words)
+    kind = RightMissing if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
+    return kind(text, words=words)
 
 
 class Database:
