@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from dramatiq.middleware import Interrupt
 
-from bridge_service.errors import DatabaseRefused, ResponderUnavailable, RightMissing
+from bridge_service.errors import DatabaseRefused, ResponderUnavailable, RightMissing, type_of
 from bridge_service.events import (
     DuplicatePrevented,
     Emit,
@@ -107,7 +107,7 @@ class Composer:
                 retry = min(max(AWAY_RETRY_MIN_SECONDS, wanted), AWAY_RETRY_MAX_SECONDS)
                 outcome = self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
                 retry = float(outcome.details.get("retry", retry))
-                self._emit(ResponderAway(turn_id, task.match_id, type(error).__name__, retry))
+                self._emit(ResponderAway(turn_id, task.match_id, type_of(error), retry))
                 return None
             except Interrupt:
                 raise  # Dramatiq's own word to this thread, not the responder's
@@ -160,9 +160,9 @@ class Composer:
     def _failed(self, turn_id: int, token: UUID, task: Task, error: BaseException) -> int | None:
         outcome = self._store.fail(turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True)
         if outcome.name == "failed":
-            self._emit(TurnFailed(turn_id, task.match_id, type(error).__name__, outcome.details["attempts"]))
+            self._emit(TurnFailed(turn_id, task.match_id, type_of(error), outcome.details["attempts"]))
         elif outcome.name == "dead":
-            self._emit(TurnDead(turn_id, task.match_id, type(error).__name__))
+            self._emit(TurnDead(turn_id, task.match_id, type_of(error)))
         return outcome.next_turn
 
     def _tell(self, turn_id: int, outcome: Outcome, stage: str) -> int | None:
@@ -214,6 +214,8 @@ def _describe(error: BaseException) -> str:
     """What the turn's row keeps of an error, for the operator: what can be told of it, as PostgreSQL can hold it."""
     try:
         text = f"{type(error).__name__}: {error.words if isinstance(error, DatabaseRefused) else error}"
-    except Exception:  # noqa: BLE001 - an exception that cannot tell itself still has a type
+    except Interrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - an exception that cannot tell itself still has a type
         text = type(error).__name__
     return storable(text, ERROR_LIMIT)

@@ -38,7 +38,9 @@ _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serializat
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
 # The classes not supported, authorization, access rule or missing object, foreign data.
 _NO_ROW_TO_BLAME: Final = {"0A", "28", "42", "HV"}
-_RAISED_BY_FUNCTIONS: Final = {"P0", "45"}  # what PL/pgSQL gives to RAISE, and the SQL standard to SIGNAL
+_NAMES_ONLY: Final = {"aclchk.c", "execMain.c"}
+"""Where PostgreSQL denies rights and checks constraints, in words that name nothing but what stands in the schema."""
+
 # Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
 _UNAVAILABLE: Final = {"25006", "25P04"}
 _UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
@@ -146,27 +148,29 @@ class Connection:
 def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | DatabaseRefused:
     """Turn an error of psycopg2 into one that says what to do about it, in one line and without any row's values.
 
-    What a function of the app's raises may quote them: that stands in `DatabaseRefused.words` alone.
+    What is raised inside a function, perhaps one of the app's, may quote them under any SQLSTATE, and PostgreSQL's own
+    errors there may, too. Of these only the state is told; their words stand in `DatabaseRefused.words` alone.
     """
     state = error.pgcode
-    text = (error.diag.message_primary or str(error) or type(error).__name__).strip().splitlines()[0]
+    text = next(iter((error.diag.message_primary or str(error)).strip().splitlines()), type(error).__name__)
     if state is None:
         return DatabaseUnavailable(text)
     if state[:2] == "22":
         text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like, hence a message
     words = f"{text} (SQLSTATE {state})"
-    if state[:2] in _RAISED_BY_FUNCTIONS:
-        text = "a function or trigger raised an error"
+    if error.diag.context and error.diag.source_file not in _NAMES_ONLY:
+        text = f"{type(error).__name__} in a function or trigger"  # psycopg2's name of the state
     text = f"{text} (SQLSTATE {state})"
     if state in _BUSY:
         return DatabaseBusy(text)
     if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
         return DatabaseUnavailable(text)
-    if state in _SCHEMA_MISSING and "bridge." in text:
+    if state in _SCHEMA_MISSING and "bridge." in words:
         return SchemaMissing(text)
     if state == "3F000":
         return SchemaMissing(text)
-    return RightMissing(text) if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused(text, words=words)
+    kind = RightMissing if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
+    return kind(text, words=words)
 
 
 class Database:

@@ -14,6 +14,8 @@
 These texts reach the log: none may hold a secret or the text of a message.
 """
 
+import operator
+import sys
 from typing import Final
 
 EX_CONFIG: Final = 78
@@ -84,3 +86,18 @@ class ResponderUnavailable(BridgeError):
 
 class BadMessage(BridgeError):
     """Raised when a broker message or a notification is not understood."""
+
+
+def type_of(error: BaseException) -> str:
+    """Return the name of an error's class; of one made at run time, which may be named after anything, its base's."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind is BaseException or _is_written(kind))
+
+
+def _is_written(kind: type) -> bool:
+    """Tell whether somebody wrote this class: then it is found in its module, or was written inside a function."""
+    if "<locals>" in kind.__qualname__:
+        return True
+    try:
+        return operator.attrgetter(kind.__qualname__)(sys.modules[kind.__module__]) is kind
+    except Exception:  # noqa: BLE001 - a module may answer with anything when it is asked for a name
+        return False

@@ -239,8 +239,16 @@ class ListenSilent(Event):
     reason: str
 
 
-_CONTENT_KEYS: Final = frozenset({"message_content", "content"})
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_SHOWN_KEYS: Final = (
+    "match_id",
+    "bot_id",
+    "sender_id",
+    "message_id",
+    "id",
+    "user1_id",
+    "user2_id",
+    "created_at",
+)
 _ID_OR_TIME: Final = re.compile(
     r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
     r"|[0-9]{4,6}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
@@ -254,8 +262,8 @@ class NotificationReceived(Event):
     Attributes:
       pid: the PostgreSQL process that sent it.
       channel: where it came in.
-      payload: its JSON object, `match_id` first. Content and keys that are no plain names are dropped, and every other
-        text that is no id and no time becomes "…": anybody may send any payload, and a message may hide anywhere in it.
+      payload: of its JSON object what the contract names and is no content, `match_id` first. What is no id and no time
+        becomes "…": anybody may send any payload, and a message may hide anywhere in it, a name or a number included.
       match_id: the conversation.
     """
 
@@ -267,15 +275,12 @@ class NotificationReceived(Event):
 
     def __post_init__(self) -> None:
         """Forget at once what no subscriber may see."""
-        keys = [key for key in self.payload if _PLAIN_NAME.fullmatch(key) and key not in _CONTENT_KEYS]
-        keys.sort(key=lambda key: key != "match_id")
-        object.__setattr__(self, "payload", {key: _harmless(self.payload[key]) for key in keys})
+        shown = {key: _harmless(self.payload[key]) for key in _SHOWN_KEYS if key in self.payload}
+        object.__setattr__(self, "payload", shown)
 
 
 def _harmless(value: object) -> object:
-    if value is None or isinstance(value, int | float):
-        return value
-    return value if isinstance(value, str) and _ID_OR_TIME.fullmatch(value) else "…"
+    return value if value is None or (isinstance(value, str) and _ID_OR_TIME.fullmatch(value)) else "…"
 
 
 @dataclass(frozen=True, slots=True)

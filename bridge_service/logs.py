@@ -16,10 +16,12 @@ import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import PurePath
 from types import TracebackType
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
+from bridge_service.errors import BridgeError, type_of
 from bridge_service.events import Event, Throttle
 
 _LONGEST_TEXT: Final = 2000
@@ -170,11 +172,17 @@ class _Formatter(logging.Formatter):
         return str(record.msg)
 
     def _error(self, record: logging.LogRecord) -> str:
-        """Return the exception as `Type: first line`; the next lines of PostgreSQL's errors quote rows. '' if none."""
-        if not record.exc_info or record.exc_info[0] is None:
+        """Return the exception as `Type at file.py:line`; '' if none.
+
+        Its words may quote anything, such as what a responder was given: they are for DEBUG, but for those of our own
+        errors, which never do.
+        """
+        if not record.exc_info or record.exc_info[1] is None:
             return ""
-        kind, value, _ = record.exc_info
-        return self._clean(": ".join(filter(None, (kind.__name__, _first_line(value)))))
+        _, error, trace = record.exc_info
+        if isinstance(error, BridgeError):
+            return self._clean(": ".join(filter(None, (type_of(error), str(error).partition("\n")[0]))))
+        return self._clean(" at ".join(filter(None, (type_of(error), place_of(trace)))))
 
     def _traceback(self, record: logging.LogRecord) -> list[str]:
         if not self._with_tracebacks or not record.exc_info:
@@ -205,7 +213,7 @@ class JsonFormatter(_Formatter):
     """Writes one JSON object a record, with `ts`, `level`, `logger`, `event`, the event's fields and `message`.
 
     `event` is `library_log` for what is no event of ours. Where they apply, `held_back` counts the records left out
-    before this one, `exception` is its type and text, and `traceback` the whole of it.
+    before this one, `exception` is its type and place, and `traceback` the whole of it, at DEBUG.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -271,11 +279,12 @@ def _text_of(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
-def _first_line(error: BaseException | None) -> str:
-    try:
-        return str(error).strip().partition("\n")[0].rstrip()
-    except Exception:  # noqa: BLE001 - an exception that cannot tell itself still has a type
+def place_of(trace: TracebackType | None) -> str:
+    """Return where an exception was raised, as `file.py:line`; '' if it is not known."""
+    if trace is None:
         return ""
+    *_, (frame, line) = traceback.walk_tb(trace)
+    return f"{PurePath(frame.f_code.co_filename).name}:{line}"
 
 
 def _time_of(record: logging.LogRecord) -> str:

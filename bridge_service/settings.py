@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 import psycopg2.extensions
 import redis
 
-from bridge_service.errors import ConfigurationError
+from bridge_service.errors import ConfigurationError, type_of
 
 
 class _Refused(Exception):
@@ -227,7 +227,7 @@ def _responder(text: str) -> str:
         raise _Refused("its module was not found: look at the spelling, and at PYTHONPATH") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything while it is imported
         # Its words may quote whatever the module was configured with, so only the type is told.
-        raise _Refused(f"its module raises {type(error).__name__}: import it by hand to see why") from None
+        raise _Refused(f"its module raises {type_of(error)}: import it by hand to see why") from None
     if not callable(found) or inspect.iscoroutinefunction(found):
         raise _Refused(
             "what stands behind the colon is no plain function: name one that takes a task and returns a text"

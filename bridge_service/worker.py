@@ -125,7 +125,7 @@ class RefuseToStart(Middleware):
         del broker
         if current_process().name == "Process-1":  # its brothers would repeat it
             for fault in self._error.faults:
-                sys.stderr.write(f"❌ Erreur fatale: {fault}\n")
+                sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
             sys.stderr.flush()
         sys.exit(EX_CONFIG)
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from bridge_service import logs
 from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
-from bridge_service.errors import EX_CONFIG, ConfigurationError
+from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
 from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
 from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
@@ -53,7 +53,7 @@ def main() -> int:
         settings = Settings.from_environ(os.environ)
     except ConfigurationError as error:
         for fault in error.faults:
-            sys.stderr.write(f"❌ Erreur fatale: {fault}\n")
+            sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
         return EX_CONFIG
     # Before any thread starts, so that all of them inherit it and only the waiting one hears a signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -104,7 +104,7 @@ class Process:
             except BaseException as error:  # SystemExit too: it would leave the thread dead and the process idle
                 logging.getLogger("bridge").debug("thread %s failed", name, exc_info=True)
                 self.crashed = True
-                self._emit(FatalError(f"{type(error).__name__} in {name}: {error}"))
+                self._emit(FatalError(f"{type_of(error)} in {name}, {logs.place_of(error.__traceback__)}"))
             finally:
                 if self.crashed:
                     self.stopping.set()

@@ -351,7 +351,7 @@ class Listener:
             except RightMissing:
                 raise
             except DatabaseRefused as error:
-                count = self._store.set_aside(match_id, error.words)
+                count = self._store.set_aside(match_id, str(error))
                 self._busy.pop(match_id, None)
                 self._emit(EventSetAside(count, match_id, str(error)))
             self._beat()

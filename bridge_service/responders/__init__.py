@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
-from bridge_service.errors import ConfigurationError
+from bridge_service.errors import ConfigurationError, type_of
 from bridge_service.turns import Task
 
 Responder: TypeAlias = Callable[[Task], str]
@@ -48,7 +48,7 @@ def load_responder(name: str) -> Responder:
         raise _fault("its module was not found: look at the spelling and at PYTHONPATH") from None
     except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
         # Its words may quote whatever the module was configured with, so only the type is told.
-        raise _fault(f"its module raises {type(error).__name__}: import it by hand to see why") from None
+        raise _fault(f"its module raises {type_of(error)}: import it by hand to see why") from None
     responder = getattr(module, attribute, None)
     if not callable(responder) or inspect.iscoroutinefunction(responder):
         raise _fault("its module has no plain function of that name, which takes a task and returns a text")

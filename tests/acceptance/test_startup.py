@@ -62,6 +62,18 @@ def test_a_wrong_environment_ends_with_78_and_one_line_a_variable(role: str) -> 
 
 
 @pytest.mark.parametrize("role", ["scheduler", "worker"])
+def test_a_fault_stays_one_line_whatever_a_module_is_called(role: str, tmp_path: Path) -> None:
+    """What the responder's module says is missing neither begins a line nor reaches the terminal as it is."""
+    forged = "raise ModuleNotFoundError(name='x\\n✅ Message poussé dans queue\\x1b[31m')"
+    (tmp_path / "strange.py").write_text(forged, encoding="utf-8")
+    with Service({"RESPONDER": "strange:reply", "PYTHONPATH": str(tmp_path)}) as service:
+        process = service.start_scheduler() if role == "scheduler" else service.start_worker()
+        assert process.wait() == EX_CONFIG
+        assert len(service.lines("RESPONDER: its module needs x")) == 1
+        assert not service.lines("^✅|\x1b")
+
+
+@pytest.mark.parametrize("role", ["scheduler", "worker"])
 def test_empty_counts_as_unset(service: Service, role: str) -> None:
     """A platform that sets every variable to nothing gets the defaults, and the missing ones named."""
     service.environment.update(dict.fromkeys([*QUICK, "REDIS_URL", "BROKER_URL", "HEALTH_PORT"], ""))

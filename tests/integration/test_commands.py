@@ -858,7 +858,7 @@ def test_replay_goes_on_batch_after_batch(operator: Operator, chat: Chat, monkey
     monkeypatch.setattr("bridge_service.ledger.REPLAY_BATCH", 2)
     monkeypatch.setattr("bridge_service.commands.replay.REPLAY_BATCH", 2)
     match = chat.match()
-    messages = [chat.write(match, age=f"{5 - number} min", unseen=True) for number in range(5)]
+    messages = [chat.write(match, age=f"{5 - number} hours", unseen=True) for number in range(5)]
     assert operator("replay").out.endswith("\n5 messages captured.\n5 messages are from before the installation.\n")
     assert chat.known() == messages
 

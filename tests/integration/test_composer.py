@@ -408,6 +408,13 @@ class Mute(Exception):
         raise ZeroDivisionError
 
 
+class Deserter(Exception):
+    """An exception that raises what no `except Exception` catches when it is to tell itself."""
+
+    def __str__(self) -> str:
+        raise SystemExit("secret words")
+
+
 @pytest.mark.parametrize(
     ("respond", "kind"),
     [
@@ -419,12 +426,15 @@ class Mute(Exception):
         (lambda _: _raise(OSError("a\0b")), "OSError"),
         (lambda _: _raise(OSError("\udcff")), "OSError"),
         (lambda _: _raise(Mute()), "Mute"),
+        (lambda _: _raise(Deserter()), "Deserter"),
+        (lambda _: _raise(type("secret words", (LookupError,), {})()), "LookupError"),
         (lambda _: sys.exit("no"), "SystemExit"),
         (lambda _: _raise(KeyboardInterrupt()), "KeyboardInterrupt"),
         (lambda _: _raise(asyncio.CancelledError()), "CancelledError"),
     ],
     ids=[
-        *("raises", "blank", "none", "number", "NUL", "NUL told", "surrogate told", "mute"),
+        *("raises", "blank", "none", "number", "NUL", "NUL told", "surrogate told", "mute", "deserts"),
+        "named at run time",
         *("exits", "interrupted", "cancelled"),
     ],
 )

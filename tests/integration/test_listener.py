@@ -624,7 +624,7 @@ def test_a_bad_batch_is_set_aside_one_conversation_at_a_time(desk: Desk) -> None
     assert (aside.count, aside.match_id, "spoilt" in aside.error, "P0001" in aside.error) == (2, bad, False, True)
     desk.wait_until_grouped(messages[1])
     assert [grouped.match_id for grouped in running.batches.get(timeout=AT_ONCE)] == [good]
-    assert desk.app.value("SELECT count(*) FROM bridge.events WHERE error LIKE '%%spoilt%%' AND turn_id IS NULL") == 2
+    assert desk.app.value("SELECT count(*) FROM bridge.events WHERE error LIKE '%%P0001%%' AND turn_id IS NULL") == 2
     later = desk.app.write(good, "ça va ?", sender=HUGO)
     desk.wait_until_grouped(later)
     assert len(running.told.of(EventSetAside)) == 1

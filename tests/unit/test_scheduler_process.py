@@ -12,7 +12,7 @@ def _raise(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError(), MemoryError(), SystemExit(0)], ids=lambda each: type(each).__name__
+    "error", [ZeroDivisionError("canary"), MemoryError(), SystemExit(0)], ids=lambda each: type(each).__name__
 )
 def test_whatever_ends_a_thread_ends_the_process(error: BaseException) -> None:
     """A process with a thread less would be deaf or idle: it says why and stops, to be started anew."""
@@ -22,7 +22,8 @@ def test_whatever_ends_a_thread_ends_the_process(error: BaseException) -> None:
     assert process.stopping.is_set()
     assert process.crashed
     [fatal] = told.of(FatalError)
-    assert fatal.error.startswith(f"{type(error).__name__} in listener")
+    assert "canary" not in fatal.error  # whatever it quotes
+    assert fatal.error.startswith(f"{type(error).__name__} in listener, test_scheduler_process.py:")
 
 
 def test_a_thread_that_returns_ends_nothing() -> None:
