@@ -119,7 +119,7 @@ def why(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the story of one message: what happened to it, when, and why; never its content."""
+    """Tell the story of one message: what happened to it, when and why; never its content, but errors as they were worded."""
     from bridge_service.commands import why as command
 
     _run(lambda settings, output: command.run(settings, output, str(message_id)), as_json=as_json)
@@ -166,7 +166,7 @@ def dead_list(*, as_json: AsJson = False) -> None:
 
 @dead.command("show")
 def dead_show(turn: Turn, *, as_json: AsJson = False) -> None:
-    """Show all about a dead turn but the content of its messages."""
+    """Show all about a dead turn but the content of its messages; its error in that one's own words."""
     from bridge_service.commands import dead as command
 
     _run(lambda settings, output: command.show(settings, output, turn), as_json=as_json)

@@ -102,9 +102,7 @@ class Composer:
             try:
                 draft = clean_reply(self._responder(task))
             except ResponderUnavailable as error:
-                wanted = error.retry_after or AWAY_RETRY_SECONDS
-                # A time that has passed, or no number, must not make it ask without a pause.
-                retry = min(max(AWAY_RETRY_MIN_SECONDS, wanted), AWAY_RETRY_MAX_SECONDS)
+                retry = _pause(error.retry_after)
                 outcome = self._store.fail(turn_id, token, _describe(error), retry=retry, counts=False)
                 retry = float(outcome.details.get("retry", retry))
                 self._emit(ResponderAway(turn_id, task.match_id, type_of(error), retry))
@@ -208,6 +206,16 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - o
             return TurnDead(turn_id, details["match_id"], details.get("error", "delivery"))
         case _:
             return None
+
+
+def _pause(wanted: object) -> float:
+    """How long a responder wants to be left alone, in seconds: a header's text, too, and within what is sensible."""
+    try:
+        seconds = float(wanted)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = 0.0
+    # A time that has passed, or no number, must not make it ask without a pause.
+    return min(max(AWAY_RETRY_MIN_SECONDS, seconds or AWAY_RETRY_SECONDS), AWAY_RETRY_MAX_SECONDS)
 
 
 def _describe(error: BaseException) -> str:

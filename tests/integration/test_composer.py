@@ -765,9 +765,19 @@ def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "seconds"),
-    [(None, 5.0), (0.0, 5.0), (0.2, 1.0), (-30.0, 1.0), (7.5, 7.5), (3600.0, 60.0), (float("nan"), 1.0)],
+    [
+        (None, 5.0),
+        (0.0, 5.0),
+        (0.2, 1.0),
+        (-30.0, 1.0),
+        (7.5, 7.5),
+        (3600.0, 60.0),
+        (float("nan"), 1.0),
+        ("20", 20.0),
+        ("soon", 5.0),
+    ],
 )
-def test_a_responder_that_is_away_says_when_to_ask_again(desk: Desk, wanted: float | None, seconds: float) -> None:
+def test_a_responder_that_is_away_says_when_to_ask_again(desk: Desk, wanted: Any, seconds: float) -> None:  # noqa: ANN401
     """Within a second and a minute; a time that has passed, or is none, makes no loop without a pause."""
     _, turn = desk.pushed()
     desk.respond = lambda _: _raise(ResponderUnavailable("429", retry_after=wanted))

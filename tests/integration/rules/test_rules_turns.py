@@ -441,7 +441,7 @@ def test_T4_a_claim_takes_along_what_nobody_has_grouped(bridge: Bridge) -> None:
 @without(
     (
         "take_along",
-        """WHERE e.kind = 'message' AND NOT EXISTS ( SELECT FROM bridge.turns w WHERE w.match_id = p_match AND w.kind = 'reply'
+        """AND NOT EXISTS ( SELECT FROM bridge.turns w WHERE w.match_id = p_match AND w.kind = 'reply'
         AND w.state IN ('open', 'queued') AND w.id <> p_turn)""",
         "",
     )
