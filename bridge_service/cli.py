@@ -119,7 +119,7 @@ def why(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the story of one message: what happened to it, when and why; never its content, but errors as they were worded."""
+    """Tell the story of one message: what happened to it, when and why; never its content, but errors as worded."""
     from bridge_service.commands import why as command
 
     _run(lambda settings, output: command.run(settings, output, str(message_id)), as_json=as_json)
