@@ -41,6 +41,9 @@ LOOKS_AFTER_BATCH: Final = (0.02, 0.1, 0.5)
 LOOK_SECONDS: Final = 0.02
 """Looks are this far apart under load; the first one comes at once."""
 
+AFTER_YOU_SECONDS: Final = 0.005
+"""How long telling of a batch waits for the thread that pushes it: both take the interpreter, and a push is awaited."""
+
 POLL_SECONDS: Final = 0.5
 """How often to look where LISTEN delivers nothing."""
 
@@ -120,6 +123,7 @@ class Listener:
         self._looked_at = 0.0
         self._seen: deque[tuple[float, int]] = deque()
         self._uncaptured: deque[Notification] = deque(maxlen=UNCAPTURED)
+        self._untold: deque[NotificationReceived] = deque()
         self._busy_batches = 0
         self._busy: dict[str, float] = {}  # conversations that somebody holds, and when each was tried last
 
@@ -171,8 +175,11 @@ class Listener:
                     capturing = self._store.triggers_installed()
                     heard_at = time.monotonic()
                     self._prove_again()
-                self._hear(connection, capturing=capturing)
-                self._look_if_wanted()
+                try:
+                    self._hear(connection, capturing=capturing)
+                    self._look_if_wanted()
+                finally:
+                    self._tell()
                 self._wait(connection, heard_at + HEARTBEAT_SECONDS)
         finally:
             self._listening.clear()
@@ -251,7 +258,8 @@ class Listener:
             except BadMessage as error:
                 self._emit(NotificationRejected(bell.channel, str(error)))
                 continue
-            self._emit(NotificationReceived(bell.pid, bell.channel, notification.payload, notification.match_id))
+            heard = NotificationReceived(bell.pid, bell.channel, notification.payload, notification.match_id)
+            self._untold.append(heard)
             if not capturing:
                 self._uncaptured.append(notification)
         while self._uncaptured:
@@ -318,6 +326,8 @@ class Listener:
             self._sweep = True
         self._seen.append((now, max(event.event_id for event in grouped)))
         self._on_grouped(grouped)
+        self._stopping.wait(AFTER_YOU_SECONDS)
+        self._tell()
         for event in grouped:
             if event.kind == "match":
                 self._emit(MatchDetected(event.match_id, event.bot_id))
@@ -325,6 +335,11 @@ class Listener:
                 self._emit(
                     MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, self._rules.delay)
                 )
+
+    def _tell(self) -> None:
+        """Tell of the bells that were heard: nobody waits for a line, and somebody for the look that they ask for."""
+        while self._untold:
+            self._emit(self._untold.popleft())
 
     def _group_one_by_one(self) -> list[Grouped]:
         """Find the conversations that spoil the batch, and let the others go on (T2).

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -92,13 +93,8 @@ class Pusher:
                 self._emit(TurnDead(push.turn_id, push.match_id, "WorkerLost"))
         pushes = [push for push in due if push.step != "dead"]
         first = [push for push in pushes if push.first]
-        for push in first:
-            if push.kind is Kind.REPLY:
-                self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
-            else:
-                self._emit(InitiationDue(push.turn_id, push.match_id))
         self._untold.update(push.turn_id for push in first)
-        if not self._enqueue(pushes, beat):
+        if not self._enqueue(pushes, deque(first), beat):
             # No more are queued at once (T9): the rest ended, or was pushed again by another scheduler.
             self._untold = set(sorted(self._untold)[-PUSH_WINDOW:])
             return
@@ -114,8 +110,19 @@ class Pusher:
         if repeated:
             self._emit(PushesRepeated(repeated))
 
-    def _enqueue(self, pushes: Sequence[Push], beat: Callable[[], None]) -> bool:
-        """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit."""
+    def _tell_of(self, first: deque[Push]) -> None:
+        while first:
+            push = first.popleft()
+            if push.kind is Kind.REPLY:
+                self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
+            else:
+                self._emit(InitiationDue(push.turn_id, push.match_id))
+
+    def _enqueue(self, pushes: Sequence[Push], first: deque[Push], beat: Callable[[], None]) -> bool:
+        """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit.
+
+        Those that are pushed for the `first` time are told of when an attempt was made: nobody waits for a line.
+        """
         messages = [message_for(push.step, push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
             beat()  # all of them may take minutes, and no watchdog is to end a process for an outage of Redis
@@ -126,13 +133,16 @@ class Pusher:
                     self._recovered()
                 self._broker.enqueue_many(messages)
             except CircuitOpen:
+                self._tell_of(first)
                 return False
             except ConnectionClosed as error:
+                self._tell_of(first)
                 if attempt > self._attempts:
                     self._broker.drop_connections()
                     break
                 self._reconnect.failed(self._broker, error, attempt=attempt, attempts=self._attempts)
             else:
+                self._tell_of(first)
                 return True
             seconds = min(2.0 ** (attempt - 1), RETRY_MAX_SECONDS)
             self._emit(RetryIn(seconds))

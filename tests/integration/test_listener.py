@@ -580,6 +580,7 @@ def test_a_notification_that_could_not_be_captured_is_kept(error: Exception) -> 
         with pytest.raises(type(error)):
             running.listener._hear(connection, capturing=False)
     running.listener._hear(connection, capturing=False)
+    running.listener._tell()
     assert stub.captured == messages
     assert running.told.of(NotificationRejected) == []
     assert len(running.told.of(NotificationReceived)) == 3
