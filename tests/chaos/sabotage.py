@@ -103,8 +103,8 @@ class Breakage:
 
 _SLOW_GROUPING: Final = (
     "group_events",
-    "RETURN QUERY SELECT e.id, e.kind",
-    "PERFORM pg_sleep(0.15); RETURN QUERY SELECT e.id, e.kind",
+    "RETURN QUERY SELECT p.id, p.kind",
+    "PERFORM pg_sleep(0.15); RETURN QUERY SELECT p.id, p.kind",
 )
 
 _HALF_DELIVERY: Final = """

@@ -23,7 +23,7 @@ from tests.chaos.ports import free_port
 from tests.chaos.proxy import Proxy
 from tests.support.databases import make_template
 from tests.support.roles import APP, OWNER, SERVICE
-from tests.support.rules import _lay_without
+from tests.support.rules import lay_without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,7 +98,7 @@ class Stage:
         make_template(self.postgres, DATABASE, "app.sql")
         self.migrate()
         if taken:
-            _lay_without(self.admin_url, taken)
+            lay_without(self.admin_url, taken)
         with self.admin() as connection:
             crowd.settle(connection)
 

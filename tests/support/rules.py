@@ -208,7 +208,7 @@ class Bridge:
         self.urls = urls
         self.taken = taken
         self._open = ExitStack()
-        _lay_without(urls.admin, taken)
+        lay_without(urls.admin, taken)
         self.admin = self.connect(ADMIN)
         self.people = self.connect()
         self._database = self._pool()
@@ -456,7 +456,12 @@ def deliver(store: Store, turn: int, *, max_merges: int = MAX_MERGES) -> Outcome
     return store.deliver(turn, max_merges=max_merges, grouping_delay=GROUPING_DELAY)
 
 
-def _lay_without(url: str, taken: tuple[Taken, ...]) -> None:
+def without_them(taken: tuple[Taken, ...]) -> list[str]:
+    """Return the statements that lay the functions again, each without what is to be taken out of it.
+
+    Raises:
+      LookupError: a text that is to be replaced is not there.
+    """
     texts: dict[str, str] = {}
     statements = []
     for name, *change in taken:
@@ -471,6 +476,12 @@ def _lay_without(url: str, taken: tuple[Taken, ...]) -> None:
         texts[name], found = re.subn(pattern, lambda _, new=new: new, texts[name])  # type: ignore[misc]
         if not found:
             raise LookupError(f"{name}.sql does not contain: {old}")
+    return [*texts.values(), *statements]
+
+
+def lay_without(url: str, taken: tuple[Taken, ...]) -> None:
+    """Lay what `without_them` returns in a database."""
+    statements = without_them(taken)
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        for text in (*texts.values(), *statements):
-            cursor.execute(text)
+        for statement in statements:
+            cursor.execute(statement)

@@ -15,7 +15,9 @@ from tests.chaos.checker import Dot
 from tests.chaos.crew import Exit
 from tests.chaos.faults import KINDS, Target
 from tests.chaos.nemesis import WARM_UP_SECONDS, Band, Rhythm, plan
+from tests.chaos.sabotage import BREAKAGES, Breakage
 from tests.chaos.script import Habits, write_script
+from tests.support.rules import without_them
 
 SEEDS = range(8)
 RHYTHM = Rhythm(at_once=4, pause=(1.0, 1.0))
@@ -78,3 +80,10 @@ def test_a_picture_is_svg() -> None:
     names = [element.tag.rpartition("}")[2] for element in root.iter()]
     assert names.count("circle") == 2
     assert names.count("rect") == 1 + 2 * len(bands)
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
+def test_a_breakage_fits_the_functions_as_they_are(breakage: Breakage) -> None:
+    """What it takes out is there; a kit that breaks nothing would prove nothing, and says so half an hour later."""
+    for broken in (False, True):
+        without_them(breakage.run(broken=broken).taken)
