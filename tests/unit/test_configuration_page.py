@@ -1,4 +1,4 @@
-"""docs/CONFIGURATION.md and .env.example say what settings.py does."""
+"""CONFIGURATION.md, .env.example and compose.yaml say what settings.py does, and COMMANDS.md what migrate lays."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from bridge_service.errors import EX_CONFIG
+from bridge_service.migrate import SQL_FOLDER
 from bridge_service.settings import VARIABLES, Variable
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,16 @@ def test_the_defaults_of_the_example(variable: Variable) -> None:
 
 def _names(variable: Variable) -> str:
     return f"`{variable.name}` (or `{variable.other_name}`)" if variable.other_name else f"`{variable.name}`"
+
+
+def test_what_migrate_is_said_to_lay() -> None:
+    """The commands' page shows every migration, and as many functions as there are."""
+    page = (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
+    assert re.findall(r"^Applied (\S+\.sql)\.$", page, re.MULTILINE) == sorted(
+        file.name for file in SQL_FOLDER.glob("migrations/*.sql")
+    )
+    functions = len(list(SQL_FOLDER.glob("functions/**/*.sql")))
+    assert f"\nLaid {functions} functions.\n" in page
 
 
 def test_every_variable_reaches_the_containers() -> None:
