@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
+from dramatiq import Message
 from dramatiq.errors import ConnectionClosed
 
 from bridge_service.broker import WaitingBroker, message_for
@@ -94,7 +94,7 @@ class Pusher:
         pushes = [push for push in due if push.step != "dead"]
         first = [push for push in pushes if push.first]
         self._untold.update(push.turn_id for push in first)
-        if not self._enqueue(pushes, deque(first), beat):
+        if not self._enqueue(pushes, first, beat):
             # No more are queued at once (T9): the rest ended, or was pushed again by another scheduler.
             self._untold = set(sorted(self._untold)[-PUSH_WINDOW:])
             return
@@ -110,15 +110,14 @@ class Pusher:
         if repeated:
             self._emit(PushesRepeated(repeated))
 
-    def _tell_of(self, first: deque[Push]) -> None:
-        while first:
-            push = first.popleft()
+    def _tell_of(self, first: Sequence[Push]) -> None:
+        for push in first:
             if push.kind is Kind.REPLY:
                 self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
             else:
                 self._emit(InitiationDue(push.turn_id, push.match_id))
 
-    def _enqueue(self, pushes: Sequence[Push], first: deque[Push], beat: Callable[[], None]) -> bool:
+    def _enqueue(self, pushes: Sequence[Push], first: Sequence[Push], beat: Callable[[], None]) -> bool:
         """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit.
 
         Those that are pushed for the `first` time are told of when an attempt was made: nobody waits for a line.
@@ -126,30 +125,35 @@ class Pusher:
         messages = [message_for(push.step, push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
             beat()  # all of them may take minutes, and no watchdog is to end a process for an outage of Redis
-            try:
-                if attempt > 1:
-                    self._emit(RedisReconnecting())
-                    self._broker.probe()
-                    self._recovered()
-                self._broker.enqueue_many(messages)
-            except CircuitOpen:
+            error = self._attempt(messages, again=attempt > 1)
+            if attempt == 1:
                 self._tell_of(first)
-                return False
-            except ConnectionClosed as error:
-                self._tell_of(first)
-                if attempt > self._attempts:
-                    self._broker.drop_connections()
-                    break
-                self._reconnect.failed(self._broker, error, attempt=attempt, attempts=self._attempts)
-            else:
-                self._tell_of(first)
+            if error is None:
                 return True
+            if isinstance(error, CircuitOpen):
+                return False
+            if attempt > self._attempts:
+                self._broker.drop_connections()
+                break
+            self._reconnect.failed(self._broker, error, attempt=attempt, attempts=self._attempts)
             seconds = min(2.0 ** (attempt - 1), RETRY_MAX_SECONDS)
             self._emit(RetryIn(seconds))
             if self._stopping.wait(seconds):
                 return False
         self._reconnect.give_up(attempts=self._attempts)
         return False
+
+    def _attempt(self, messages: Sequence[Message[Any]], *, again: bool) -> CircuitOpen | ConnectionClosed | None:
+        """Enqueue, after a new connection if this is not the first attempt; what went wrong with Redis, if anything."""
+        try:
+            if again:
+                self._emit(RedisReconnecting())
+                self._broker.probe()
+                self._recovered()
+            self._broker.enqueue_many(messages)
+        except (CircuitOpen, ConnectionClosed) as error:
+            return error
+        return None
 
     def _redis_is_there(self) -> bool:
         """Close the circuit again once Redis takes a write; then everything that may be lost is due at once."""
