@@ -61,16 +61,6 @@ def _names(variable: Variable) -> str:
     return f"`{variable.name}` (or `{variable.other_name}`)" if variable.other_name else f"`{variable.name}`"
 
 
-def test_what_migrate_is_said_to_lay() -> None:
-    """The commands' page shows every migration, and as many functions as there are."""
-    page = (ROOT / "docs" / "COMMANDS.md").read_text(encoding="utf-8")
-    assert re.findall(r"^Applied (\S+\.sql)\.$", page, re.MULTILINE) == sorted(
-        file.name for file in SQL_FOLDER.glob("migrations/*.sql")
-    )
-    functions = len(list(SQL_FOLDER.glob("functions/**/*.sql")))
-    assert f"\nLaid {functions} functions.\n" in page
-
-
 def test_every_variable_reaches_the_containers() -> None:
     """compose.yaml hands on what .env says; where it says nothing, the variable is empty, which counts as unset."""
     handed_on = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["x-bridge"]["environment"]
