@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from bridge_service.errors import EX_CONFIG
-from bridge_service.migrate import SQL_FOLDER
 from bridge_service.settings import VARIABLES, Variable
 
 ROOT = Path(__file__).parents[2]

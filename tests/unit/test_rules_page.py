@@ -1,4 +1,4 @@
-"""docs/RULES.md defines every rule that is cited, docs/SECURITY.md every threat, and each names a test that is there."""
+"""docs/RULES.md defines every rule that is cited, docs/SECURITY.md every threat; each names a test that is there."""
 
 from __future__ import annotations
 
