@@ -258,7 +258,7 @@ class Settings:
         return settings
 
 
-FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__
+FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic adds it
 """By name, in order."""
 
 
