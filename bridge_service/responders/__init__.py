@@ -1,11 +1,12 @@
 """What a bot says: the protocol of a responder, how one is found by its name, and what is accepted of it.
 
-A responder is any callable that takes a `Task` and returns the reply's text. It is called in a worker's thread and
-may block; the turn's lease is renewed meanwhile. Nothing ends a call that does not return, so each of its network calls
-needs a timeout of its own, below RESPONDER_TIMEOUT. It may be asked for the same turn again, after a failure or when a
-newer message has overtaken its draft, and has to keep no state for that. It raises `ResponderUnavailable` when it
-cannot answer now through no fault of the turn (network, rate limit): the turn waits and nothing is counted. Any other
-exception is a failed attempt, SystemExit and the like too: it is the turn's, and ends neither thread nor process.
+A responder imports `Task`, `Line` and `ResponderUnavailable` from here. It is any callable that takes a `Task` and
+returns the reply's text. A thread of the worker calls it. It may block: the turn's lease is renewed meanwhile. Nothing
+ends a call that does not return, so each of its network calls needs a timeout of its own, below RESPONDER_TIMEOUT. It
+may be asked for the same turn again, after a failure or when a newer message has overtaken its draft, and has to keep
+no state for that. It raises `ResponderUnavailable` when it cannot answer now through no fault of the turn (network,
+rate limit): the turn waits and nothing is counted. Any other exception is a failed attempt, SystemExit and the like
+too: it is the turn's, and ends neither thread nor process.
 """
 
 import importlib

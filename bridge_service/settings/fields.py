@@ -1,10 +1,11 @@
-"""The configuration: every variable said once, with its type, bounds, default and meaning, and the only place of them.
+"""Every variable, said once: its type, bounds, default and meaning.
 
 The field `grouping_delay` is the variable GROUPING_DELAY. `make docs` writes docs/CONFIGURATION.md, .env.example and
 compose.yaml from these fields.
 """
 
-# pydantic without pydantic-settings, which reads only os.environ, takes a blank for a value and costs 2 MB more.
+# typer brings pydantic anyway. pydantic-settings would add two packages and 2 MB, reads os.environ alone, and takes a
+# blank for a value.
 
 import dataclasses
 import re
@@ -37,7 +38,7 @@ OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
 
 
 def _number(value: object) -> object:
-    # pydantic reads 1_5, 80.0 for a whole number, and digits of every script; a person means something else by them.
+    # pydantic also reads 1_5, digits of every script, and 80.0 as a whole number. The operator meant another value.
     if isinstance(value, str) and not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
         raise ValueError
     return value
@@ -54,7 +55,7 @@ def _broker(text: str, info: ValidationInfo) -> str:
 
 
 def _token(text: str) -> str:
-    # What every client can send in a header as it is, and too much of it to be guessed.
+    # Every client can send these characters in a header unchanged, and 16 of them are hard to guess.
     if not re.fullmatch(r"[!-~]{16,256}", text):
         raise ValueError
     return text

@@ -18,7 +18,7 @@ _COMPOSE_DEFAULTS: Final = {
     "DATABASE_URL": "postgresql://postgres:${POSTGRES_PASSWORD:-postgres}@postgres/app",
     "REDIS_URL": "redis://redis:6379/0",
 }
-"""The containers that compose.yaml brings."""
+"""They lead to the containers of compose.yaml."""
 
 _EXAMPLE_HEAD: Final = """\
 # Copy to .env, which `make up` and `make migrate` read. Each line shows its default; empty counts as unset.
@@ -134,4 +134,4 @@ PAGES: Final[Mapping[str, Callable[[str], str]]] = {
     ".env.example": _example,
     "compose.yaml": _environment,
 }
-"""Of each file, what makes its text as it has to be from its text as it is."""
+"""For each file a function that takes its text and returns it with the fields as they are now."""
