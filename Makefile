@@ -67,6 +67,10 @@ types: .venv/dev.stamp ## check the types
 imports: .venv/dev.stamp ## check that imports point one way
 	@$(BIN)/lint-imports
 
+.PHONY: docs
+docs: .venv/demo.stamp ## write the variables into CONFIGURATION.md, .env.example and compose.yaml, from the settings' fields
+	@$(BIN)/python -m bridge_service.settings
+
 .PHONY: lock
 lock: .venv/dev.stamp ## write requirements.lock anew from requirements.txt
 	@$(PIP) install pip-tools==7.6.2

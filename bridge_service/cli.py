@@ -10,7 +10,7 @@ Exit codes: 0 all is well, 1 what was asked does not hold, 2 wrong usage, 78 wro
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -19,6 +19,7 @@ import typer
 
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError
 from bridge_service.output import Output
+from bridge_service.settings import REQUIRED as WITH_REDIS
 from bridge_service.settings import Settings, secrets
 
 app = typer.Typer(
@@ -96,7 +97,7 @@ def check(*, as_json: AsJson = False) -> None:
     """Check everything that the bridge needs, and say what to do about what is missing."""
     from bridge_service.commands import check as command
 
-    _run(command.run, as_json=as_json, refused=command.refused)
+    _run(command.run, as_json=as_json, refused=command.refused, needs=WITH_REDIS)
 
 
 @app.command()
@@ -110,7 +111,7 @@ def status(
 
     if watch and (as_json or not sys.stdout.isatty()):
         raise typer.BadParameter("it needs a terminal, and no --json", param_hint="--watch")
-    _run(command.watch if watch else command.run, as_json=as_json)
+    _run(command.watch if watch else command.run, as_json=as_json, needs=WITH_REDIS)
 
 
 @app.command()
@@ -234,7 +235,7 @@ def console() -> None:
     """Serve a page with the state of the bridge, probes and metrics on HOST and PORT, until told to stop."""
     from bridge_service.commands import console as command
 
-    _run(command.run)
+    _run(command.run, needs=WITH_REDIS)
 
 
 @app.command()
@@ -252,6 +253,7 @@ def _run(
     *,
     as_json: bool = False,
     refused: Callable[[Output, tuple[str, ...]], None] | None = None,
+    needs: Collection[str] = ("database_url",),
 ) -> None:
     """Run a command and end the process with its exit code.
 
@@ -259,13 +261,14 @@ def _run(
       command: returns whether what was asked holds; a BridgeError says that it could not be done.
       as_json: print one object, even if that is an error.
       refused: prints that object if the configuration is wrong.
+      needs: the required settings that the command uses.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can show, no character ends a command
     output = Output(as_json=as_json)
     try:
-        settings = Settings.from_environ(os.environ)
+        settings = Settings.from_environ(os.environ, needs=needs)
         output.secrets = secrets(settings)
         holds = command(settings, output)
     except ConfigurationError as error:

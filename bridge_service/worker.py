@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from multiprocessing import current_process
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dramatiq import Broker, MessageProxy, Middleware, Worker
 from dramatiq.errors import Retry
@@ -35,7 +35,7 @@ from bridge_service.journal import Journal
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
-from bridge_service.responders import load_responder
+from bridge_service.responders import NamedResponder
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.store import Store
@@ -64,7 +64,6 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     journal = Journal(logging.getLogger("bridge"))
     try:
         settings = Settings.from_environ(environ)
-        responder = load_responder(settings.responder)
     except ConfigurationError as error:
         return WaitingBroker("redis://127.0.0.1", emit=journal, middleware=[RefuseToStart(error)])
 
@@ -76,6 +75,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         ready=lambda: missing_services(database, broker),
         token=settings.console_token,
     )
+    responder = NamedResponder(settings.responder)
     store = Store(database)
     incidents = Incidents(store, "worker")
     emit = fan_out(journal, measure, incidents)
@@ -108,6 +108,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 heartbeat=Heartbeat(store, "worker"),
                 incidents=incidents,
             ),
+            ImportResponder(responder),  # first of all: Dramatiq calls from below
         ],
     )
     declare_actors(broker, composer)
@@ -123,11 +124,31 @@ class RefuseToStart(Middleware):
     def after_process_boot(self, broker: Broker) -> None:
         """End."""
         del broker
-        if current_process().name == "Process-1":  # its brothers would repeat it
-            for fault in self._error.faults:
-                sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
-            sys.stderr.flush()
-        sys.exit(EX_CONFIG)
+        _refuse(self._error)
+
+
+class ImportResponder(Middleware):
+    """Imports the responder's module as a worker process boots; no other process ever does."""
+
+    def __init__(self, responder: NamedResponder) -> None:
+        self._responder = responder
+
+    def after_process_boot(self, broker: Broker) -> None:
+        """Import it, or end with exit code 78 and a line that says why."""
+        del broker
+        try:
+            self._responder.load()
+        except ConfigurationError as error:
+            _refuse(error)
+
+
+def _refuse(error: ConfigurationError) -> NoReturn:
+    """End this process; a line for each fault comes from the first one alone."""
+    if current_process().name == "Process-1":
+        for fault in error.faults:
+            sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
+        sys.stderr.flush()
+    sys.exit(EX_CONFIG)
 
 
 class WorkerProcess(Middleware):

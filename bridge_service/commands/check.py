@@ -7,13 +7,11 @@ from bridge_service.checks.finding import Finding
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
 from bridge_service.output import Output
-from bridge_service.responders import load_responder
 from bridge_service.settings import Settings, is_open
 
 
 def run(settings: Settings, output: Output) -> bool:
     """Look at everything, say each result as it comes, and return whether all is well."""
-    load_responder(settings.responder)
     findings = []
     for finding in _findings(settings, output):
         findings.append(finding)

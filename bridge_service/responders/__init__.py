@@ -1,11 +1,12 @@
 """What a bot says: the protocol of a responder, how one is found by its name, and what is accepted of it.
 
-A responder is any callable that takes a `Task` and returns the reply's text. It is called in a worker's thread and
-may block; the turn's lease is renewed meanwhile. Nothing ends a call that does not return, so each of its network calls
-needs a timeout of its own, below RESPONDER_TIMEOUT. It may be asked for the same turn again, after a failure or when a
-newer message has overtaken its draft, and has to keep no state for that. It raises `ResponderUnavailable` when it
-cannot answer now through no fault of the turn (network, rate limit): the turn waits and nothing is counted. Any other
-exception is a failed attempt, SystemExit and the like too: it is the turn's, and ends neither thread nor process.
+A responder imports `Task`, `Line` and `ResponderUnavailable` from here. It is any callable that takes a `Task` and
+returns the reply's text. A thread of the worker calls it. It may block: the turn's lease is renewed meanwhile. Nothing
+ends a call that does not return, so each of its network calls needs a timeout of its own, below RESPONDER_TIMEOUT. It
+may be asked for the same turn again, after a failure or when a newer message has overtaken its draft, and has to keep
+no state for that. It raises `ResponderUnavailable` when it cannot answer now through no fault of the turn (network,
+rate limit): the turn waits and nothing is counted. Any other exception is a failed attempt, SystemExit and the like
+too: it is the turn's, and ends neither thread nor process.
 """
 
 import importlib
@@ -13,8 +14,10 @@ import inspect
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
-from bridge_service.errors import ConfigurationError, type_of
-from bridge_service.turns import Task
+from bridge_service.errors import ConfigurationError, ResponderUnavailable, type_of
+from bridge_service.turns import Line, Task
+
+__all__ = ["Line", "ResponderUnavailable", "Task"]  # what a responder imports; the rest is for the worker
 
 Responder: TypeAlias = Callable[[Task], str]
 
@@ -28,28 +31,44 @@ _BUILT_IN = {
 }
 
 
-def load_responder(name: str) -> Responder:
-    """Find a responder; its module is imported only now, so that one nobody chose costs nothing.
+class NamedResponder:
+    """The responder of a name; its module is imported by `load` and not before.
 
     Parameters:
       name: `scripted`, `echo`, or `package.module:callable` for one of your own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._function: Responder
+
+    def load(self) -> None:
+        """Import it, which only the worker does, as its process boots; raises as `load_responder` does."""
+        self._function = load_responder(self._name)
+
+    def __call__(self, task: Task) -> str:
+        """Ask it."""
+        return self._function(task)
+
+
+def load_responder(name: str) -> Responder:
+    """Import a responder.
 
     Raises:
-      ConfigurationError: there is no such responder, its module does not import, or it is not a plain callable.
+      ConfigurationError: there is no such responder, its module does not import, or it is not a plain function.
     """
     path, colon, attribute = _BUILT_IN.get(name, name).partition(":")
     if not colon:
         raise _fault(f"no such responder: use {', '.join(_BUILT_IN)} or package.module:callable")
     try:
-        module = importlib.import_module(path)
+        responder = getattr(importlib.import_module(path), attribute, None)
     except ModuleNotFoundError as error:
         if error.name and not f"{path}.".startswith(f"{error.name}."):
             raise _fault(f"its module needs {error.name}, which is not installed") from None
-        raise _fault("its module was not found: look at the spelling and at PYTHONPATH") from None
-    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
+        raise _fault("its module was not found: look at the spelling, and at PYTHONPATH") from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything while it is imported
         # Its words may quote whatever the module was configured with, so only the type is told.
         raise _fault(f"its module raises {type_of(error)}: import it by hand to see why") from None
-    responder = getattr(module, attribute, None)
     if not callable(responder) or inspect.iscoroutinefunction(responder):
         raise _fault("its module has no plain function of that name, which takes a task and returns a text")
     return cast("Responder", responder)

@@ -1,135 +1,150 @@
-"""A small conversationalist in French and English, without network: for demonstrations, and until a real one is chosen.
+"""A small conversationalist in French and English, without network: for demonstrations, until a model is chosen.
 
-It finds the intents of `phrases.py` in the group, says one sentence for each in the order in which they were written,
-and asks one thing back. It greets once, prefers what it has not said yet, quotes nothing that it was told and promises
-nothing. The same task always gets the same reply.
+It finds the topics of `_SCRIPT` in the group, says a sentence for each, in the order of the group, and asks one thing.
+It greets once, prefers what it has not said yet, quotes nothing that it was told, promises nothing and states no fact
+that a bot cannot know. The same task always gets the same reply.
 """
 
 import random
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from typing import Final
 
-from bridge_service.responders.phrases import (
-    ENGLISH_WORDS,
-    FRENCH_WORDS,
-    GREETING,
-    INTENTS,
-    OPENER,
-    OTHERWISE,
-    Intent,
-)
 from bridge_service.turns import Kind, Task
 
-_READ_CHARACTERS = 20_000  # of a group or a line: the latest; a few sentences answer no more than that
-_READ_LINES = 10  # of the history, for the language and the tone
-_ANSWERED_INTENTS = 4
+_READ_CHARACTERS: Final = 20_000  # of a group or a line: the latest; a few sentences answer no more than that
 
-_FRENCH_WORDS = frozenset(FRENCH_WORDS.split())
-_ENGLISH_WORDS = frozenset(ENGLISH_WORDS.split())
-_TU = re.compile(r"\b(?:tu|toi|te|ton|ta|tes|t')\b")
-_VOUS = re.compile(r"\b(?:vous|votre|vos|madame|monsieur)\b")
-_ACCENTS = re.compile("[\u0300-\u036f]+")
-_NAME = re.compile(r"[^\W\d_](?:[^\W\d_]|['\u2019-]){0,29}")
-_FRENCH_GREETINGS = frozenset({"salut", "coucou", "bonjour", "bonsoir"})
+# A topic has a name, patterns for plain small letters, French sentences, English ones, and a question in each language.
+_SCRIPT: Final = r"""
+distress ~ \b(?:suicid\w+|(?:envie d'|envie de |veux |vais )(?:me tuer|mourir|en finir)\b(?! de))
+~ \b(?:kill myself|want to die|end my life)\b
+Ces mots comptent : en parler à un proche ou aux secours, maintenant. / Un bot ne suffit pas : un proche, les secours.
+I take this seriously: please reach someone close, or the emergency line. / A bot is not enough: please call someone.
+how ~ \bca va *(?:$|[?!,]|et (?:toi|vous))|\bca va bien *\?|\b(?:tu vas|vous allez) bien|\bquoi de neuf\b
+~ \bcomment (?:vas|allez|tu vas|vous allez)|\bhow (?:are|r) (?:you|u)\b|\bhow'?s it going\b|\bwhat'?s up\b
+Ça va bien, merci. / Tout va bien de mon côté, merci. / Plutôt en forme, merci.
+I'm doing well, thanks. / All is well on my side, thank you. / Pretty good, thanks.
+Et cette journée, elle se passe bien ? / And your day, is it going well?
+plans ~ \b(?:tu fais|vous faites|fais[- ]tu) quoi\b|\bqu'est[- ]ce que (?:tu fais|vous faites)|\bde prevu\b
+~ \bwhat (?:are|r) (?:you|u) (?:doing|up to)\b|\bplans? (?:for )?(?:tonight|today|tomorrow)\b
+Rien de bien arrêté, sans doute un moment tranquille. / Pas grand-chose de prévu, et ça me va très bien.
+Nothing fixed, probably a quiet moment. / Not much planned, and I like it that way.
+Et ce soir, quelque chose de prévu ? / And tonight, anything planned?
+tastes ~ \b(?:rando|montagne|balad|foret|musique|voyag|vacances|film|cine|concert)\w*
+~ \b(?:hike|hiking|mountain|music|travel|holiday|movie|trail|walk)\w*
+C'est un beau sujet de conversation. / Voilà de quoi discuter un moment.
+That's a lovely thing to talk about. / I could talk about that for a while.
+Un coup de cœur récent à raconter ? / Any recent favourite to share?
+low ~ \bca (?:ne )?va pas\b|\b(?:fatiguee?|triste|deprimee?|tired|sad|exhausted)\b
+Courage, il y a des jours comme ça. / Ça arrive, doucement alors.
+Hang in there, some days are like that. / It happens, take it slowly then.
+name ~ \b(?:ton|votre) (?:pre)?nom\b|\bt'appelles\b|\b(?:tu es qui|qui es[- ]tu)\b|\byour name\b|\bwho are you\b
+Moi, c'est {bot}. / Je suis {bot}.
+I'm {bot}. / This is {bot}.
+bot ~ \b(?:tu es|t'es|es[- ]tu|vous etes|are (?:you|u))\b[^\n]{0,20}\b(?:(?:ro|chat)?bot|ia|ai|humaine?|human|real)\b
+Réponse honnête : je suis un bot. / Autant le dire franchement, c'est un bot qui écrit.
+Honest answer: I'm a bot. / To be frank, it's a bot writing.
+help ~ \b(?:aide[rz]?|coup de main|mot de passe|bugs?|erreurs?|marche (?:pas|plus)|commandes?|colis|rembours\w+|prix)\b
+~ \b(?:help|passwords?|locked out|errors?|my order|parcels?|refund\w*|prices?)\b|(?:not|n't) work
+Bien sûr, regardons ça. / Prenons ce souci pas à pas.
+Of course, let's see. / Let's take this step by step.
+Que se passe-t-il, en deux mots ? / What is happening, in a few words?
+thanks ~ (?<!bien )(?<!va )\bmerci\b|\b(?:thanks|thank you|thx)\b
+Avec plaisir. / De rien, vraiment.
+You're welcome. / My pleasure.
+goodbye ~ \bau revoir\b|\ba (?:bientot|demain)\b|\bbonne (?:nuit|soiree|journee)\b(?! *\?)|\bbye\b|\bsee you\b
+À bientôt ! / À la prochaine ! / À très vite !
+See you soon! / Until next time! / Take care!
+greeting ~ \b(?:salut|coucou|bonjour|bonsoir|hello|hi|hey|good (?:morning|evening))\b
+Toujours là. / Je suis là.
+Still here. / I'm here.
+Quoi de beau aujourd'hui ? / What's new today?
+question ~ \?
+Bonne question, j'y réfléchis encore. / Je n'ai pas de réponse toute faite à ça.
+Good question, I'm still thinking about it. / I have no ready answer to that.
+Un avis là-dessus ? / What's your take?
+words ~ \w
+Ça me donne envie d'en savoir plus. / Je vois, c'est intéressant.
+That makes me want to know more. / I see, that's interesting.
+Il y a une histoire derrière ? / Is there a story behind it?
+silence ~
+Voilà qui me fait sourire 🙂 / Un message sans mots, ça a son charme.
+That made me smile 🙂 / A message without words has its charm.
+opener ~ (?!)
+Salut{name} ! Plutôt sentier en forêt ou grand sommet ? / Salut{name} ! Quel endroit donne envie d'y retourner ?
+Hi{name}! Forest trail or high summit? / Hi{name}! Which place would you love to go back to?
+"""
+FALLBACKS: Final = ("greeting", "question", "words", "silence")  # without any other topic: the first that is found
+_CLOSING: Final = {"distress", "goodbye", "opener"}  # no greeting goes before, and nothing is asked
+_FRENCH: Final = re.compile(r"\b(?:je|tu|vous|les?|une?|des|du|et|est|ca|quoi|que|pas|mon|merci|salut|coucou|bon\w+)\b")
+_ENGLISH: Final = re.compile(r"\b(?:i|you|the|is|are|do|what|how|who|my|your|hello|hi|hey|thanks?|good|to|bye|can)\b")
+
+
+def _topic(block: str) -> tuple[re.Pattern[str], list[list[str]]]:
+    lines = block.splitlines()
+    patterns = [line.partition("~ ")[2] for line in lines if "~" in line]
+    return re.compile("|".join(patterns), re.MULTILINE), [line.split(" / ") for line in lines if "~" not in line]
+
+
+TOPICS: Final = {block.partition(" ")[0]: _topic(block) for block in re.split(r"\n(?=\w+ ~)", _SCRIPT.strip())}
+HELLO: Final = TOPICS["greeting"][0]
 
 
 def reply(task: Task) -> str:
-    """One reply to the whole group, or a first word: never blank, never the bot's previous line word for word."""
+    """One reply to the whole group, or an opener: never blank, never the bot's previous line word for word."""
     said = [line.content for line in task.history if line.from_bot]
-    heard = "\n".join(_plain(line.content) for line in task.history[-_READ_LINES:] if not line.from_bot)
+    heard = "\n".join(_plain(line.content) for line in task.history[-10:] if not line.from_bot)
     text = _plain("\n".join(line.content for line in task.messages))
-    intents = [OPENER] if task.kind is Kind.INITIATION else _intents(text)
-    english = _is_english(text, heard)
-    formal = _is_formal(f"{heard}\n{text}", intents)
-    forms = _forms(task, english=english, formal=formal)
+    names = ["opener"] if task.kind is Kind.INITIATION else _found(text)
+    english = (_lean(text) if abs(_lean(text)) > 1 else _lean(f"{heard}\n{text}")) > 0
+    person, bot = _first_name(task.person_name), _first_name(task.bot_name)
+    blanks = {"name": person and f" {person}", "bot": bot or ("a friendly bot" if english else "un bot bavard")}
     rng = random.Random(task.turn_id)  # noqa: S311 - variety, not secrecy
-    closes = any(intent.closes for intent in intents)
 
-    sentences = []
-    if not closes and _owes_greeting(text, said):
-        sentences.append(_greeting(text, english=english, formal=formal).format_map(forms))
-    for intent in intents:
-        if not (intent is GREETING and sentences):
-            sentences.append(rng.choice(_unsaid(_filled(intent.words(english=english).says, forms), said)))
-    if not closes:
-        asks = [ask for intent in reversed(intents) for ask in intent.words(english=english).asks]
-        sentences += [ask for ask in _filled(asks, forms) if not _is_in(ask, said)][:1]
+    sentences, talks = [], _CLOSING.isdisjoint(names)
+    if talks and (not said or HELLO.search(text)) and not any(HELLO.search(_plain(line)) for line in said):
+        sentences.append(_greeting(text, blanks["name"], english=english))
+    for name in names:
+        if name != "greeting" or not sentences:
+            variants = [each.format_map(blanks) for each in TOPICS[name][1][english]]
+            # In order: never said, not in the last line, any. With two variants no reply is the line before it again.
+            choices = ([each for each in variants if not _told(each, lines)] for lines in (said, said[-1:], []))
+            sentences.append(rng.choice(next(filter(None, choices))))
+    asks = [TOPICS[name][1][2][english] for name in reversed(names) if len(TOPICS[name][1]) > 2]  # noqa: PLR2004
+    sentences += [ask for ask in asks if talks and not _told(ask, said)][:1]
     return " ".join(sentences)
 
 
 def _plain(text: str) -> str:
     """The latest of a text in small letters, without accents and with straight apostrophes."""
-    return _ACCENTS.sub("", unicodedata.normalize("NFKD", text[-_READ_CHARACTERS:])).casefold().replace("\u2019", "'")
+    plain = unicodedata.normalize("NFKD", text[-_READ_CHARACTERS:])
+    return re.sub("[\u0300-\u036f]+", "", plain).casefold().replace("\u2019", "'")
 
 
-def _intents(text: str) -> list[Intent]:
-    """What a group wants, in the order in which it was written; never empty."""
-    found = [(match.start(), intent) for intent in INTENTS if (match := intent.pattern.search(text))]
-    intents = [intent for _, intent in sorted(found, key=lambda pair: pair[0])]
-    alone = [intent for intent in intents if intent.alone]
-    return alone or intents[:_ANSWERED_INTENTS] or [next(other for other in OTHERWISE if other.pattern.search(text))]
+def _found(text: str) -> list[str]:
+    """The topics of a group, in its order; never empty."""
+    found = [(match.start(), name) for name, (pattern, _) in TOPICS.items() if (match := pattern.search(text))]
+    names = [name for _, name in sorted(found) if name not in FALLBACKS]
+    return ["distress"] if "distress" in names else names[:4] or [found[0][1]]
 
 
-def _is_english(text: str, heard: str) -> bool:
-    """Judge by the group; where it says little, by what the person wrote before; French if that says nothing either."""
-    lean = _english_lean(text)
-    return (lean if abs(lean) > 1 else lean + _english_lean(heard)) > 0
+def _lean(text: str) -> int:
+    """Above 0 if a text is more English than French."""
+    return len(_ENGLISH.findall(text)) - len(_FRENCH.findall(text))
 
 
-def _english_lean(text: str) -> int:
-    words = re.findall("[a-z]+", text)
-    return sum((word in _ENGLISH_WORDS) - (word in _FRENCH_WORDS) for word in words)
-
-
-def _is_formal(text: str, intents: Sequence[Intent]) -> bool:
-    """Say "vous" to who says it, and to who asks for service without saying "tu"."""
-    tu, vous = len(_TU.findall(text)), len(_VOUS.findall(text))
-    return vous > tu or (tu == 0 and any(intent.service for intent in intents))
-
-
-def _forms(task: Task, *, english: bool, formal: bool) -> dict[str, str]:
-    toi, ton, ta = ("vous", "votre", "votre") if formal else ("toi", "ton", "ta")
-    name = _first_word(task.person_name)
-    nobody = "someone who likes to chat" if english else "quelqu'un qui aime discuter"
-    return {"name": name and f" {name}", "bot": _first_word(task.bot_name) or nobody, "toi": toi, "ton": ton, "ta": ta}
-
-
-def _first_word(name: str) -> str:
-    """The first name in a name, or '' if what stands there is hardly one: people may call themselves anything."""
-    word = name.strip().partition(" ")[0]
-    return word if _NAME.fullmatch(unicodedata.normalize("NFC", word)) else ""
-
-
-def _owes_greeting(text: str, said: Sequence[str]) -> bool:
-    """Greet once: at the bot's first line, or when the person does and the bot never did."""
-    greeted = any(GREETING.pattern.search(_plain(line)) for line in said)
-    return not greeted and (not said or GREETING.pattern.search(text) is not None)
-
-
-def _greeting(text: str, *, english: bool, formal: bool) -> str:
+def _greeting(text: str, name: str, *, english: bool) -> str:
     """Greet with the person's own word where it suits the language."""
-    match = GREETING.pattern.search(text)
-    word = match.group() if match else ""
-    if english:
-        return f"{'Hello' if word in _FRENCH_GREETINGS else word.capitalize() or 'Hi'}{{name}}!"
-    if word not in _FRENCH_GREETINGS:
-        word = "bonjour" if formal else "salut"
-    return f"{word.capitalize()}{{name}} !"
+    match = HELLO.search(text)
+    word = match.group() if match and bool(_FRENCH.match(match.group())) is not english else ""
+    return f"{word.capitalize() or 'Hello'}{name}!" if english else f"{word.capitalize() or 'Salut'}{name} !"
 
 
-def _filled(lines: Sequence[str], forms: Mapping[str, str]) -> list[str]:
-    return [line.format_map(forms) for line in lines]
-
-
-def _is_in(sentence: str, said: Sequence[str]) -> bool:
+def _told(sentence: str, said: list[str]) -> bool:
     return any(sentence in line for line in said)
 
 
-def _unsaid(variants: list[str], said: Sequence[str]) -> list[str]:
-    """The variants that the bot has never used; failing that, not in its last line; failing that, all.
-
-    Since there are two variants of everything, no reply is the line before it again.
-    """
-    fresh = [variant for variant in variants if not _is_in(variant, said)]
-    return fresh or [variant for variant in variants if not _is_in(variant, said[-1:])] or variants
+def _first_name(name: str) -> str:
+    """The first name in a name; '' if none stands there: people may call themselves anything."""
+    word = unicodedata.normalize("NFC", name.strip().partition(" ")[0])
+    return word if re.fullmatch(r"[^\W\d_](?:[^\W\d_]|['\u2019-]){0,29}", word) else ""

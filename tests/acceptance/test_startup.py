@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def test_a_wrong_environment_ends_with_78_and_one_line_a_variable(role: str) -> 
         "GROUPING_DELAY": f"quinze {SECRET}",
         "INITIATION_DELAY_MIN": "9",
         "INITIATION_DELAY_MAX": "8",
-        "RESPONDER": "no.such.module:reply",
+        "RESPONDER": "no.such.module",
         "LOG_LEVEL": SECRET,
         "TEST_MODE": SECRET,
         "CONSOLE_TOKEN": SECRET,
@@ -61,16 +62,45 @@ def test_a_wrong_environment_ends_with_78_and_one_line_a_variable(role: str) -> 
         assert not service.lines("Traceback")
 
 
-@pytest.mark.parametrize("role", ["scheduler", "worker"])
-def test_a_fault_stays_one_line_whatever_a_module_is_called(role: str, tmp_path: Path) -> None:
+def test_a_fault_stays_one_line_whatever_a_module_is_called(service: Service, tmp_path: Path) -> None:
     """What the responder's module says is missing neither begins a line nor reaches the terminal as it is."""
     forged = "raise ModuleNotFoundError(name='x\\n✅ Message poussé dans queue\\x1b[31m')"
     (tmp_path / "strange.py").write_text(forged, encoding="utf-8")
-    with Service({"RESPONDER": "strange:reply", "PYTHONPATH": str(tmp_path)}) as service:
-        process = service.start_scheduler() if role == "scheduler" else service.start_worker()
-        assert process.wait() == EX_CONFIG
-        assert len(service.lines("RESPONDER: its module needs x")) == 1
-        assert not service.lines("^✅|\x1b")
+    service.environment.update(RESPONDER="strange:reply", PYTHONPATH=str(tmp_path))
+    worker = service.start_worker(processes=2)
+    assert worker.wait() == EX_CONFIG
+    assert len(service.lines("RESPONDER: its module needs x")) == 1
+    assert not service.lines("^✅|\x1b|Traceback")
+
+
+def test_only_the_worker_imports_the_responder(service: Service, app: App, tmp_path: Path) -> None:
+    """Its module runs once in each process of a worker; not in a scheduler, a command, or a worker's parent."""
+    record = tmp_path / "record"
+    module = f"""
+import os
+with open({str(record)!r}, "a") as file:
+    file.write(f"{{os.getpid()}}\\n")
+def reply(task):
+    return "oui"
+"""
+    (tmp_path / "recorded.py").write_text(module, encoding="utf-8")
+    service.environment.update(RESPONDER="recorded:reply", PYTHONPATH=str(tmp_path))
+    scheduler = service.start_scheduler()
+    service.wait_until_ready(scheduler)
+    for words in (["check"], ["status", "--json"], ["verify"], ["report"], ["dead", "list"]):
+        command = service.start("command", (sys.executable, "-m", "bridge_service", *words))
+        assert command.wait() in (0, 1)
+    assert not service.lines("RESPONDER: |Traceback")
+    assert not record.exists()
+
+    worker = service.start_worker(processes=2)
+    service.wait_for_line("Connecté à Redis", count=2, process=worker)
+    match = app.old_match()
+    app.write(match, "alors ?")
+    eventually(lambda: app.said(match) == ["oui"])
+    pids = [int(line) for line in record.read_text().split()]
+    assert len(pids) == len(set(pids)) == 2
+    assert set(pids) <= {child.pid for child in worker.children()}
 
 
 @pytest.mark.parametrize("role", ["scheduler", "worker"])

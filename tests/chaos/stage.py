@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.migrate import migrate
-from bridge_service.settings import VARIABLES
+from bridge_service.settings.pages import VARIABLES
 from tests.chaos import crowd, responder
 from tests.chaos.crew import Command, Crew, Noise
 from tests.chaos.ports import free_port

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import psutil
 
 from bridge_service.demo.servers import guard
-from bridge_service.settings import VARIABLES
+from bridge_service.settings.pages import VARIABLES
 from tests.support.roles import ADMIN, OWNER, assert_not
 
 if TYPE_CHECKING:

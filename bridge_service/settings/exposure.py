@@ -1,0 +1,72 @@
+"""What of the settings others see or may not see: lines at the start, pages without a token, the log's filter."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Final
+from urllib.parse import unquote, unquote_plus, urlsplit
+
+import psycopg2.extensions
+
+from bridge_service.settings.fields import Settings
+from bridge_service.settings.tls import dsn_hosts, is_here, redis_urls
+from bridge_service.settings.words import as_text
+
+_ENCRYPTED_MODES: Final = ("require", "verify-ca", "verify-full")
+
+
+def summary(settings: Settings) -> dict[str, str]:
+    """Return what is not secret and set, by variable name: numbers as %g, booleans as true or false."""
+    tunables = {each.name.upper(): getattr(settings, each.name) for each in fields(settings) if each.repr}
+    return {name: as_text(value) for name, value in tunables.items() if value is not None}
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Return the token and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
+    found = {settings.console_token or "", *_dsn_passwords(settings.database_url)}
+    for url in (settings.database_url, settings.redis_url, settings.broker_url):
+        found.update(_url_passwords(url))
+    return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
+
+
+def plaintext(settings: Settings) -> tuple[str, ...]:
+    """Return the variables whose connection leaves this machine and is not, or need not be, encrypted.
+
+    Goes by the URLs alone and looks no name up: a private network counts as leaving, too.
+    """
+    found = []
+    dsn = psycopg2.extensions.parse_dsn(settings.database_url)
+    # libpq takes no sslrootcert=system without verifying.
+    mode = dsn.get("sslmode", "verify-full" if dsn.get("sslrootcert") == "system" else "prefer")
+    if mode not in _ENCRYPTED_MODES and not all(map(is_here, dsn_hosts(dsn))):
+        found.append("DATABASE_URL")
+    for name, url in redis_urls(settings.redis_url, settings.broker_url):
+        parts = urlsplit(url)
+        if parts.scheme == "redis" and not is_here(unquote(parts.hostname or "")):
+            found.append(name.upper())
+    return tuple(found)
+
+
+def is_open(settings: Settings) -> bool:
+    """Tell whether the server on HOST shows itself to other machines without asking for a token."""
+    return settings.console_token is None and not is_here(settings.host)
+
+
+def _url_passwords(url: str) -> Iterator[str]:
+    """Yield the passwords of a URL, as written and decoded."""
+    parts = urlsplit(url)
+    yield parts.password or ""
+    yield unquote(parts.password or "")
+    for pair in parts.query.split("&"):
+        key, _, value = pair.partition("=")
+        if key.endswith("password"):  # password, sslpassword, ssl_password
+            # redis-py reads a + as a space, libpq does not.
+            yield from (value, unquote(value), unquote_plus(value))
+
+
+def _dsn_passwords(dsn: str) -> Iterator[str]:
+    """Yield the passwords of a DSN, decoded and as a key=value DSN escapes them."""
+    parts = psycopg2.extensions.parse_dsn(dsn)
+    for key in ("password", "sslpassword"):
+        password = parts.get(key, "")
+        yield password
+        yield password.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,0 +1,278 @@
+"""Every variable, said once: its type, bounds, default and meaning.
+
+The field `grouping_delay` is the variable GROUPING_DELAY. `make docs` writes docs/CONFIGURATION.md, .env.example and
+compose.yaml from these fields.
+"""
+
+# typer brings pydantic anyway. pydantic-settings would add two packages and 2 MB, reads os.environ alone, and takes a
+# blank for a value.
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from bridge_service.errors import ConfigurationError
+from bridge_service.settings import urls
+from bridge_service.settings.tls import without_tls
+from bridge_service.settings.words import Accepts, accepts
+
+REQUIRED: Final = ("database_url", "redis_url")
+"""Fields without a default. A command that does not use one of them leaves it unset: ''."""
+
+OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
+"""A second variable of a field; it counts where the first one is unset."""
+
+
+def _number(value: object) -> object:
+    # pydantic also reads 1_5, digits of every script, and 80.0 as a whole number. The operator meant another value.
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
+        raise ValueError
+    return value
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]+", value):
+        raise ValueError
+    return value
+
+
+def _broker(text: str, info: ValidationInfo) -> str:
+    return urls.broker_url(text) if text else str(info.data.get("redis_url", ""))
+
+
+def _token(text: str) -> str:
+    # Every client can send these characters in a header unchanged, and 16 of them are hard to guess.
+    if not re.fullmatch(r"[!-~]{16,256}", text):
+        raise ValueError
+    return text
+
+
+def _responder(text: str) -> str:
+    # Only the form: the worker alone imports the module, for an import may do anything.
+    if text not in ("scripted", "echo") and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError
+    return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ByTestMode:
+    """The two defaults of a field; TEST_MODE says which of them counts."""
+
+    live: float
+    testing: float
+
+    def __call__(self, value: object, info: ValidationInfo) -> object:
+        """Return the default where the field is unset."""
+        if value is not None:
+            return value
+        if "test_mode" not in info.data:
+            raise PydanticCustomError("undecided", "TEST_MODE is wrong, which is a fault of its own")
+        return self.testing if info.data["test_mode"] else self.live
+
+
+_UNSET: Final[Any] = None
+
+Number = Annotated[float, BeforeValidator(_number)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Truth = Annotated[bool, Accepts("true or false (or 1, 0, yes, no, on, off)")]
+DatabaseUrl = Annotated[
+    str, AfterValidator(urls.database_url), Accepts("a postgresql:// URL or the key=value form of libpq")
+]
+RedisUrl = Annotated[str, AfterValidator(urls.redis_url), Accepts("a redis:// or rediss:// URL")]
+BrokerUrl = Annotated[str, AfterValidator(_broker), Accepts("a redis:// or rediss:// URL")]
+ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo or package.module:callable")]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
+Format = Annotated[Literal["text", "json"], BeforeValidator(str.lower)]
+Host = Annotated[str, AfterValidator(urls.host), Accepts("a host name or an IP address")]
+Token = Annotated[str, AfterValidator(_token), Accepts("16 to 256 characters of ASCII, none of them a space")]
+
+
+_CONFIG: Final = ConfigDict(hide_input_in_errors=True, validate_default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
+class Settings:
+    """The values, validated. Faults are told in the order of the fields."""
+
+    database_url: DatabaseUrl = Field(
+        "",
+        validate_default=False,
+        repr=False,
+        examples=["postgresql://user:password@127.0.0.1:5432/app"],
+        description="The app's PostgreSQL.",
+    )
+    redis_url: RedisUrl = Field(
+        "",
+        validate_default=False,
+        repr=False,
+        examples=["redis://127.0.0.1:6379/0"],
+        description="The Redis of queue and context.",
+    )
+    broker_url: BrokerUrl = Field(
+        "",
+        repr=False,
+        description="Another Redis that carries the queue; unset: REDIS_URL.",
+    )
+    grouping_delay: Number = Field(
+        15, ge=0, le=86400, description="Seconds from a burst's first message to its push; 0 pushes at once."
+    )
+    # Before the fields whose defaults it decides.
+    test_mode: Truth = Field(
+        False,  # noqa: FBT003 - pydantic wants the default here
+        description="True: initiations always happen, within a minute of the match.",
+    )
+    initiation_delay_min: Annotated[Number, BeforeValidator(ByTestMode(120, 0))] = Field(
+        _UNSET,
+        ge=0,
+        le=604800,
+        description="Seconds from a match to the bot's first message, at least.",
+    )
+    initiation_delay_max: Annotated[Number, BeforeValidator(ByTestMode(300, 60))] = Field(
+        _UNSET,
+        ge=0,
+        le=604800,
+        description="Seconds from a match to the bot's first message, at most.",
+    )
+    initiation_probability: Annotated[Number, BeforeValidator(ByTestMode(0.5, 1))] = Field(
+        _UNSET,
+        ge=0,
+        le=1,
+        description="Share of the matches in which the bot writes first.",
+    )
+    thinking_delay_min: Number = Field(2, ge=0, le=86400, description="Seconds before typing starts, at least.")
+    thinking_delay_max: Number = Field(15, ge=0, le=86400, description="Seconds before typing starts, at most.")
+    typing_speed_cps: Number = Field(
+        3.5, ge=0, le=1000000, description="Characters that a bot types in a second; 0 types in no time."
+    )
+    max_merges: Whole = Field(
+        3,
+        ge=0,
+        le=100,
+        description="How often newer messages may restart a reply; then the next draft is delivered.",
+    )
+    responder: ResponderName = Field("scripted", description="What a bot says.")
+    responder_timeout: Number = Field(
+        180,
+        ge=1,
+        le=86400,
+        description="Seconds after which a responder that has not returned counts as hung; another worker takes its"
+        " turn.",
+    )
+    redis_max_attempts: Whole = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Pushes before `Échec définitif` is logged; the turn stays and is pushed when Redis is back.",
+    )
+    retention_days: Number = Field(
+        30,
+        gt=0,
+        le=36500,
+        description="Days, fractions allowed, after which finished turns and their events are deleted.",
+    )
+    ignore_older_days: Number = Field(
+        15,
+        ge=0,
+        le=36500,
+        description="Days, fractions allowed. Messages and matches whose `created_at` is older are kept and not"
+        " answered; 0: none is too old.",
+    )
+    log_level: Level = Field("INFO", description="The least important lines that are logged.")
+    log_format: Format = Field("text", description="Lines for people, or one JSON object a line.")
+    host: Host = Field("127.0.0.1", description="Where PORT and HEALTH_PORT listen.")
+    port: Port = Field(8080, description="The console's port; only the console binds it.")
+    health_port: Port | None = Field(
+        None,
+        description="Where scheduler and worker serve /health/live, /health/ready and /metrics; unset: they do not.",
+    )
+    console_token: Token | None = Field(
+        None,
+        repr=False,
+        description="The secret that the console's page and every /metrics ask for; unset: they ask for none.",
+    )
+    require_tls: Truth = Field(
+        False,  # noqa: FBT003 - as test_mode
+        description="True: a URL that leads to another machine without verified TLS is refused.",
+    )
+
+    @field_validator("initiation_delay_max", "thinking_delay_max")
+    @classmethod
+    def _not_below_its_minimum(cls, high: float, info: ValidationInfo) -> float:
+        name = str(info.field_name)
+        low = name.replace("max", "min")
+        if info.data.get(low, high) > high:
+            why = f"above {name.upper()} (a default counts where one is unset): lower it or raise {name.upper()}"
+            raise PydanticCustomError("others", "", {"faults": {low: why}})
+        return high
+
+    @field_validator("require_tls")
+    @classmethod
+    def _every_url_verified(cls, required: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic calls it
+        known = [info.data.get(name, "") for name in ("database_url", "redis_url", "broker_url")]
+        if required and (faults := dict(without_tls(*known))):
+            raise PydanticCustomError("others", "", {"faults": faults})
+        return required
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], *, needs: Collection[str] = REQUIRED) -> Self:
+        """Validate every variable that is set; an empty or blank one counts as unset.
+
+        Connects to nothing and imports no responder.
+
+        Parameters:
+          needs: the required fields that the caller uses.
+
+        Raises:
+          ConfigurationError: with every fault at once, one line each, never a value.
+        """
+        texts: dict[str, Any] = {}
+        names: dict[str, str] = {}
+        for name in FIELDS:
+            for variable in (name.upper(), OTHER_NAMES.get(name, "")):
+                if name not in texts and (text := environ.get(variable, "").strip()):
+                    texts[name], names[name] = text, variable
+        faults = {name: f"not set: it must be {accepts(FIELDS[name])}" for name in needs if name not in texts}
+        try:
+            settings = cls(**texts)
+        except ValidationError as error:
+            faults.update(_faults(error))
+        # Outside the handler: a traceback of this error must not show pydantic's.
+        if faults:
+            raise ConfigurationError(
+                *(f"{names.get(name, name.upper())}: {faults[name]}" for name in FIELDS if name in faults)
+            )
+        return settings
+
+
+FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic adds it
+"""By name, in order."""
+
+
+def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield the fields that are at fault, and what to do; our own words alone, for pydantic's may quote a value."""
+    for each in error.errors(include_url=False, include_input=False):
+        name = str(each["loc"][0])
+        match each["type"]:
+            case "undecided":
+                pass
+            case "others":
+                yield from each["ctx"]["faults"].items()
+            case "refused":
+                yield name, each["ctx"]["why"]
+            case _:
+                yield name, f"must be {accepts(FIELDS[name])}"
