@@ -28,7 +28,6 @@ from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
 from bridge_service.events import Draining, Emit, ParentLost, Stopped, database_trouble, fan_out
-from bridge_service.health import missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
@@ -40,6 +39,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
+from bridge_service.web.probes import missing_services, stuck_loops
 from bridge_service.worker_metrics import WorkerMetrics
 
 DRAIN_SECONDS: Final = 5.0

@@ -24,8 +24,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from bridge_service.events import Event
-from bridge_service.health import HealthServer
 from bridge_service.metrics import MessageMetrics, Metrics
+from bridge_service.web.probes import HealthServer
 
 ArgumentT = TypeVar("ArgumentT")
 ResultT = TypeVar("ResultT")

@@ -17,7 +17,6 @@ from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
 from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
-from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
@@ -27,6 +26,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
+from bridge_service.web.probes import LISTENER, HealthServer, missing_services, stuck_loops
 from schedulers.listener import Listener
 from schedulers.planner import Planner
 from schedulers.push import Pusher

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import access
-from bridge_service.access import admits
+from bridge_service.web import guard as access
+from bridge_service.web.guard import admits
 
 ODD = string.punctuation
 """Everything that means something in a header, in a URL, in base64's surroundings or in a shell."""

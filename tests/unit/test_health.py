@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from bridge_service import health
 from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.health import HealthServer, Remembered, missing_services, stuck_loops
 from bridge_service.watchdog import Watchdog
+from bridge_service.web import probes as health
+from bridge_service.web.probes import HealthServer, Remembered, missing_services, stuck_loops
 from tests.support.events import Clock
 from tests.support.http import ask, basic, free_port, hangs_up
 from tests.support.waiting import eventually

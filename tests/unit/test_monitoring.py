@@ -11,11 +11,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge_service.console.figures import BridgeCollector
-from bridge_service.console.observer import Figures, Look
 from bridge_service.heartbeat import count_alive
 from bridge_service.metrics import MessageMetrics, Metrics
 from bridge_service.standing import OK
+from bridge_service.web.numbers import BridgeCollector
+from bridge_service.web.observer import Figures, Look
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bridge_service.console.observer import Figures, Look
 from bridge_service.standing import OK
+from bridge_service.web.observer import Figures, Look
 
 UNFINISHED: Final = ("open", "queued", "composing", "typing")
 

@@ -11,9 +11,9 @@ import redis
 from bridge_service import standing
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.health import DATABASE, REDIS, SCHEMA, Remembered
 from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
 from bridge_service.standing import DOWN, NO_SCHEMA, OK
+from bridge_service.web.probes import DATABASE, REDIS, SCHEMA, Remembered
 
 LOOK_SECONDS: Final = 2.0
 """How long a look is good: whoever asks in between is told the same, and costs the databases nothing."""

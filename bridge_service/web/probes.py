@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 from dramatiq.errors import ConnectionClosed
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from bridge_service.access import CHALLENGE, REFUSAL, admits
 from bridge_service.broker import WaitingBroker, redis_call
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.web.guard import CHALLENGE, REFUSAL, admits
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

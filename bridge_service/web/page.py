@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bridge_service.console.observer import Figures, Look, Turn
 from bridge_service.standing import OK
+from bridge_service.web.observer import Figures, Look, Turn
 
 REFRESH_SECONDS: Final = 5
 SLOW_SECONDS: Final = 300.0

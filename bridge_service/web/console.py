@@ -17,13 +17,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bridge_service import health
-from bridge_service.access import CHALLENGE, REFUSAL, admits
-from bridge_service.console.figures import BridgeCollector
-from bridge_service.console.observer import Observer
-from bridge_service.console.page import POLICY, render
 from bridge_service.errors import BridgeError
 from bridge_service.metrics import show_build
+from bridge_service.web import probes as health
+from bridge_service.web.guard import CHALLENGE, REFUSAL, admits
+from bridge_service.web.numbers import BridgeCollector
+from bridge_service.web.observer import Observer
+from bridge_service.web.page import POLICY, render
 
 REQUESTS_AT_ONCE: Final = 100
 IDLE_SECONDS: Final = 5
