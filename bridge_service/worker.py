@@ -21,7 +21,7 @@ from dramatiq import Broker, MessageProxy, Middleware, Worker
 from dramatiq.errors import Retry
 from dramatiq.middleware import Retries
 
-from bridge_service import logs
+from bridge_service import logs, standing
 from bridge_service.actors import declare_actors
 from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
@@ -39,7 +39,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
-from bridge_service.web.probes import missing_services, stuck_loops
+from bridge_service.web.health_port import stuck_loops
 from bridge_service.worker_metrics import WorkerMetrics
 
 DRAIN_SECONDS: Final = 5.0
@@ -73,7 +73,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         settings.host,
         settings.health_port,
         live=lambda: stuck_loops(watchdog.ages()),
-        ready=lambda: missing_services(database, broker),
+        ready=lambda: standing.missing_services(database, broker),
         token=settings.console_token,
     )
     store = Store(database)

@@ -4,7 +4,7 @@ Where PostgreSQL does not tell, only the two `_up` figures are shown: a 0 would 
 there is nothing to date, and never an age: an age stands still when whoever measures it does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,26 +17,21 @@ UNFINISHED: Final = ("open", "queued", "composing", "typing")
 
 
 class BridgeCollector(Collector):
-    """Shows a look at each scrape."""
+    """Shows one look."""
 
-    def __init__(self, look: Callable[[], Look]) -> None:
+    def __init__(self, look: Look) -> None:
         self._look = look
 
-    def describe(self) -> Iterator[Metric]:
-        """Say what there may be, so that registering asks nobody."""
-        nothing = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None, {}, 0.0)
-        return _families(Look(0.0, OK, OK, nothing))
-
     def collect(self) -> Iterator[Metric]:
-        """Look."""
-        return _families(self._look())
+        """Return the figures."""
+        return _families(self._look)
 
 
 def _families(look: Look) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "bridge_postgresql_up", "1 if PostgreSQL answers and the bridge's schema is there.", look.postgresql == OK
+        "bridge_postgresql_up", "1 if PostgreSQL answers and the bridge's schema is there.", look.postgresql.word == OK
     )
-    yield GaugeMetricFamily("bridge_redis_up", "1 if Redis answers.", look.redis == OK)
+    yield GaugeMetricFamily("bridge_redis_up", "1 if Redis answers.", look.redis.word == OK)
     if look.figures is not None:
         yield from _figures(look.figures)
 

@@ -81,7 +81,7 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
 <main>
 <header>
 <h1>Bridge</h1>
-<span>{_service("PostgreSQL", look.postgresql)} {_service("Redis", look.redis)}</span>
+<span>{_service("PostgreSQL", look.postgresql.word)} {_service("Redis", look.redis.word)}</span>
 <small>{now:%Y-%m-%d %H:%M:%S} UTC · {toggle}</small>
 </header>
 <div class="verdict {level}" role="status">{_TITLES[level]}{_list(findings)}</div>
@@ -103,12 +103,13 @@ _TITLES: Final = {"good": "All is well", "warn": "Worth a look", "bad": "Somethi
 
 def _verdict(look: Look) -> tuple[str, list[str]]:
     down = []
-    if look.postgresql != OK:
+    if look.postgresql.word != OK:
         down.append(
-            f"PostgreSQL: {look.postgresql}. Messages are safe in the app's tables; nothing moves until it is back."
+            f"PostgreSQL: {look.postgresql.word}."
+            " Messages are safe in the app's tables; nothing moves until it is back."
         )
-    if look.redis != OK:
-        down.append(f"Redis: {look.redis}. Turns wait in PostgreSQL and are pushed when it is back.")
+    if look.redis.word != OK:
+        down.append(f"Redis: {look.redis.word}. Turns wait in PostgreSQL and are pushed when it is back.")
     if down:
         return "bad", down
     worth = [] if look.figures is None else list(_worth_a_look(look.figures, look.at))

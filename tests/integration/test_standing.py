@@ -25,10 +25,10 @@ def test_a_redis_that_is_away_or_talks_nonsense_is_down(redis_server: RedisServe
         closing(connect(f"redis://127.0.0.1:{proxy.port}/0", timeout=0.5)) as client,
     ):
         proxy.set(weather)
-        assert standing.of_redis(client) == standing.DOWN
+        assert standing.of_redis(client.ping).word == standing.DOWN
         proxy.set(FINE)
         client.connection_pool.disconnect()
-        assert standing.of_redis(client) == standing.OK
+        assert standing.of_redis(client.ping) == standing.Standing(standing.OK)
 
 
 def test_a_redis_that_wants_a_password_refuses(redis_server: RedisServer, redis_client: redis.Redis) -> None:
@@ -36,6 +36,6 @@ def test_a_redis_that_wants_a_password_refuses(redis_server: RedisServer, redis_
     redis_client.config_set("requirepass", "geheim")
     try:
         with closing(connect(redis_server.url())) as client:
-            assert standing.of_redis(client) == standing.REFUSED
+            assert standing.of_redis(client.ping).word == standing.REFUSED
     finally:
         redis_client.config_set("requirepass", "")
