@@ -87,7 +87,7 @@ class HealthPort:
                     _logger.warning(
                         "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
                         self._port,
-                        error.strerror,
+                        error.strerror or error,
                     )
                 told = True
                 self._stopping.wait(REBIND_SECONDS)

@@ -120,9 +120,9 @@ def _worth_a_look(figures: Figures, now: float) -> Iterator[str]:
     if figures.dead:
         yield f"Dead turns: {figures.dead}. See: python -m bridge_service dead list"
     if figures.overdue_since is not None and now - figures.overdue_since > LATE_SECONDS:
-        yield f"A step is due since {_age(now - figures.overdue_since)} and nobody took it: does a scheduler run?"
+        yield f"A step is due since {_age(now - figures.overdue_since)} and no process took it: does a scheduler run?"
     if figures.oldest_unanswered_at is not None and now - figures.oldest_unanswered_at > SLOW_SECONDS:
-        yield f"Somebody has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
+        yield f"A message has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
 
 
 def _list(findings: Sequence[str]) -> str:

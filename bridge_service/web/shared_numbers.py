@@ -94,11 +94,14 @@ class SharedNumbers(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the sum of all processes, or this process's own numbers if its files are not there."""
         try:
-            if self._folder is not None:
+            for _ in range(TRIES):
                 files = self._files()
-                if {str(self._folder / name) for name in _own_files()} <= set(files):
-                    merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+                if self._folder is None or not files.keys() >= _own_files():
+                    break
+                with contextlib.suppress(FileNotFoundError):  # a brother has just ended
+                    merged: Iterable[Metric] = MultiProcessCollector.merge(files.values())  # type: ignore[no-untyped-call]
                     return merged
+            if self._folder is not None:
                 self._tell(f"{self._folder}: its files were removed while the processes ran")
         except (OSError, RuntimeError, ValueError, struct.error) as error:
             self._tell(f"{self._folder}: {error}")
@@ -106,14 +109,15 @@ class SharedNumbers(Collector):
 
     def close(self) -> None:
         """Take this process's files away, and the folder if they were the last; twice is harmless."""
-        if self._folder is None or self._lock is None:
+        folder, lock = self._folder, self._lock
+        self._folder = self._lock = None
+        if folder is None or lock is None:
             return
         for name in _own_files():
             with contextlib.suppress(OSError):
-                (self._folder / name).unlink()
-        os.close(self._lock)
-        _remove_if_dead(self._folder)  # whichever process comes last finds the lock free
-        self._folder = self._lock = None
+                (folder / name).unlink()
+        os.close(lock)
+        _remove_if_dead(folder)  # the last process to end finds the lock free
 
     def _reserve(self, folder: Path) -> None:
         for name in _own_files():
@@ -125,8 +129,9 @@ class SharedNumbers(Collector):
                 full.unlink(missing_ok=True)
                 raise
 
-    def _files(self) -> list[str]:
-        return [str(file) for place in self._places for file in (place / _name()).glob("*.db")]
+    def _files(self) -> dict[str, str]:
+        """Return the paths of all processes' files, by their names: two places may be the same folder."""
+        return {file.name: str(file) for place in self._places for file in (place / _name()).glob("*.db")}
 
     def _tell(self, why: str) -> None:
         if self._told:
@@ -161,8 +166,8 @@ def _name() -> str:
     return PREFIX + hashlib.sha256(b"bridge metrics" + current_process().authkey).hexdigest()[:32]
 
 
-def _own_files() -> list[str]:
-    return [f"{kind}_{os.getpid()}.db" for kind in KINDS]
+def _own_files() -> set[str]:
+    return {f"{kind}_{os.getpid()}.db" for kind in KINDS}
 
 
 # Locks

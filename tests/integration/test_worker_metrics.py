@@ -165,11 +165,13 @@ def below_a_file(tmp_path: Path) -> str:
     return str(file / "folder")
 
 
-@pytest.mark.parametrize("kind", ["missing", "below a file"])
+@pytest.mark.parametrize("kind", ["missing", "below a file", "shared memory by another name"])
 def test_a_tmpdir_that_cannot_be_used(kind: str, tmp_path: Path, below_a_file: str) -> None:
-    """A TMPDIR that is missing, or no folder, costs nothing: another folder is taken."""
-    tmpdir = str(tmp_path / "missing") if kind == "missing" else below_a_file
-    with worker(tmpdir) as (service, _, port):
+    """A TMPDIR that is missing or no folder costs nothing, and files that are found by two ways count once."""
+    tmpdir = below_a_file if kind == "below a file" else str(tmp_path / "tmpdir")
+    if kind == "shared memory by another name":
+        Path(tmpdir).symlink_to(tmp_path)
+    with worker(tmpdir, NO_SHARED_MEMORY=str(tmp_path)) as (service, _, port):
         until_replied(port)
         assert service.stop() == [0]
         assert not service.lines("WARNING|ERROR|CRITICAL")

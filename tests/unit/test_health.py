@@ -183,6 +183,17 @@ def test_liveness_is_answered_while_readiness_hangs() -> None:
         serving.stop()
 
 
+def test_every_address() -> None:
+    """On `::` the port answers over IPv4, too."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    serving = HealthPort("::", port, live=list, ready=list, numbers=CollectorRegistry(), token=None)
+    serving.start()
+    until_served(port)
+    serving.stop()
+
+
 # --- With a token --------------------------------------------------------------------------------
 
 TOKEN: Final = string.punctuation
