@@ -3,9 +3,11 @@
 What is not open is closed, so that a path that is added one day is closed, too. This module imports starlette.
 """
 
+import asyncio
 import base64
 import binascii
 import hmac
+import logging
 from http import HTTPStatus
 from typing import Final
 
@@ -21,6 +23,7 @@ CHALLENGE: Final = 'Basic realm="bridge"'
 
 REFUSAL: Final = "unauthorized\n"
 BUSY: Final = "busy\n"
+STOPPING: Final = "stopping\n"
 
 REQUESTS_AT_ONCE: Final = 200
 """A visitor that hangs up leaves its request behind until PostgreSQL has answered, so the requests have a bound."""
@@ -35,6 +38,8 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 """On every answer, errors included. A page may set a policy of its own."""
+
+_logger: Final = logging.getLogger("bridge.web")
 
 
 def admits(token: str | None, path: str, authorization: bytes) -> bool:
@@ -81,9 +86,12 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        begun = False
 
         async def guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -92,6 +100,11 @@ class Guarded:
         self._answering += 1
         try:
             await self._choose(scope)(scope, receive, guarded)
+        except asyncio.CancelledError:  # the server has stopped, and waits no longer
+            if not begun:
+                await PlainTextResponse(STOPPING, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, guarded)
+        except Exception:
+            _logger.exception("an answer failed")
         finally:
             self._answering -= 1
 

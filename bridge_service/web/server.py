@@ -29,7 +29,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         uvicorn.Config(
             app,
             log_config=None,  # the process has set up its logs
-            log_level="error",  # a stranger's garbage is not worth a line
+            log_level="critical",  # a stranger's garbage is not worth a line, and guard.py tells of our own errors
             access_log=False,
             http=Visitor,
             loop="asyncio",

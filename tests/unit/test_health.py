@@ -20,7 +20,7 @@ from bridge_service.watchdog import Watchdog
 from bridge_service.web import health_port, server
 from bridge_service.web.health_port import HealthPort, stuck_loops
 from tests.support.events import Clock
-from tests.support.http import ask, basic, free_port, hangs_up
+from tests.support.http import Answer, ask, basic, free_port, hangs_up
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def test_an_answer_that_fails_is_told_without_its_words(closed: Process, caplog:
 
     assert (answer.status, answer.body) == (500, "Internal Server Error")
     assert answer.headers["Cache-Control"] == "no-store"
-    eventually(lambda: "Exception in ASGI application" in caplog.text)
+    eventually(lambda: "an answer failed" in caplog.text)
 
 
 # --- Start and stop ------------------------------------------------------------------------------
@@ -387,6 +387,32 @@ def test_stop_before_start() -> None:
 
     eventually(lambda: all(thread.name != "health" for thread in threading.enumerate()))
     assert refuses(process.port)
+
+
+def test_stopped_while_a_question_hangs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A visitor that still waits when the server has drained is told in fixed words, and no line is written."""
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+    asked, let_go = Event(), Event()
+
+    def hang() -> list[str]:
+        asked.set()
+        let_go.wait()
+        return []
+
+    port = free_port()
+    stopping = HealthPort("127.0.0.1", port, live=list, ready=hang, numbers=CollectorRegistry(), token=None)
+    stopping.start()
+    until_served(port)
+    answers: list[Answer] = []
+    thread = Thread(target=lambda: answers.append(ask(port, "/health/ready")))
+    thread.start()
+    assert asked.wait(5)
+    stopping.stop()
+    thread.join(10)
+    let_go.set()
+
+    assert [(answer.status, answer.body) for answer in answers] == [(503, "stopping\n")]
+    assert not caplog.records
 
 
 # --- What is asked -------------------------------------------------------------------------------
