@@ -221,7 +221,7 @@ class Metrics:
             self._loops.labels(loop).set(now - age)
 
     def listener(self, connected: Callable[[], bool]) -> None:
-        """Show at each scrape what `connected` says; only for a process that listens and has no brothers."""
+        """Show at each scrape what `connected` says; only for a process that listens, and whose registry is its own."""
         Gauge(
             "bridge_listener_connected",
             "1 while the listener has its connection to PostgreSQL.",

@@ -80,11 +80,11 @@ def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event)
 def look_at_postgresql(
     url: str, emit: Emit, stopping: threading.Event, *, connections: int, nothing_else: bool = False
 ) -> None:
-    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and nobody has to wait for it.
+    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and no step waits for it.
 
     Parameters:
       connections: how many this process may still open.
-      nothing_else: look at these only, for a brother looks at the rest.
+      nothing_else: look at these only; another process looks at the rest.
     """
 
     def wanted(name: str) -> bool:

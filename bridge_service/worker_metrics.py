@@ -28,7 +28,7 @@ class WorkerMetrics(Middleware):
     Parameters:
       host: address for the port.
       port: HEALTH_PORT; None if it is unset.
-      live: see HealthPort; of the process that serves. Its brothers are watched by their own watchdogs, and by the
+      live: see HealthPort; of the process that serves. The others are watched by their own watchdogs, and by the
         loops' timestamps among the numbers, of which the oldest of all processes is shown.
       ready: see HealthPort.
       token: see HealthPort.
@@ -81,7 +81,7 @@ class WorkerMetrics(Middleware):
         return self._port is not None and current_process().name == "Process-1"
 
     def after_process_boot(self, broker: Broker) -> None:
-        """Begin to count, and to serve if this is the first of its brothers."""
+        """Begin to count, and to serve if this is the first process."""
         del broker
         if self._port is None:
             return

@@ -1,7 +1,7 @@
 """The figures of the whole bridge for Prometheus, as PostgreSQL holds them.
 
 Where PostgreSQL does not tell, only the two `_up` figures are shown: a 0 would look like good news. A time is 0 while
-there is nothing to date, and never an age: an age stands still when whoever measures it does.
+there is nothing to date, and never an age: an age stands still when the console does.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def _figures(figures: Figures) -> Iterator[Metric]:
     yield turns
     yield GaugeMetricFamily("bridge_turns_overdue", "Turns that are due and not taken yet.", figures.overdue)
     yield GaugeMetricFamily("bridge_dead_letters", "Turns that were given up and wait for an operator.", figures.dead)
-    yield GaugeMetricFamily("bridge_inbox_open", "Captured events that nobody has grouped yet.", figures.inbox_open)
+    yield GaugeMetricFamily("bridge_inbox_open", "Captured events that are not grouped yet.", figures.inbox_open)
     yield CounterMetricFamily(
         "bridge_captures_total", "Captures by the triggers, with repeats and those rolled back.", figures.captures
     )

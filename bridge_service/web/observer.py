@@ -87,7 +87,7 @@ class Observer:
     Parameters:
       database: the pool to ask.
       client: of the Redis to ask.
-      grouping_delay: seconds, to tell what is overdue of what nobody has grouped.
+      grouping_delay: seconds, to tell what is overdue of what no scheduler has grouped.
     """
 
     def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:

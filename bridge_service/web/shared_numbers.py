@@ -50,7 +50,7 @@ _logger: Final = logging.getLogger("bridge.health")
 
 
 class SharedNumbers(Collector):
-    """The numbers of this process and of its brothers.
+    """The numbers of this process and of the other processes of its `dramatiq`.
 
     Parameters:
       serves: whether this is the process that shows them.
@@ -98,7 +98,7 @@ class SharedNumbers(Collector):
                 files = self._files()
                 if self._folder is None or not files.keys() >= _own_files():
                     break
-                with contextlib.suppress(FileNotFoundError):  # a brother has just ended
+                with contextlib.suppress(FileNotFoundError):  # another process has just ended
                     merged: Iterable[Metric] = MultiProcessCollector.merge(files.values())  # type: ignore[no-untyped-call]
                     return merged
             if self._folder is not None:
@@ -180,7 +180,8 @@ def _hold(folder: Path) -> int:
       OSError: it cannot be made or locked.
     """
     for _ in range(TRIES):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not exist_ok, which raises if it is removed at that moment
+            folder.mkdir(mode=0o700)
         with contextlib.suppress(BlockingIOError, FileNotFoundError), _opened(folder) as handle:
             return _locked(handle, fcntl.LOCK_SH)
         time.sleep(RETRY_SECONDS)  # another process looks at it, or has just removed it
