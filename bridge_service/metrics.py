@@ -1,4 +1,4 @@
-"""The numbers for Prometheus: each event as a count, and what Dramatiq counts of its messages under Dramatiq's names.
+"""The numbers for Prometheus: each event as a count.
 
 A process shows what it did itself. What the whole bridge owes is read from PostgreSQL by the console; nothing here is a
 truth about it. No label holds an id: all values are known beforehand and there from the start, so that the number of
@@ -9,18 +9,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bridge_service import events
 from bridge_service.events import Event
 from bridge_service.version import VERSION
 
+# The library counts into files if PROMETHEUS_MULTIPROC_DIR is set, and fails where it cannot write them. Only a worker
+# with HEALTH_PORT counts into files, in a folder of its own; see web/shared_numbers.py.
+prometheus_client.values.ValueClass = prometheus_client.values.MutexValue
+
 LATENESS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _CAUSES: Final = {"delivery": "delivery", "DatabaseRefused": "postgresql"}
 """Whom a failed try is laid at, by the error's type; anything else the responder raised."""
 
 RESPONDER_SECONDS: Final = (0.005, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-MESSAGE_MILLISECONDS: Final = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 600000)
 
 OTHER: Final = "other"
 _REASONS: Final = ("message", "gone", "refused")
@@ -217,34 +221,9 @@ class Metrics:
             self._loops.labels(loop).set(now - age)
 
     def listener(self, connected: Callable[[], bool]) -> None:
-        """Show at each scrape what `connected` says; only for a process that listens and has no brothers."""
+        """Show at each scrape what `connected` says; only for a process that listens, and whose registry is its own."""
         Gauge(
             "bridge_listener_connected",
             "1 while the listener has its connection to PostgreSQL.",
             registry=self._registry,
         ).set_function(lambda: float(connected()))
-
-
-class MessageMetrics:
-    """The counters of Dramatiq's own Prometheus middleware, by queue and actor, under their names.
-
-    That middleware itself is not used: it serves them on every address of the machine, without asking.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ("queue_name", "actor_name")
-
-        def counter(name: str, documentation: str) -> Counter:
-            return Counter(name, documentation, labels, registry=registry)
-
-        self.messages = counter("dramatiq_messages_total", "The total number of messages processed.")
-        self.errors = counter("dramatiq_message_errors_total", "The total number of errored messages.")
-        self.retries = counter("dramatiq_message_retries_total", "The total number of retried messages.")
-        self.rejects = counter("dramatiq_message_rejects_total", "The total number of dead-lettered messages.")
-        self.durations = Histogram(
-            "dramatiq_message_duration_milliseconds",
-            "The time spent processing messages.",
-            labels,
-            buckets=MESSAGE_MILLISECONDS,
-            registry=registry,
-        )

@@ -4,12 +4,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from dramatiq.errors import ConnectionClosed
-
-from bridge_service.broker import WaitingBroker, describe
+from bridge_service import standing
+from bridge_service.broker import WaitingBroker
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.database import Database
-from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.events import (
     CheckFailed,
     Emit,
@@ -23,6 +21,7 @@ from bridge_service.events import (
     WaitingForRedis,
 )
 from bridge_service.settings import Settings, is_open, plaintext, summary
+from bridge_service.standing import DOWN, NO_SCHEMA, OK
 
 RETRY_SECONDS: Final = 1.0
 
@@ -46,54 +45,46 @@ def announce(settings: Settings, role: str, emit: Emit, *, serves: str | None) -
 
 def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event) -> bool:
     """Return True once PostgreSQL answers and schema `bridge` is there; False if told to stop first."""
+    connected = False
 
-    def connect() -> bool:
-        try:
-            database.call("SELECT 1")
-        except (DatabaseUnavailable, DatabaseRefused) as error:
-            emit(WaitingForPostgres(str(error)))
-            return False
-        emit(PostgresConnected())
-        return True
-
-    def find_schema() -> bool:
-        try:
-            database.call("SELECT bridge.triggers_installed()")
-        except SchemaMissing:
+    def there() -> bool:
+        nonlocal connected
+        found = standing.of_postgresql(database)
+        if found.word != DOWN and not connected:
+            connected = True
+            emit(PostgresConnected())
+        if found.word == NO_SCHEMA:
             emit(SchemaAbsent())
-            return False
-        except (DatabaseUnavailable, DatabaseRefused) as error:
-            emit(WaitingForPostgres(str(error)))
-            return False
-        return True
+        elif found.word != OK:
+            emit(WaitingForPostgres(found.detail))
+        return found.word == OK
 
-    return _until(connect, stopping) and _until(find_schema, stopping)
+    return _until(there, stopping)
 
 
 def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event) -> bool:
     """Return True once Redis takes what a push writes; False if told to stop first."""
 
-    def connect() -> bool:
-        try:
-            broker.probe()
-        except ConnectionClosed as error:
+    def there() -> bool:
+        found = standing.of_redis(broker.probe)
+        if found.word != OK:
             broker.drop_connections()
-            emit(WaitingForRedis(describe(error)))
+            emit(WaitingForRedis(found.detail))
             return False
         emit(RedisConnected())
         return True
 
-    return _until(connect, stopping)
+    return _until(there, stopping)
 
 
 def look_at_postgresql(
     url: str, emit: Emit, stopping: threading.Event, *, connections: int, nothing_else: bool = False
 ) -> None:
-    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and nobody has to wait for it.
+    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and no step waits for it.
 
     Parameters:
       connections: how many this process may still open.
-      nothing_else: look at these only, for a brother looks at the rest.
+      nothing_else: look at these only; another process looks at the rest.
     """
 
     def wanted(name: str) -> bool:

@@ -21,14 +21,13 @@ from dramatiq import Broker, MessageProxy, Middleware, Worker
 from dramatiq.errors import Retry
 from dramatiq.middleware import Retries
 
-from bridge_service import logs
+from bridge_service import logs, standing
 from bridge_service.actors import declare_actors
 from bridge_service.broker import WaitingBroker
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
 from bridge_service.events import Draining, Emit, ParentLost, Stopped, database_trouble, fan_out
-from bridge_service.health import missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
@@ -40,6 +39,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.store import Store
 from bridge_service.watchdog import Watchdog
+from bridge_service.web.health_port import stuck_loops
 from bridge_service.worker_metrics import WorkerMetrics
 
 DRAIN_SECONDS: Final = 5.0
@@ -72,7 +72,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         settings.host,
         settings.health_port,
         live=lambda: stuck_loops(watchdog.ages()),
-        ready=lambda: missing_services(database, broker),
+        ready=lambda: standing.missing_services(database, broker),
         token=settings.console_token,
     )
     responder = NamedResponder(settings.responder)

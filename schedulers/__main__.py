@@ -12,12 +12,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from bridge_service import logs
+from bridge_service import logs, standing
 from bridge_service.broker import WaitingBroker, connect
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
 from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
-from bridge_service.health import LISTENER, HealthServer, missing_services, stuck_loops
 from bridge_service.heartbeat import Heartbeat
 from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
@@ -27,6 +26,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
+from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
 from schedulers.listener import Listener
 from schedulers.planner import Planner
 from schedulers.push import Pusher
@@ -133,12 +133,12 @@ def run(
     if settings.health_port is not None:
         ProcessCollector(registry=registry)
         metrics.listener(listening.is_set)
-        HealthServer(
+        HealthPort(
             settings.host,
             settings.health_port,
             live=lambda: stuck_loops(watchdog.ages()),
-            ready=lambda: missing_services(database, broker) + ([] if listening.is_set() else [LISTENER]),
-            registry=registry,
+            ready=lambda: standing.missing_services(database, broker) + ([] if listening.is_set() else [LISTENER]),
+            numbers=registry,
             token=settings.console_token,
         ).start()
     if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
-from bridge_service import migrate
+from bridge_service import migrate, standing
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
@@ -75,7 +75,8 @@ def check_postgresql(
         connection = _connect(url)
     except BridgeError as error:
         remedy = "DATABASE_URL: correct it, or start PostgreSQL and let this machine through"
-        yield Finding("postgresql", ok=False, detail=describe(error), remedy=remedy)
+        detail = f"{standing.word_for(error)}: {describe(error)}"
+        yield Finding("postgresql", ok=False, detail=detail, remedy=remedy)
         return
     with closing(connection):
         for look in _looks(url, connections, grouping_delay):

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 
+from bridge_service import standing
 from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.broker import describe as in_short
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
@@ -32,7 +33,7 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
         try:
             client.ping()
         except (redis.RedisError, OSError) as error:
-            detail = describe(redis.RedisError(in_short(error)))
+            detail = f"{standing.word_for_redis(error)}: {describe(redis.RedisError(in_short(error)))}"
             yield Finding(name, ok=False, detail=detail, remedy=f"{variable}: {_remedy(error, url)}")
             return
         yield Finding(name, ok=True, detail="answers PING")

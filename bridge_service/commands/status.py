@@ -14,11 +14,11 @@ from rich.table import Table
 from bridge_service import standing
 from bridge_service.broker import QUEUE_NAME, connect, redis_call
 from bridge_service.database import Connection
-from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.heartbeat import ROLES, SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger, Status
 from bridge_service.output import Output, coloured, table
 from bridge_service.settings import Settings
+from bridge_service.standing import Standing
 
 TIMEOUT_SECONDS: Final = 3.0
 WATCH_SECONDS: Final = 2.0
@@ -32,22 +32,20 @@ class Report:
 
     Attributes:
       status: None if PostgreSQL did not tell.
-      postgresql: `ok`, `down`, `refused` or `no schema`.
-      redis: `ok`, `down` or `refused`.
       queue: messages that wait in Redis for a worker; None if that is not known.
       alive: how many schedulers and workers have lately said that they live; None if PostgreSQL did not tell.
     """
 
     status: Status | None
-    postgresql: str
-    redis: str
+    postgresql: Standing
+    redis: Standing
     queue: int | None
     alive: Mapping[str, int] | None
 
     def document(self) -> dict[str, object]:
         """Return what is printed as JSON."""
         numbers = asdict(self.status) if self.status else _NOTHING_KNOWN
-        return {**numbers, "redis": self.redis, "postgresql": self.postgresql}
+        return {**numbers, "redis": self.redis.word, "postgresql": self.postgresql.word}
 
 
 def run(settings: Settings, output: Output) -> bool:
@@ -74,24 +72,22 @@ def watch(settings: Settings, output: Output) -> bool:
 
 def look(settings: Settings) -> Report:
     """Ask PostgreSQL and Redis."""
-    status, alive, postgresql = _ask_postgresql(settings)
+    postgresql, known = standing.ask_postgresql(lambda: _ask_ledger(settings))
+    status, alive = known or (None, None)
     return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url), alive)
 
 
-def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int] | None, str]:
-    try:
-        connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
-        with closing(connection):
-            ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
-            status = ledger.status(settings.grouping_delay)
-            return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), standing.OK
-    except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
-        return None, None, standing.of_postgresql(error)
+def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int]]:
+    connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
+    with closing(connection):
+        ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+        status = ledger.status(settings.grouping_delay)
+        return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
 
 
-def _ask_redis(url: str) -> str:
+def _ask_redis(url: str) -> Standing:
     with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
-        return standing.of_redis(client)
+        return standing.of_redis(client.ping)
 
 
 def _queue_length(url: str) -> int | None:

@@ -20,13 +20,14 @@ from uuid import uuid4
 import pytest
 
 from bridge_service.broker import connect
-from bridge_service.console import observer, web
-from bridge_service.console.observer import Observer
-from bridge_service.console.web import make_app, make_server
 from bridge_service.database import Connection, Database
 from bridge_service.ledger import Ledger
 from bridge_service.store import GroupingRules, Store
 from bridge_service.version import VERSION
+from bridge_service.web import observer, server
+from bridge_service.web.console import make_app
+from bridge_service.web.observer import Observer
+from bridge_service.web.server import make_server
 from tests.support.app import App, Client
 from tests.support.http import ask, basic, free_port, hangs_up, samples
 from tests.support.service import Service
@@ -55,15 +56,15 @@ def console(database_url: str, redis_url: str, token: str | None = None) -> Iter
     """Serve the console in this process; gives its port."""
     database = Database(lambda: Connection(database_url, application="test console", seconds=2))
     client = connect(redis_url, timeout=2)
-    server = make_server(make_app(Observer(database, client, GROUPING_DELAY), token))
+    serving = make_server(make_app(Observer(database, client, GROUPING_DELAY), token))
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        thread = Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = Thread(target=serving.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            eventually(lambda: server.started)
+            eventually(lambda: serving.started)
             yield listening.getsockname()[1]
         finally:
-            server.should_exit = True
+            serving.should_exit = True
             thread.join()
             client.close()
             database.close()
@@ -139,7 +140,7 @@ def test_headers(port: int, path: str) -> None:
     policy = dict(
         directive.strip().partition(" ")[::2] for directive in answer.headers["Content-Security-Policy"].split(";")
     )
-    assert policy.pop("style-src").startswith("'sha256-")
+    assert policy.pop("style-src", "").startswith("'sha256-" if path in {"/", "/?refresh=off"} else "")
     assert policy == dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Frame-Options"] == "DENY"
@@ -264,7 +265,7 @@ def test_probes_need_no_token(closed: int) -> None:
     assert ask(closed, "/health/live").body == "alive\n"
     assert ask(closed, "/health/ready").body == "ready\n"
     for path in ("/health/../metrics", "/health/%2e%2e/metrics", "/health//metrics", "/health/live;/metrics"):
-        assert (ask(closed, path).status, ask(closed, path).body) == (404, "Not Found")
+        assert (ask(closed, path).status, ask(closed, path).body) == (404, "not found\n")
 
 
 def test_the_database_is_not_asked_by_who_has_no_token(redis_server: RedisServer, nobody: str) -> None:
@@ -281,7 +282,7 @@ def test_the_database_is_not_asked_by_who_has_no_token(redis_server: RedisServer
 @pytest.mark.parametrize("again", [False, True])
 def test_who_does_not_ask_in_time(nobody: str, monkeypatch: pytest.MonkeyPatch, drop: bytes, *, again: bool) -> None:
     """Whoever sends nothing, or a header without end byte by byte, is hung up on, at the first request or the next."""
-    monkeypatch.setattr(web, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
     with (
         console(f"postgresql://{nobody}/app", f"redis://{nobody}/0") as port,
         closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection,
@@ -299,13 +300,20 @@ def test_who_does_not_ask_in_time(nobody: str, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_who_comes_when_too_many_ask(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond so many connections whoever comes is told so; then they are served again."""
-    monkeypatch.setattr(web, "REQUESTS_AT_ONCE", 2)
-    monkeypatch.setattr(web, "IDLE_SECONDS", 60)
+    """The server hangs up on visitors beyond CONNECTIONS_AT_ONCE; later the places are free again."""
+    monkeypatch.setattr(server, "CONNECTIONS_AT_ONCE", 1)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 60)
     with console(f"postgresql://{nobody}/app", f"redis://{nobody}/0") as port:
+
+        def served() -> bool:
+            try:
+                return ask(port, "/health/live").status == 200
+            except OSError:
+                return False
+
         with closing(socket.create_connection(("127.0.0.1", port))):
-            eventually(lambda: ask(port, "/health/live").status == 503)
-        eventually(lambda: ask(port, "/health/live").status == 200)
+            eventually(lambda: not served())
+        eventually(served)
 
 
 def test_too_much(nobody: str) -> None:
@@ -570,7 +578,6 @@ def test_the_token_is_found_nowhere(
         assert garbled.startswith(b"HTTP/1.1 400 ")
         assert all(CANARY not in f"{answer.headers}{answer.body}" for answer in answers)
         assert CANARY.encode() not in garbled
-        assert service.lines("Invalid HTTP request")
         assert not service.lines(CANARY)
         assert not service.lines("pages_open|CONSOLE_TOKEN")
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import access
-from bridge_service.access import admits
+from bridge_service.web.guard import admits
 
 ODD = string.punctuation
 """Everything that means something in a header, in a URL, in base64's surroundings or in a shell."""
@@ -109,5 +108,5 @@ def test_the_comparison_takes_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
 
-    assert not access.admits(TOKEN, "/", b"Bearer " + TOKEN.encode())
+    assert not admits(TOKEN, "/", b"Bearer " + TOKEN.encode())
     assert compared == [(TOKEN.encode(), TOKEN.encode())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import string
 import threading
@@ -9,15 +10,17 @@ from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from bridge_service import health
 from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.health import HealthServer, Remembered, missing_services, stuck_loops
+from bridge_service.standing import missing_services
 from bridge_service.watchdog import Watchdog
+from bridge_service.web import health_port, server
+from bridge_service.web.health_port import HealthPort, stuck_loops
 from tests.support.events import Clock
-from tests.support.http import ask, basic, free_port, hangs_up
+from tests.support.http import Answer, ask, basic, free_port, hangs_up
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -32,12 +35,12 @@ class Process:
         self.missing: list[str] = []
         self.registry = CollectorRegistry()
         self.port = free_port()
-        self.server = HealthServer(
+        self.server = HealthPort(
             "127.0.0.1",
             self.port,
             live=lambda: self.stuck,
             ready=lambda: self.missing,
-            registry=self.registry,
+            numbers=self.registry,
             token=token,
         )
 
@@ -166,8 +169,8 @@ def test_liveness_is_answered_while_readiness_hangs() -> None:
         return []
 
     port = free_port()
-    server = HealthServer("127.0.0.1", port, live=list, ready=hang, registry=CollectorRegistry(), token=None)
-    server.start()
+    serving = HealthPort("127.0.0.1", port, live=list, ready=hang, numbers=CollectorRegistry(), token=None)
+    serving.start()
     until_served(port)
     thread = Thread(target=ask, args=(port, "/health/ready"))
     thread.start()
@@ -177,7 +180,18 @@ def test_liveness_is_answered_while_readiness_hangs() -> None:
     finally:
         let_go.set()
         thread.join()
-        server.stop()
+        serving.stop()
+
+
+def test_every_address() -> None:
+    """On `::` the port answers over IPv4, too."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    serving = HealthPort("::", port, live=list, ready=list, numbers=CollectorRegistry(), token=None)
+    serving.start()
+    until_served(port)
+    serving.stop()
 
 
 # --- With a token --------------------------------------------------------------------------------
@@ -235,60 +249,107 @@ def connect(port: int) -> socket.socket:
 
 @pytest.mark.parametrize("drop", [b"", b"x"])
 def test_who_does_not_ask_in_time(monkeypatch: pytest.MonkeyPatch, drop: bytes) -> None:
-    """Whoever sends nothing, or a header without end byte by byte, is hung up on."""
-    monkeypatch.setattr(health, "REQUEST_SECONDS", 0.2)
+    """The server hangs up on a visitor that sends nothing, or a header without end byte by byte."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
     with serving() as process, closing(connect(process.port)) as connection:
         connection.sendall(b"GET /health/live HTTP/1.0\r\nx: " if drop else b"")
 
         eventually(lambda: hangs_up(connection, drop))
 
 
-def test_who_comes_when_too_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond so many at once whoever comes is hung up on, without a thread; then the places are free again."""
-    monkeypatch.setattr(health, "CONNECTIONS_AT_ONCE", 2)
-    monkeypatch.setattr(health, "REQUEST_SECONDS", 60.0)
+@pytest.mark.parametrize(("version", "size"), [("1.0", 2**24), ("1.1", 2**24), ("1.1", 2**19)])
+def test_who_does_not_take_the_answer(monkeypatch: pytest.MonkeyPatch, version: str, size: int) -> None:
+    """The server hangs up on a visitor that asks and never takes its answers, whatever their size."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.3)
     with serving() as process:
-        eventually(lambda: answering() == 0)
+        Counter("bridge_large_total", "x" * size, registry=process.registry).inc()
+        with closing(connect(process.port)) as connection:
+            connection.sendall(f"GET /metrics HTTP/{version}\r\nHost: x\r\n\r\n".encode() * 20)
+            eventually(lambda: connected_to(process.port) == 1)
+            eventually(lambda: connected_to(process.port) == 0)
+
+
+def test_who_comes_when_too_many_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server hangs up on visitors beyond CONNECTIONS_AT_ONCE; later the places are free again."""
+    monkeypatch.setattr(server, "CONNECTIONS_AT_ONCE", 2)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 60.0)
+    with serving() as process:
+        eventually(lambda: connected_to(process.port) == 0)
         with closing(connect(process.port)) as one, closing(connect(process.port)) as two:
-            eventually(lambda: answering() == 2)
+            eventually(lambda: connected_to(process.port) == 2)
             for _ in range(3):
                 assert refuses(process.port)
-            assert answering() == 2
             for each in (one, two):
                 each.sendall(b"GET /health/live HTTP/1.0\r\n\r\n")
-                assert each.recv(15) == b"HTTP/1.0 200 OK"
-        eventually(lambda: answering() == 0)
+                assert each.recv(15) == b"HTTP/1.1 200 OK"
+        eventually(lambda: connected_to(process.port) == 0)
         for _ in range(3):
             until_served(process.port)
 
 
-def answering() -> int:
-    """Count the threads that answer somebody."""
-    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+def connected_to(port: int) -> int:
+    """Count the connections that this process holds as a server on the port."""
+    return sum(
+        each.status == psutil.CONN_ESTABLISHED and each.laddr.port == port
+        for each in psutil.Process().net_connections("tcp")
+    )
 
 
 @pytest.mark.parametrize(
-    ("request_", "status"),
+    ("request_", "answer"),
     [
-        (b"GET / HTTP/1.0\r\n" + b"canary: x\r\n" * 200 + b"\r\n", 431),
-        (b"GET / HTTP/1.0\r\ncanary: " + b"x" * 70000 + b"\r\n\r\n", 431),
-        (b"GET /canary" + b"x" * 70000 + b" HTTP/1.0\r\n\r\n", 414),
-        (b"POST /canary HTTP/1.0\r\n\r\n", 501),
-        (b"CANARY /metrics HTTP/1.0\r\n\r\n", 501),
-        (b"GET / HTTP/canary\r\n\r\n", 400),
-        (b"GET /metrics canary HTTP/1.0\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\n" + b"canary: x\r\n" * 2000, b"400 Bad Request"),
+        (b"GET / HTTP/1.0\r\ncanary: " + b"x" * 20000, b"400 Bad Request"),
+        (b"GET /canary" + b"x" * 20000, b"400 Bad Request"),
+        (b"GET / HTTP/canary\r\n\r\n", b"400 Bad Request"),
+        (b"GET /metrics canary HTTP/1.0\r\n\r\n", b"400 Bad Request"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", b"400 Bad Request"),
+        (b"canary\r\n\r\n", b"400 Bad Request"),
+        (b"\x16\x03\x01canary\r\n\r\n", b"400 Bad Request"),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\ncanary\r\n\r\n", b"400 Bad Request"),
+        (b"POST /canary HTTP/1.0\r\n\r\n", b"401 Unauthorized"),
+        (b"CANARY /metrics HTTP/1.0\r\n\r\n", b"401 Unauthorized"),
+        (b"POST /health/live HTTP/1.0\r\n\r\n", b"405 Method Not Allowed"),
+        (b"GET /health/canary/ HTTP/1.0\r\nHost: canary\r\n\r\n", b"404 Not Found"),
+        (b"GET /health/live/ HTTP/1.0\r\nHost: canary\r\n\r\n", b"404 Not Found"),
     ],
-    ids=["headers", "header", "path", "post", "method", "version", "words"],
 )
-def test_what_is_not_understood(closed: Process, request_: bytes, status: int) -> None:
-    """Too much, a method that there is not, and nonsense get a number, and nothing of it is repeated."""
-    with closing(connect(closed.port)) as connection:
+def test_what_is_not_understood(
+    closed: Process, caplog: pytest.LogCaptureFixture, request_: bytes, answer: bytes
+) -> None:
+    """Nonsense, too much, and what there is not get a fixed answer with the safe headers, and leave no line."""
+    with caplog.at_level(logging.DEBUG), closing(connect(closed.port)) as connection:
         connection.sendall(request_)
-        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        received = b"".join(iter(lambda: _received(connection), b""))
 
-    assert answer.endswith(f"{status}\n")
-    assert "canary" not in answer.lower()
-    assert "python" not in answer.lower()
+    *_, last = received.split(b"HTTP/1.1 ")
+    assert last.startswith(answer)
+    body = "unauthorized" if answer.startswith(b"401") else answer[4:].decode().lower()
+    assert last.partition(b"\r\n\r\n")[2].decode() == f"{body}\n"
+    assert b"x-content-type-options: nosniff\r\n" in last.lower()
+    assert b"content-security-policy: default-src 'none'" in last.lower()
+    for told in (received.decode().lower(), caplog.text.lower()):
+        assert "canary" not in told
+        assert "python" not in told
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:  # it hung up before it had read everything
+        return b""
+
+
+def test_an_answer_that_fails_is_told_without_its_words(closed: Process, caplog: pytest.LogCaptureFixture) -> None:
+    """A probe whose question raises an unforeseen error says 500 in fixed words."""
+    closed.stuck = 5  # type: ignore[assignment]
+
+    answer = ask(closed.port, "/health/live")
+
+    assert (answer.status, answer.body) == (500, "Internal Server Error")
+    assert answer.headers["Cache-Control"] == "no-store"
+    eventually(lambda: "an answer failed" in caplog.text)
 
 
 # --- Start and stop ------------------------------------------------------------------------------
@@ -296,15 +357,15 @@ def test_what_is_not_understood(closed: Process, request_: bytes, status: int) -
 
 def test_a_taken_port_is_waited_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A port that another process holds ends nothing: it is told once, and served as soon as it is free."""
-    monkeypatch.setattr(health, "REBIND_SECONDS", 0.01)
+    monkeypatch.setattr(health_port, "REBIND_SECONDS", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
-        server = HealthServer("127.0.0.1", port, live=list, ready=list, registry=CollectorRegistry(), token=None)
-        server.start()
+        waiting = HealthPort("127.0.0.1", port, live=list, ready=list, numbers=CollectorRegistry(), token=None)
+        waiting.start()
         eventually(lambda: "cannot be listened on" in caplog.text)
 
     until_served(port)
-    server.stop()
+    waiting.stop()
 
     assert caplog.text.count("cannot be listened on") == 1
     assert f"HEALTH_PORT {port}" in caplog.text
@@ -326,6 +387,32 @@ def test_stop_before_start() -> None:
 
     eventually(lambda: all(thread.name != "health" for thread in threading.enumerate()))
     assert refuses(process.port)
+
+
+def test_stopped_while_a_question_hangs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A visitor that still waits when the server has drained is told in fixed words, and no line is written."""
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.1)
+    asked, let_go = Event(), Event()
+
+    def hang() -> list[str]:
+        asked.set()
+        let_go.wait()
+        return []
+
+    port = free_port()
+    stopping = HealthPort("127.0.0.1", port, live=list, ready=hang, numbers=CollectorRegistry(), token=None)
+    stopping.start()
+    until_served(port)
+    answers: list[Answer] = []
+    thread = Thread(target=lambda: answers.append(ask(port, "/health/ready")))
+    thread.start()
+    assert asked.wait(5)
+    stopping.stop()
+    thread.join(10)
+    let_go.set()
+
+    assert [(answer.status, answer.body) for answer in answers] == [(503, "stopping\n")]
+    assert not caplog.records
 
 
 # --- What is asked -------------------------------------------------------------------------------
@@ -388,24 +475,3 @@ def test_what_is_missing(database: BridgeError | None, redis: OSError | None, mi
     found = missing_services(AwayDatabase(database), AwayRedis(redis))  # type: ignore[arg-type]
 
     assert found == missing
-
-
-def test_an_answer_is_remembered_for_a_moment() -> None:
-    """Who asks again within the moment gets the same answer; then it is asked anew."""
-    clock = Clock()
-    answers = iter(range(10))
-    question = Remembered(lambda: next(answers), 2.0, clock)
-
-    assert [question(), question()] == [0, 0]
-    clock.now += 2
-    assert [question(), question()] == [1, 1]
-
-
-def test_an_error_is_not_remembered() -> None:
-    """What the question raises is passed on, and the next who asks asks anew."""
-    outcomes: list[list[str]] = [[], ["well"]]
-    question = Remembered(lambda: outcomes.pop(0)[0], 2.0, Clock())
-
-    with pytest.raises(IndexError):
-        question()
-    assert question() == "well"

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge_service.console.figures import BridgeCollector
-from bridge_service.console.observer import Figures, Look
 from bridge_service.heartbeat import count_alive
-from bridge_service.metrics import MessageMetrics, Metrics
-from bridge_service.standing import OK
+from bridge_service.metrics import Metrics
+from bridge_service.standing import OK, Standing
+from bridge_service.web.numbers import BridgeCollector
+from bridge_service.web.observer import Figures, Look
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
@@ -51,12 +51,10 @@ USUAL = (
     "bridge_inbox_open", "bridge_oldest_unanswered_timestamp_seconds", "bridge_reply_lateness_seconds_bucket",
     "bridge_responder_duration_seconds_bucket", "bridge_enqueue_errors_total", "bridge_db_errors_total",
     "bridge_listener_connected", "bridge_loop_last_success_timestamp_seconds", "bridge_clock_offset_seconds",
-    "bridge_notify_queue_usage_ratio", "bridge_build_info", "bridge_processes", "dramatiq_messages_total",
-    "dramatiq_message_errors_total", "dramatiq_message_retries_total", "dramatiq_message_rejects_total",
-    "dramatiq_message_duration_milliseconds_bucket",
+    "bridge_notify_queue_usage_ratio", "bridge_build_info", "bridge_processes",
 )  # fmt: skip
 
-_SERIES = re.compile(r"\b((?:bridge|dramatiq)_\w+)(?:\{([^}]*)\})?")
+_SERIES = re.compile(r"\b(bridge_\w+)(?:\{([^}]*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _LABEL_NAME = re.compile(r"by \((\w+)\)|\$labels\.(\w+)|\{\{(\w+)\}\}")
 
@@ -68,12 +66,8 @@ def shown() -> str:
     metrics = Metrics(registry)
     metrics.listener(lambda: True)
     metrics.loops_turned(dict.fromkeys(LOOPS, 0.0), now=1.0)
-    messages = MessageMetrics(registry)
-    for family in (messages.messages, messages.errors, messages.retries, messages.rejects, messages.durations):
-        family.labels("bot_messages", "compose")
     figures = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None, count_alive([]), 0.0)
-    console = CollectorRegistry()
-    console.register(BridgeCollector(lambda: Look(1.0, OK, OK, figures)))
+    console = BridgeCollector(Look(1.0, Standing(OK), Standing(OK), figures))
     return (generate_latest(registry) + generate_latest(console)).decode()
 
 

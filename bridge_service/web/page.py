@@ -12,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bridge_service.console.observer import Figures, Look, Turn
 from bridge_service.standing import OK
+from bridge_service.web.observer import Figures, Look, Turn
 
 REFRESH_SECONDS: Final = 5
 SLOW_SECONDS: Final = 300.0
@@ -81,7 +81,7 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
 <main>
 <header>
 <h1>Bridge</h1>
-<span>{_service("PostgreSQL", look.postgresql)} {_service("Redis", look.redis)}</span>
+<span>{_service("PostgreSQL", look.postgresql.word)} {_service("Redis", look.redis.word)}</span>
 <small>{now:%Y-%m-%d %H:%M:%S} UTC · {toggle}</small>
 </header>
 <div class="verdict {level}" role="status">{_TITLES[level]}{_list(findings)}</div>
@@ -103,12 +103,13 @@ _TITLES: Final = {"good": "All is well", "warn": "Worth a look", "bad": "Somethi
 
 def _verdict(look: Look) -> tuple[str, list[str]]:
     down = []
-    if look.postgresql != OK:
+    if look.postgresql.word != OK:
         down.append(
-            f"PostgreSQL: {look.postgresql}. Messages are safe in the app's tables; nothing moves until it is back."
+            f"PostgreSQL: {look.postgresql.word}."
+            " Messages are safe in the app's tables; nothing moves until it is back."
         )
-    if look.redis != OK:
-        down.append(f"Redis: {look.redis}. Turns wait in PostgreSQL and are pushed when it is back.")
+    if look.redis.word != OK:
+        down.append(f"Redis: {look.redis.word}. Turns wait in PostgreSQL and are pushed when it is back.")
     if down:
         return "bad", down
     worth = [] if look.figures is None else list(_worth_a_look(look.figures, look.at))
@@ -119,9 +120,9 @@ def _worth_a_look(figures: Figures, now: float) -> Iterator[str]:
     if figures.dead:
         yield f"Dead turns: {figures.dead}. See: python -m bridge_service dead list"
     if figures.overdue_since is not None and now - figures.overdue_since > LATE_SECONDS:
-        yield f"A step is due since {_age(now - figures.overdue_since)} and nobody took it: does a scheduler run?"
+        yield f"A step is due since {_age(now - figures.overdue_since)} and no process took it: does a scheduler run?"
     if figures.oldest_unanswered_at is not None and now - figures.oldest_unanswered_at > SLOW_SECONDS:
-        yield f"Somebody has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
+        yield f"A message has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
 
 
 def _list(findings: Sequence[str]) -> str:

@@ -1,42 +1,37 @@
 """The figures of the whole bridge for Prometheus, as PostgreSQL holds them.
 
 Where PostgreSQL does not tell, only the two `_up` figures are shown: a 0 would look like good news. A time is 0 while
-there is nothing to date, and never an age: an age stands still when whoever measures it does.
+there is nothing to date, and never an age: an age stands still when the console does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bridge_service.console.observer import Figures, Look
 from bridge_service.standing import OK
+from bridge_service.web.observer import Figures, Look
 
 UNFINISHED: Final = ("open", "queued", "composing", "typing")
 
 
 class BridgeCollector(Collector):
-    """Shows a look at each scrape."""
+    """Shows one look."""
 
-    def __init__(self, look: Callable[[], Look]) -> None:
+    def __init__(self, look: Look) -> None:
         self._look = look
 
-    def describe(self) -> Iterator[Metric]:
-        """Say what there may be, so that registering asks nobody."""
-        nothing = Figures(0, 0, 0, 0, 0, 0, 0, 0, 0.0, None, None, {}, 0.0)
-        return _families(Look(0.0, OK, OK, nothing))
-
     def collect(self) -> Iterator[Metric]:
-        """Look."""
-        return _families(self._look())
+        """Return the figures."""
+        return _families(self._look)
 
 
 def _families(look: Look) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "bridge_postgresql_up", "1 if PostgreSQL answers and the bridge's schema is there.", look.postgresql == OK
+        "bridge_postgresql_up", "1 if PostgreSQL answers and the bridge's schema is there.", look.postgresql.word == OK
     )
-    yield GaugeMetricFamily("bridge_redis_up", "1 if Redis answers.", look.redis == OK)
+    yield GaugeMetricFamily("bridge_redis_up", "1 if Redis answers.", look.redis.word == OK)
     if look.figures is not None:
         yield from _figures(look.figures)
 
@@ -48,7 +43,7 @@ def _figures(figures: Figures) -> Iterator[Metric]:
     yield turns
     yield GaugeMetricFamily("bridge_turns_overdue", "Turns that are due and not taken yet.", figures.overdue)
     yield GaugeMetricFamily("bridge_dead_letters", "Turns that were given up and wait for an operator.", figures.dead)
-    yield GaugeMetricFamily("bridge_inbox_open", "Captured events that nobody has grouped yet.", figures.inbox_open)
+    yield GaugeMetricFamily("bridge_inbox_open", "Captured events that are not grouped yet.", figures.inbox_open)
     yield CounterMetricFamily(
         "bridge_captures_total", "Captures by the triggers, with repeats and those rolled back.", figures.captures
     )

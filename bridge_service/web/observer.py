@@ -1,4 +1,4 @@
-"""What the console knows: one look at PostgreSQL and Redis, shared by all who ask within the same moment."""
+"""What the console knows: one look at PostgreSQL and Redis, shared by all visitors of the same moment."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,12 @@ import redis
 
 from bridge_service import standing
 from bridge_service.database import Database
-from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.health import DATABASE, REDIS, SCHEMA, Remembered
 from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
-from bridge_service.standing import DOWN, NO_SCHEMA, OK
+from bridge_service.standing import DOWN, Standing
+from bridge_service.web.question import Question
 
 LOOK_SECONDS: Final = 2.0
-"""How long a look is good: whoever asks in between is told the same, and costs the databases nothing."""
+"""How long a look is good: a visitor in between is told the same, and costs PostgreSQL and Redis nothing."""
 
 LATEST_TURNS: Final = 20
 
@@ -68,25 +67,18 @@ class Look:
     """What was found at `at`, in seconds since the epoch.
 
     Attributes:
-      postgresql: `ok`, `down`, `refused` or `no schema`.
-      redis: `ok`, `down` or `refused`.
       figures: None if PostgreSQL did not tell.
     """
 
     at: float
-    postgresql: str
-    redis: str
+    postgresql: Standing
+    redis: Standing
     figures: Figures | None
 
     @property
     def missing(self) -> list[str]:
         """What is missing, in the words of /health/ready."""
-        missing = []
-        if self.postgresql != OK:
-            missing.append(SCHEMA if self.postgresql == NO_SCHEMA else DATABASE)
-        if self.redis != OK:
-            missing.append(REDIS)
-        return missing
+        return standing.missing(self.postgresql, self.redis)
 
 
 class Observer:
@@ -95,47 +87,41 @@ class Observer:
     Parameters:
       database: the pool to ask.
       client: of the Redis to ask.
-      grouping_delay: seconds, to tell what is overdue of what nobody has grouped.
+      grouping_delay: seconds, to tell what is overdue of what no scheduler has grouped.
     """
 
     def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:
         self._database = database
         self._client = client
         self._grouping_delay = grouping_delay
-        self.look = Remembered(self._look, LOOK_SECONDS)
-        self.latest_turns = Remembered(self._latest_turns, LOOK_SECONDS)
+        self.look = Question(self._look, LOOK_SECONDS)
+        self.latest_turns = Question(self._latest_turns, LOOK_SECONDS)
 
     def _look(self) -> Look:
-        figures, postgresql = self._ask_postgresql()
+        postgresql, figures = standing.ask_postgresql(self._figures)
         return Look(time.time(), postgresql, self._ask_redis(), figures)
 
-    def _ask_postgresql(self) -> tuple[Figures | None, str]:
+    def _figures(self) -> Figures:
         asked_at = time.time()
-        try:
-            [[answer, processes, there]] = self._database.call(
-                "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s)),"
-                " extract(epoch FROM clock_timestamp())::double precision",
-                self._grouping_delay,
-                SILENCE_SECONDS,
-                SILENCE_SECONDS,
-            )
-        except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
-            return None, standing.of_postgresql(error)
+        [[answer, processes, there]] = self._database.call(
+            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s)),"
+            " extract(epoch FROM clock_timestamp())::double precision",
+            self._grouping_delay,
+            SILENCE_SECONDS,
+            SILENCE_SECONDS,
+        )
         offset = there - (asked_at + time.time()) / 2
-        return Figures(**answer, processes=count_alive(processes), clock_offset=offset), OK
+        return Figures(**answer, processes=count_alive(processes), clock_offset=offset)
 
-    def _ask_redis(self) -> str:
-        word = standing.of_redis(self._client)
-        if word == DOWN:
+    def _ask_redis(self) -> Standing:
+        found = standing.of_redis(self._client.ping)
+        if found.word == DOWN:
             self._client.connection_pool.disconnect()
-        return word
+        return found
 
     def _latest_turns(self) -> Sequence[Turn]:
-        try:
-            rows = self._database.call("SELECT bridge.latest_turns(%s)", LATEST_TURNS)
-        except (DatabaseUnavailable, SchemaMissing, DatabaseRefused):
-            return ()
-        return tuple(_turn(answer) for [answer] in rows)
+        _, rows = standing.ask_postgresql(lambda: self._database.call("SELECT bridge.latest_turns(%s)", LATEST_TURNS))
+        return tuple(_turn(answer) for [answer] in rows or ())
 
 
 def _turn(answer: dict[str, Any]) -> Turn:
