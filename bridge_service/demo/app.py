@@ -1,14 +1,33 @@
 """The chat app's side: it writes to its own tables, reads them, and knows nothing of the bridge."""
 
 import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import uuid4
 
-from bridge_service.database import Connection
-from bridge_service.errors import BridgeError
+from bridge_service.database import CALL_SECONDS, Connection, Row
+from bridge_service.errors import DatabaseUnavailable
 
 POLL_SECONDS: Final = 0.05
+RESTART_SECONDS: Final = 15.0
+
+
+class LastingConnection(Connection):
+    """A connection that opens itself again after a restart of PostgreSQL; the call that met the restart fails."""
+
+    def __init__(self, url: str, *, application: str) -> None:
+        super().__init__(url, application=application)
+        self._url = url
+        self._application = application
+
+    def execute(self, statement: str, parameters: Sequence[object] = (), *, seconds: float = CALL_SECONDS) -> list[Row]:
+        """Run one statement; see Connection."""
+        if self.closed:
+            super().__init__(self._url, application=self._application)
+        return super().execute(statement, parameters, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +68,7 @@ class App:
         self._watching = watching
         self._screen = screen
         self._shown: set[str] = set()
+        self._shows: Callable[[str, str], bool] = lambda _speaker, _listener: True
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="conversations", daemon=True)
@@ -92,12 +112,17 @@ class App:
             self._shown.add(message_id)
         if show:
             self._screen.said(chat.person, chat.bot, content, from_bot=False)
-        self._connection.execute(
+        self._save(
             "INSERT INTO messages (id, match_id, sender_id, content)"
-            " SELECT %s::uuid, m.id, m.user1_id, %s FROM matches m WHERE m.id = %s",
+            " SELECT %s::uuid, m.id, m.user1_id, %s FROM matches m WHERE m.id = %s ON CONFLICT (id) DO NOTHING",
             (message_id, content, chat.match_id),
         )
         return message_id
+
+    def show_only(self, chat: Chat | None) -> None:
+        """Show no other conversation from now on."""
+        names = {chat.person, chat.bot} if chat else None
+        self._shows = lambda speaker, listener: {speaker, listener} == names
 
     def said(self, chat: Chat) -> list[Said]:
         """Return a conversation, oldest first."""
@@ -120,11 +145,23 @@ class App:
             )
             for message_id, from_bot, speaker, listener, content in rows:
                 self._shown.add(message_id)
-                self._screen.said(speaker, listener, content or "", from_bot=from_bot)
+                if self._shows(speaker, listener):
+                    self._screen.said(speaker, listener, content or "", from_bot=from_bot)
+
+    def _save(self, statement: str, parameters: Sequence[object]) -> None:
+        """Run a statement that may run twice; try again while PostgreSQL restarts, for at most RESTART_SECONDS."""
+        deadline = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                self._connection.execute(statement, parameters)
+            except DatabaseUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
-            try:
+            with suppress(DatabaseUnavailable):  # PostgreSQL restarts, or the demo ends
                 self.catch_up()
-            except BridgeError:
-                return  # the database has gone, and whoever works with it says so

@@ -1,4 +1,4 @@
-"""The processes of the Procfile, run by honcho as `make up` runs them, and their lines."""
+"""The processes of the Procfile, each run by honcho as `make up` runs them, and their lines."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ POLL_SECONDS: Final = 0.02
 
 
 class Processes:
-    """Everything in the Procfile, as children of one runner.
+    """Every process of the Procfile, as the child of a runner of its own, so that one can be killed alone.
 
     Parameters:
       environ: what they find in their environment.
-      output: the file for their lines. Not a pipe: a runner whose reader is gone could not end its children.
+      output: the file for their lines. It is no pipe: a runner whose reader is gone could not end its children.
       on_line: told of each line, from a thread of its own.
     """
 
@@ -39,60 +39,56 @@ class Processes:
         }
         self._output = output
         self._on_line = on_line
-        self._runner: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._family: set[psutil.Process] = set()
+        self._runners: dict[str, _Runner] = {}
+        self._killed: set[str] = set()
         self._ended = threading.Event()
         self._reader = threading.Thread(target=self._read, name="lines", daemon=True)
 
     def start(self) -> None:
         """Start them and return without waiting until they are ready."""
-        # No .env: what is in there is for `make up`, and would win over the demo's own servers.
-        options = ("--env", os.devnull, "--app-root", ROOT, "--procfile", "Procfile", "--port", "5000", "--no-colour")
-        with self._output.open("ab") as output:
-            self._runner = subprocess.Popen(
-                (sys.executable, "-m", "honcho", "start", *options),
-                cwd=ROOT,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which ends them in order
-            )
-        self._guard = guard(self._runner.pid, signal.SIGTERM)
+        lines = (ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
+        for name in [line.partition(":")[0] for line in lines if ":" in line]:
+            self._runners[name] = _Runner(name, self._environ, self._output)
         self._reader.start()
 
     @property
     def running(self) -> bool:
-        """Whether they run; if one of them ends, the runner ends all."""
-        return self._runner is not None and self._runner.poll() is None
+        """Whether all of them run, except those that `kill` ended."""
+        return bool(self._runners) and all(
+            runner.running for name, runner in self._runners.items() if name not in self._killed
+        )
 
     def remember(self) -> None:
-        """Note who is there, so that `stop` finds them even if the runner has been killed."""
-        if self._runner is not None:
-            with suppress(psutil.NoSuchProcess):
-                self._family.update(psutil.Process(self._runner.pid).children(recursive=True))
+        """Note the children of each runner, so that `stop` finds them even if the runner has been killed."""
+        for runner in self._runners.values():
+            runner.remember()
+
+    def kill(self, name: str) -> None:
+        """Kill one with all its children by SIGKILL."""
+        self._killed.add(name)
+        self._runners[name].kill()
+
+    def start_again(self, name: str) -> None:
+        """Start what `kill` ended."""
+        self._runners[name] = _Runner(name, self._environ, self._output)
+        self._killed.discard(name)
+
+    def freeze(self, name: str) -> None:
+        """Stop one with all its children by SIGSTOP, in the middle of whatever they do."""
+        self._runners[name].signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let what `freeze` stopped go on."""
+        self._runners[name].signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End them in order, and by force what is left after STOP_SECONDS; return after their last line."""
-        if self._runner is None:
+        if not self._runners:
             return
-        self.remember()
-        if self.running:
-            self._runner.terminate()
-        try:
-            self._runner.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.remember()
-            self._runner.kill()
-            self._runner.wait()
-        for process in self._family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(self._family, STOP_SECONDS)
-        if self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
+        for runner in self._runners.values():
+            runner.terminate()
+        for runner in self._runners.values():
+            runner.end()
         self._ended.set()
         self._reader.join()
 
@@ -113,3 +109,60 @@ class Processes:
                 if ended:
                     return
                 self._ended.wait(POLL_SECONDS)
+
+
+class _Runner:
+    """One honcho with one process of the Procfile."""
+
+    def __init__(self, name: str, environ: Mapping[str, str], output: Path) -> None:
+        # No .env: what is in there is for `make up`, and would win over the demo's own servers.
+        options = ("--env", os.devnull, "--app-root", ROOT, "--procfile", "Procfile", "--port", "5000", "--no-colour")
+        with output.open("ab") as lines:
+            self._popen = subprocess.Popen(
+                (sys.executable, "-m", "honcho", "start", *options, name),
+                cwd=ROOT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=lines,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which ends them in order
+            )
+        self._guard = guard(self._popen.pid, signal.SIGTERM)
+        self._family: set[psutil.Process] = set()
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def remember(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            self._family.update(psutil.Process(self._popen.pid).children(recursive=True))
+
+    def signal(self, number: signal.Signals) -> None:
+        self.remember()
+        for process in self._family:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def kill(self) -> None:
+        self.remember()
+        self._popen.kill()  # first, or it would see its child end and say so
+        self.end()
+
+    def terminate(self) -> None:
+        self.remember()
+        if self.running:
+            self._popen.terminate()
+
+    def end(self) -> None:
+        """Wait for the end, for STOP_SECONDS; then kill what is left."""
+        try:
+            self._popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.remember()
+            self._popen.kill()
+            self._popen.wait()
+        self.signal(signal.SIGKILL)
+        psutil.wait_procs(self._family, STOP_SECONDS)
+        self._guard.kill()
+        self._guard.communicate()

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Final, Self
 
 from bridge_service.demo.figures import DETECTION_SECONDS, LATENESS_SECONDS, PUSH_SECONDS, longest
+from bridge_service.demo.playground import Playground
 from bridge_service.demo.scenes import SCENES, Result, Scene, audit_all, perform
 from bridge_service.demo.screen import Screen
 from bridge_service.demo.stage import Stage
@@ -79,9 +80,12 @@ def run(environ: Mapping[str, str], *, ends: bool, scenes: Sequence[Scene] = SCE
                 stage = stack.enter_context(Stage(environ, screen))
                 stage.open()
             stage.wait_until_ready()
-            results = perform(scenes, stage)
-            right = close(stage, results)
-            if not ends:
+            if ends:
+                right = close(stage, perform(scenes, stage))
+            else:
+                page = stack.enter_context(Playground(stage))
+                right = close(stage, perform(page.tour((scene.name, scene) for scene in scenes), stage))
+                page.open()
                 talk(stage)
         except Stopped:
             screen.say()
@@ -132,10 +136,12 @@ def talk(stage: Stage) -> None:
     screen.say()
     if not screen.interactive:
         screen.say("Everything stays up until Ctrl-C.", "bold")
+        stage.app.show_only(None)
         while True:
             stage.pause(_LOOK_SECONDS)
     chat = stage.app.chat("Inès", "Camille")
     screen.say(f"Everything stays up until Ctrl-C. You are {chat.person}: write to {chat.bot}.", "bold")
+    stage.app.show_only(chat)
     while True:
         try:
             text = screen.ask(f"{chat.person} ▸ ")

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from bridge_service.database import Connection
-from bridge_service.demo.app import App
+from bridge_service.demo.app import App, LastingConnection
 from bridge_service.demo.log import Log, LogLine, first_missing
+from bridge_service.demo.model import switchable
 from bridge_service.demo.processes import Processes
 from bridge_service.demo.screen import Screen
 from bridge_service.demo.servers import PostgresServer, RedisServer
@@ -77,6 +78,10 @@ class Stage:
         self.redis = RedisServer(folder / "redis")
         # The processes may call the bridge's functions and nothing else, as is advised for production.
         environ = environment(environ, self.postgres.url("app", user="bridge"), self.redis.url())
+        self.model_away = folder / "model-away"
+        model = switchable(environ, self.model_away)
+        self.switches_model = bool(model)
+        environ |= model
         try:
             self.settings = Settings.from_environ(environ)
         except BaseException:
@@ -109,9 +114,9 @@ class Stage:
         self.screen.say("Running the Procfile's processes ...")
         self._stack.callback(self.processes.stop)
         self.processes.start()
-        self.connection = self._connect()
+        self.connection = self.connect()
         self._stack.callback(self.connection.close)
-        watching = self._connect()
+        watching = self.connect()
         self._stack.callback(watching.close)
         self.app = App(self.connection, watching, self.screen)
         self._stack.callback(self.app.stop)
@@ -154,13 +159,17 @@ class Stage:
         waiting = max(settings.grouping_delay, settings.initiation_delay_max)
         return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
 
+    def connect(self) -> LastingConnection:
+        """Return a connection of the app's owner."""
+        return LastingConnection(self.postgres.url("app"), application="bridge demo")
+
     def _make_app(self) -> None:
         sql = Path(__file__).parent
         server = Connection(self.postgres.url(), application="bridge demo")
         server.execute("CREATE DATABASE app")
         server.execute("CREATE ROLE bridge LOGIN")
         server.close()
-        app = self._connect()
+        app = self.connect()
         for file in ("app.sql", "people.sql"):
             app.execute((sql / file).read_text(encoding="utf-8"))
         for person, bot in _OLD_MATCHES:
@@ -171,9 +180,6 @@ class Stage:
             )
         app.close()
         migrate(self.postgres.url("app"), runtime_role="bridge")
-
-    def _connect(self) -> Connection:
-        return Connection(self.postgres.url("app"), application="bridge demo")
 
     def _on_line(self, line: LogLine) -> None:
         self.log.add(line)

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,11 +22,21 @@ from bridge_service.web.server import listen, make_server
 _logger: Final = logging.getLogger("bridge.console")
 
 
-def make_app(observer: Observer, token: str | None) -> ASGIApp:
+def make_app(
+    observer: Observer,
+    token: str | None,
+    *,
+    path: str = "/",
+    pages: Sequence[Route] = (),
+    within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+) -> ASGIApp:
     """Return the console as an ASGI application.
 
     Parameters:
       token: what a visitor has to bring for everything except the probes; None for nothing.
+      path: where the console's page is.
+      pages: what is served beside it.
+      within: see probes.make_app.
     """
     own = CollectorRegistry()
     show_build(own)
@@ -43,7 +54,8 @@ def make_app(observer: Observer, token: str | None) -> ASGIApp:
     async def numbers() -> bytes:
         return generate_latest(BridgeCollector(await observer.look())) + generate_latest(own)
 
-    return probes.make_app(live=list, ready=ready, numbers=numbers, token=token, pages=[Route("/", page)])
+    every = [Route(path, page), *pages]
+    return probes.make_app(live=list, ready=ready, numbers=numbers, token=token, pages=every, within=within)
 
 
 def serve(app: ASGIApp, host: str, port: int) -> None:

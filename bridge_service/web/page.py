@@ -66,7 +66,7 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
     now = datetime.fromtimestamp(look.at, UTC)
     level, findings = _verdict(look)
     again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
-    toggle = '<a href="/?refresh=off">Pause</a>' if refresh else '<a href="/">Resume</a>'
+    toggle = '<a href="?refresh=off">Pause</a>' if refresh else '<a href="?">Resume</a>'
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -25,6 +25,7 @@ def make_app(
     numbers: Callable[[], Awaitable[bytes]],
     token: str | None,
     pages: Sequence[Route] = (),
+    within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Return the three paths, and further pages, as an ASGI application.
 
@@ -33,6 +34,7 @@ def make_app(
       ready: returns what is missing.
       numbers: returns what Prometheus reads.
       token: what a visitor has to bring for everything except the probes; None for nothing.
+      within: returns what stands between the guard and the routes.
     """
 
     async def answer_live(_: Request) -> Response:
@@ -52,7 +54,7 @@ def make_app(
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
     app.router.redirect_slashes = False  # a redirect repeats the Host that was sent
-    return Guarded(app, token)
+    return Guarded(within(app), token)
 
 
 def _probe(well: str, unwell: str, words: Sequence[str]) -> Response:

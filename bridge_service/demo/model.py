@@ -1,0 +1,36 @@
+"""The demo's responder: a built-in one, except while the file that `DEMO_MODEL_AWAY` names is there."""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from bridge_service.responders import Responder, ResponderUnavailable, Task, load_responder
+
+_AWAY: Final = "DEMO_MODEL_AWAY"
+_CHOSEN: Final = "DEMO_RESPONDER"
+
+
+def switchable(environ: Mapping[str, str], switch: Path) -> dict[str, str]:
+    """Return the variables that put this responder before the chosen one; none if that one is not built in."""
+    chosen = environ.get("RESPONDER", "").strip() or "scripted"
+    if chosen not in ("scripted", "echo"):
+        return {}
+    return {"RESPONDER": f"{__name__}:reply", _CHOSEN: chosen, _AWAY: str(switch)}
+
+
+def reply(task: Task) -> str:
+    """Answer as the chosen responder does.
+
+    Raises:
+      ResponderUnavailable: the file is there.
+    """
+    if Path(os.environ[_AWAY]).exists():
+        raise ResponderUnavailable("the demo's model is switched off")
+    return _responder()(task)
+
+
+@cache
+def _responder() -> Responder:
+    return load_responder(os.environ[_CHOSEN])

@@ -1,0 +1,214 @@
+"""The playground's side of the stage: it serves the page, writes as the people do, and breaks things."""
+
+import secrets
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from bridge_service.broker import connect
+from bridge_service.database import Connection, Database
+from bridge_service.demo.app import App, Chat
+from bridge_service.demo.breaks import Breaks
+from bridge_service.demo.stage import Stage
+from bridge_service.demo.watch import State, Watch
+from bridge_service.errors import BridgeError, DatabaseUnavailable
+from bridge_service.web import console
+from bridge_service.web.feed import Feed
+from bridge_service.web.local import Local
+from bridge_service.web.observer import Observer
+from bridge_service.web.playground import Play, Refused, routes
+from bridge_service.web.server import listen, make_server
+
+HOST: Final = "127.0.0.1"
+LOOK_SECONDS: Final = 0.2
+ASK_SECONDS: Final = 0.5
+RAPID_SECONDS: Final = 0.4
+FIFTY_SECONDS: Final = 0.03
+BURSTS_AT_ONCE: Final = 4
+TEXT_CHARACTERS: Final = 2000
+
+THREE: Final = ("salut", "ça va ?", "tu fais quoi ce soir ?")
+FIFTY: Final = tuple(f"message {number}" for number in range(1, 51))
+
+_Scene = TypeVar("_Scene")
+
+
+class Playground:
+    """Serves the page while its block runs.
+
+    Parameters:
+      stage: open and ready.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._boot = secrets.token_hex(8)
+        self._scene: str | None = ""
+        self._skipped = False
+        self._stack = ExitStack()
+        self._breaks = Breaks(stage)
+        self._ending = threading.Event()
+        self._bursts: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Start serving, on another port if PORT is taken, and say where."""
+        with ExitStack() as stack:
+            self._serve(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def tour(self, scenes: Iterable[tuple[str, _Scene]]) -> Iterator[_Scene]:
+        """Hand out scenes, given with their names, until the visitor skips the rest."""
+        for name, scene in scenes:
+            if self._skipped:
+                return
+            self._scene = name
+            yield scene
+
+    def open(self) -> None:
+        """Let the visitor write and break things: the tour is over."""
+        self._scene = None
+
+    def _serve(self, stack: ExitStack) -> None:
+        stage = self._stage
+        own = stage.connect()
+        stack.callback(own.close)
+        self._app = App(own, own, stage.screen)
+        watching = stage.connect()
+        stack.callback(watching.close)
+        client = connect(stage.redis.url(), timeout=ASK_SECONDS)
+        stack.callback(client.close)
+        watch = Watch(watching, client, stage.log, stage.settings.retention_days, self._moment)
+        feed = Feed(watch.whole, watch.look, LOOK_SECONDS)
+        database = Database(lambda: Connection(stage.settings.database_url, application="bridge console"))
+        stack.callback(database.close)
+
+        listening = stack.enter_context(_listen(stage.settings.port))
+        port = listening.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        names = own.execute("SELECT first_name, is_bot FROM profiles ORDER BY id")
+        play = Play(
+            boot=self._boot,
+            people=[name for name, is_bot in names if not is_bot],
+            bots=[name for name, is_bot in names if is_bot],
+            breaks=self._breaks.names,
+            grouping_delay=stage.settings.grouping_delay,
+            act=self._act,
+        )
+        app = console.make_app(
+            Observer(database, client, stage.settings.grouping_delay),
+            None,
+            path="/console",
+            pages=routes(play, feed, token),
+            within=partial(Local, port=port, token=token),
+        )
+        server = make_server(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="playground", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            feed.stop()
+            server.should_exit = True
+            self._ending.set()
+            self._breaks.stop()
+            for each in (*self._bursts, thread):
+                each.join()
+
+        stack.callback(stop)
+        if port != stage.settings.port:
+            stage.screen.say(f"Port {stage.settings.port} is taken, so the playground is on another.", "yellow")
+        stage.screen.say(f"Playground: http://localhost:{port}", "bold green")
+
+    def _moment(self) -> State:
+        return {"boot": self._boot, "scene": self._scene, "broken": self._breaks.broken}
+
+    # What the page asks for
+
+    def _act(self, asked: Mapping[str, str]) -> Mapping[str, str]:
+        action = asked.get("action", "")
+        if action == "skip":
+            self._skipped = True
+            return {}
+        if self._scene is not None:
+            raise Refused("tour")
+        try:
+            if action == "match":
+                return {"match": self._match(asked)}
+            if action == "break":
+                self._break(asked.get("what", ""))
+            elif action == "write":
+                self._write([self._text(asked)], self._chat(asked), 0.0)
+            elif action in ("three", "fifty"):
+                self._burst(action, self._chat(asked))
+            else:
+                raise Refused("unreadable")
+        except DatabaseUnavailable:
+            raise Refused("unsaved") from None
+        return {}
+
+    def _break(self, what: str) -> None:
+        if what not in self._breaks.names:
+            raise Refused("unreadable")
+        if not self._breaks.begin(what):
+            raise Refused("broken")
+
+    def _match(self, asked: Mapping[str, str]) -> str:
+        with self._lock:
+            return self._app.match(asked.get("person", ""), asked.get("bot", "")).match_id
+
+    def _chat(self, asked: Mapping[str, str]) -> Chat:
+        with self._lock:
+            found = [chat for chat in self._app.chats() if chat.match_id == asked.get("match")]
+        if not found:
+            raise Refused("unmatched")
+        return found[0]
+
+    @staticmethod
+    def _text(asked: Mapping[str, str]) -> str:
+        text = asked.get("text", "").replace("\0", "").strip()
+        if not text or len(text) > TEXT_CHARACTERS:
+            raise Refused("text")
+        return text
+
+    def _burst(self, name: str, chat: Chat) -> None:
+        texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
+        # Within the window, or the burst would be two groups.
+        pause = min(pause, self._stage.settings.grouping_delay / (len(texts) + 2))
+        thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)
+        with self._lock:
+            self._bursts = [each for each in self._bursts if each.is_alive()]
+            if len(self._bursts) >= BURSTS_AT_ONCE:
+                raise Refused("busy")
+            self._bursts.append(thread)
+            thread.start()
+
+    def _write(self, texts: Sequence[str], chat: Chat, pause: float) -> None:
+        for place, text in enumerate(texts):
+            if place and self._ending.wait(pause):
+                return
+            with self._lock:
+                self._app.write(chat, text, show=False)
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen on a port, or on another one if it is taken.
+
+    Raises:
+      BridgeError: this machine lets no port be listened on.
+    """
+    for each in (port, 0):
+        try:
+            return listen(HOST, each)
+        except OSError as error:
+            reason = error.strerror
+    raise BridgeError(f"PORT: the playground cannot listen on {HOST} ({reason})")
