@@ -31,8 +31,12 @@ migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABA
 	@$(BIN)/honcho run $(BIN)/python -m bridge_service migrate $(ARGS)
 
 .PHONY: test
-test: .venv/dev.stamp ## run all tests but make chaos and make crashes (ARGS="-k journal" runs some)
+test: .venv/dev.stamp ## run all tests except make browser, make chaos and make crashes (ARGS="-k journal" runs some)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
+
+.PHONY: browser
+browser: .venv/browser.stamp ## use the playground in a headless Chromium (PICTURES=docs/pictures takes the docs' pictures anew)
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev.stamp ## break everything under load, and check that no promise breaks (ARGS=--help)
@@ -106,6 +110,10 @@ clean: ## delete .venv and all caches
 .venv/demo.stamp: requirements.txt requirements-demo.txt | .venv/bin/python
 	@echo "Installing into .venv, once ..." >&2
 	@$(PIP) install -r requirements-demo.txt
+	@touch $@
+
+.venv/browser.stamp: requirements-browser.txt .venv/dev.stamp
+	@$(PIP) install -r requirements-browser.txt
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.txt .venv/demo.stamp

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from uuid import uuid4
 
 from bridge_service.database import CALL_SECONDS, Connection, Row
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
 
 POLL_SECONDS: Final = 0.05
 RESTART_SECONDS: Final = 15.0
@@ -27,7 +27,13 @@ class LastingConnection(Connection):
         """Run one statement; see Connection."""
         if self.closed:
             super().__init__(self._url, application=self._application)
-        return super().execute(statement, parameters, seconds=seconds)
+        try:
+            return super().execute(statement, parameters, seconds=seconds)
+        except DatabaseBusy:
+            raise
+        except DatabaseUnavailable:
+            self.close()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class App:
 
     def chats(self) -> list[Chat]:
         """Return every conversation."""
-        rows = self._connection.execute(
+        rows = self._patiently(
             "SELECT m.id::text, p.first_name, b.first_name"
             " FROM matches m JOIN profiles p ON p.id = m.user1_id JOIN profiles b ON b.id = m.user2_id"
         )
@@ -112,7 +118,7 @@ class App:
             self._shown.add(message_id)
         if show:
             self._screen.said(chat.person, chat.bot, content, from_bot=False)
-        self._save(
+        self._patiently(
             "INSERT INTO messages (id, match_id, sender_id, content)"
             " SELECT %s::uuid, m.id, m.user1_id, %s FROM matches m WHERE m.id = %s ON CONFLICT (id) DO NOTHING",
             (message_id, content, chat.match_id),
@@ -148,18 +154,16 @@ class App:
                 if self._shows(speaker, listener):
                     self._screen.said(speaker, listener, content or "", from_bot=from_bot)
 
-    def _save(self, statement: str, parameters: Sequence[object]) -> None:
+    def _patiently(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run a statement that may run twice; try again while PostgreSQL restarts, for at most RESTART_SECONDS."""
         deadline = time.monotonic() + RESTART_SECONDS
         while True:
             try:
-                self._connection.execute(statement, parameters)
+                return self._connection.execute(statement, parameters)
             except DatabaseUnavailable:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_SECONDS)
-            else:
-                return
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):

@@ -97,10 +97,11 @@ class Playground:
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
         names = own.execute("SELECT first_name, is_bot FROM profiles ORDER BY id")
+        self._names: dict[str, bool] = {str(name): bool(is_bot) for name, is_bot in names}
         play = Play(
             boot=self._boot,
-            people=[name for name, is_bot in names if not is_bot],
-            bots=[name for name, is_bot in names if is_bot],
+            people=[name for name, is_bot in self._names.items() if not is_bot],
+            bots=[name for name, is_bot in self._names.items() if is_bot],
             breaks=self._breaks.names,
             grouping_delay=stage.settings.grouping_delay,
             act=self._act,
@@ -163,8 +164,11 @@ class Playground:
             raise Refused("broken")
 
     def _match(self, asked: Mapping[str, str]) -> str:
+        person, bot = asked.get("person", ""), asked.get("bot", "")
+        if self._names.get(person) is not False or self._names.get(bot) is not True:
+            raise Refused("unreadable")
         with self._lock:
-            return self._app.match(asked.get("person", ""), asked.get("bot", "")).match_id
+            return self._app.match(person, bot).match_id
 
     def _chat(self, asked: Mapping[str, str]) -> Chat:
         with self._lock:

@@ -1,0 +1,265 @@
+"""The playground in a real browser: what a stranger sees and does in the first minutes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect
+
+from bridge_service.database import Connection
+from tests.browser.conftest import TOUR_MS, Demo, Tab, running, tab
+from tests.support.http import ask, free_port
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.slow, pytest.mark.superuser, pytest.mark.timeout(300)]
+
+CANARY: Final = "canary-3f9a"
+PICTURES: Final = os.environ.get("PICTURES")
+"""Where the pictures for the docs go; unset: none is taken."""
+
+
+def picture(page: Tab, name: str) -> None:
+    """Take a picture for the docs, if they are wanted."""
+    if PICTURES:
+        page.page.screenshot(path=str(Path(PICTURES) / f"{name}.png"))
+
+
+@pytest.fixture
+def page(browser: Browser, demo: Demo) -> Iterator[Tab]:
+    """Give a page of the demo."""
+    with tab(browser, demo.url) as page:
+        yield page
+
+
+def test_a_message_is_answered_before_the_visitors_eyes(page: Tab) -> None:
+    """The message stands in the chat, the group fills, the bot is seen writing, the reply comes, and all is counted."""
+    sent = page.number("sent")
+    page.write("salut, tu aimes la musique ?", person="Léa", bot="Camille")
+    expect(page.page.locator(".bubble.mine").last).to_contain_text("salut, tu aimes la musique ?")
+    card = page.page.locator(".turn").first
+    expect(card.locator(".track .here")).to_contain_text("open")
+    expect(page.page.locator("#typing")).to_have_text("Camille is writing…")
+    expect(card.locator(".track .here")).to_contain_text("typing")
+    expect(card.locator(".track .end")).to_contain_text("answered")
+    expect(page.page.locator(".bubble.theirs").last.locator("time")).to_have_text(re.compile(r"\d+:\d\d:\d\d"))
+    expect(page.page.locator("#typing")).to_have_text("")
+    expect(page.page.locator("#log")).to_contain_text("📦 Grouping: 1 messages")
+    page.rest(sent + 1)
+
+
+def test_a_text_stands_in_the_chat_and_nowhere_else(page: Tab, demo: Demo) -> None:
+    """A text of a person is shown as text in the chat, and neither elsewhere on a page nor in the terminal."""
+    sent = page.number("sent")
+    attack = f"<img src=x onerror=alert(1)>{CANARY}"
+    page.write(attack, person="Hugo", bot="Camille")
+    expect(page.page.locator(".bubble.mine").last).to_contain_text(attack)
+    page.rest(sent + 1)
+    picture_of_chat = page.page.locator("#chat").evaluate(
+        "chat => { const html = chat.outerHTML; chat.remove(); return html }"
+    )
+    assert CANARY in picture_of_chat
+    assert CANARY not in page.page.content()
+    assert CANARY not in demo.said
+    for path in ("/console", "/metrics", "/health/ready"):
+        # Through the address that the page itself uses: another Host is refused.
+        answer = page.page.request.get(demo.url.rstrip("/") + path)
+        assert answer.ok
+        assert CANARY not in answer.text()
+
+
+def test_three_and_fifty_rapid_messages_are_one_answer_each(page: Tab) -> None:
+    """A burst is one group and gets one reply, whatever its length."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Karim")
+    for name, count in (("three", 3), ("fifty", 50)):
+        replies = page.page.locator(".bubble.theirs:not(.struck)").count()
+        page.press(name)
+        sent += count
+        page.rest(sent)
+        expect(page.page.locator(".turn").first).to_contain_text(f"{count} messages")
+        expect(page.page.locator(".bubble.theirs:not(.struck)")).to_have_count(replies + 1)
+
+
+def test_a_draft_that_a_newer_message_overtakes_is_crossed_out(page: Tab) -> None:
+    """The visitor sees what the bot was about to say, crossed out, and one reply to both messages."""
+    sent = page.number("sent")
+    page.write("coucou Camille, tu aimes la musique ?", person="Karim", bot="Camille")
+    expect(page.page.locator("#typing")).not_to_have_text("")
+    page.write("et tu pars où en vacances ?")
+    struck = page.page.locator(".bubble.struck")
+    expect(struck.first.locator("s")).to_be_visible()
+    expect(struck.first).to_contain_text("overtaken by a newer message")
+    page.rest(sent + 2)
+    picture(page, "playground-overtaken")
+
+
+def test_after_a_new_match_the_bot_writes_first(page: Tab) -> None:
+    """Two without a match cannot write; the button makes one, and the bot says the first word."""
+    page.page.select_option("#person", "Hugo")
+    page.page.select_option("#bot", "Paul")
+    expect(page.page.locator("#chat")).to_contain_text("have no match yet")
+    expect(page.page.locator("#form button")).to_be_disabled()
+    page.press("match")
+    expect(page.page.locator(".bubble.theirs")).to_have_count(1)
+    expect(page.page.locator(".turn").first).to_contain_text("opener")
+    expect(page.page.locator("#form button")).to_be_enabled()
+
+
+@pytest.mark.parametrize(
+    ("what", "node", "words"),
+    [
+        ("redis", "redis", "down"),
+        ("worker", "worker", "down"),
+        ("scheduler", "scheduler", "frozen"),
+        ("postgresql", "postgresql", "down"),
+        ("model", "model", "away"),
+    ],
+)
+def test_what_is_broken_mends_itself_and_nothing_is_lost(page: Tab, what: str, node: str, words: str) -> None:
+    """A message written into the fault is answered once, and the five numbers stay true all the while."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Léa")
+    page.press(what)
+    expect(page.page.locator(f"#node-{node}")).to_have_class(re.compile("down"))
+    expect(page.page.locator(f"#node-{node} .state")).to_contain_text(re.compile(f"{words}|starts again"))
+    page.write("tu es là ?")
+    if what == "redis":
+        picture(page, "playground-broken")
+    page.rest(sent + 1)
+    expect(page.page.locator(f"#node-{node}")).not_to_have_class(re.compile("down"))
+
+
+def test_redis_is_emptied_in_the_middle(page: Tab) -> None:
+    """What Redis forgets PostgreSQL pushes again."""
+    sent = page.number("sent")
+    page.press("three")
+    page.press("empty")
+    page.rest(sent + 3)
+
+
+def test_three_things_at_once(page: Tab) -> None:
+    """Redis, the worker and PostgreSQL go down together under fifty messages: all are answered once."""
+    sent = page.number("sent")
+    page.press("fifty")
+    for what in ("redis", "worker", "postgresql"):
+        page.press(what)
+    page.rest(sent + 50)
+
+
+def test_two_tabs_show_the_same(browser: Browser, demo: Demo, page: Tab) -> None:
+    """What is written in one tab stands in the other, once."""
+    sent = page.number("sent")
+    with tab(browser, demo.url) as other:
+        for each in (page, other):
+            each.page.select_option("#person", "Inès")
+        text = f"deux onglets {uuid4().hex[:6]}"
+        page.write(text)
+        expect(other.page.locator(".bubble", has_text=text)).to_have_count(1)
+        expect(page.page.locator(".bubble", has_text=text)).to_have_count(1)
+        other.rest(sent + 1)
+        page.rest(sent + 1)
+
+
+def test_the_keyboard_suffices(page: Tab) -> None:
+    """Tab reaches every control, in the order of the page, and Enter sends."""
+    sent = page.number("sent")
+    controls = page.page.locator("a, select, input, button:enabled, [tabindex='0']").evaluate_all(
+        "all => all.filter(each => each.offsetParent !== null && !each.disabled).length"
+    )
+    reached = set()
+    for _ in range(controls):
+        page.page.keyboard.press("Tab")
+        reached.add(page.page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+    assert len(reached) == controls
+    page.page.focus("#text")
+    page.page.keyboard.type("au clavier")
+    page.page.keyboard.press("Enter")
+    page.rest(sent + 1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser: Browser, demo: Demo, scheme: str, width: int) -> None:
+    """Contrast, names, roles and focus hold in light and dark, wide and narrow, with something down."""
+    with tab(browser, demo.url, color_scheme=scheme, viewport={"width": width, "height": 844}) as page:
+        page.page.select_option("#person", "Karim")
+        page.press("model")
+        expect(page.page.locator("#node-model")).to_have_class(re.compile("down"))
+        page.page.wait_for_timeout(300)  # the bubbles have come
+        found = Axe().run(page.page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        picture(page, f"playground-{scheme}-{width}")
+        expect(page.page.locator("#node-model")).not_to_have_class(re.compile("down"))
+
+
+def test_french_for_a_french_browser(browser: Browser, demo: Demo) -> None:
+    """Accept-Language decides."""
+    with tab(browser, demo.url, locale="fr-FR") as page:
+        expect(page.page.locator("h1")).to_have_text("Terrain de jeu")
+        expect(page.page.locator("[data-do=three]")).to_have_text("Trois messages rapides")
+        picture(page, "playground-fr")
+
+
+def test_a_thousand_turns_flow_by(page: Tab, demo: Demo) -> None:
+    """The page stays quick and small while a thousand conversations are answered behind it."""
+    sent = page.number("sent")
+    app = Connection(demo.database_url, application="test")
+    app.execute(
+        "WITH made AS (INSERT INTO matches (user1_id, user2_id)"
+        " SELECT 'a0000000-0000-4000-8000-000000000001', 'b0000000-0000-4000-8000-000000000001'"
+        " FROM generate_series(1, 1000) RETURNING id, user1_id)"
+        " INSERT INTO messages (match_id, sender_id, content) SELECT id, user1_id, 'bonjour' FROM made"
+    )
+    app.close()
+    expect(page.page.locator("#more")).to_be_visible()
+    # Frames that a script or a layout held up for more than half a second, over five seconds of the flood.
+    slow = page.page.evaluate(
+        "() => new Promise(done => { let last = performance.now(), slow = 0; const end = last + 5000;"
+        " const step = now => { if (now - last > 500) slow++; last = now;"
+        " if (now < end) requestAnimationFrame(step); else done(slow) }; requestAnimationFrame(step) })"
+    )
+    assert slow == 0
+    expect(page.page.locator("#sum-sent")).to_have_text(str(sent + 1000))
+    expect(page.page.locator("#sum-open")).to_have_text("0", timeout=120_000)
+    assert (page.number("answered"), page.number("lost"), page.number("twice")) == (sent + 1000, 0, 0)
+    assert page.page.locator("*").count() < 2500
+
+
+def test_the_tour_plays_while_the_page_is_open_and_a_new_demo_takes_the_page_over(browser: Browser) -> None:
+    """During the tour nothing can be pressed but the end of it; a page that outlives its demo joins the next one."""
+    port = free_port()
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    with running(port) as first:
+        page.goto(first.url)
+        expect(page.locator("#tour")).to_be_visible()
+        assert page.locator("[data-break]:enabled, [data-do]:enabled").count() == 0
+        expect(page.locator(".bubble").first).to_be_visible()
+        boot = page.get_attribute("body", "data-boot")
+        page.click("#skip")
+        expect(page.locator("#tour")).to_be_hidden(timeout=TOUR_MS)
+        expect(page.locator("[data-break]:enabled")).to_have_count(6)
+    expect(page.locator("#offline")).to_be_visible()
+    with running(port):
+        expect(page.locator("#offline")).to_be_hidden()
+        expect(page.locator("body")).not_to_have_attribute("data-boot", boot or "")
+        expect(page.locator("#tour")).to_be_visible()
+    context.close()
+
+
+def test_another_port_if_it_is_taken(demo: Demo) -> None:
+    """A second demo says that the port is taken, and serves its page on another."""
+    with running(demo.port) as second:
+        assert f"Port {demo.port} is taken, so the playground is on another." in second.said
+        assert second.port != demo.port
+        eventually(lambda: ask(second.port, "/").status == 200)
