@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Final
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from bridge_service.broker import connect
 from bridge_service.demo.stage import Stage
 from bridge_service.errors import BridgeError
 
@@ -18,7 +17,7 @@ PAUSE_SECONDS: Final = 2.0
 """How long a process or PostgreSQL is down at least, so that a person sees it."""
 
 BOOT_SECONDS: Final = 30.0
-BOOTED: Final = {"scheduler": "✅ Écoute active", "worker": "✅ Connecté à PostgreSQL"}
+WORKER_BOOTED: Final = "✅ Connecté à PostgreSQL"
 
 _UNTIL_MENDED: Final = 0.0
 
@@ -35,7 +34,7 @@ class Breaks:
         self._ways: dict[str, Callable[[], None]] = {
             "redis": self._kill_redis,
             "empty": self._empty_redis,
-            "worker": lambda: self._kill("worker"),
+            "worker": self._kill_worker,
             "scheduler": self._freeze_scheduler,
             "postgresql": self._restart_postgresql,
         }
@@ -92,23 +91,21 @@ class Breaks:
         self._stage.redis.start()
 
     def _empty_redis(self) -> None:
-        client = redis.Redis.from_url(
-            self._stage.redis.url(), socket_timeout=PAUSE_SECONDS, retry=Retry(NoBackoff(), 0)
-        )
+        client = connect(self._stage.redis.url())
         try:
             client.flushall()
         finally:
             client.close()
 
-    def _kill(self, name: str) -> None:
-        with self._for_seconds(name, PAUSE_SECONDS):
-            self._stage.processes.kill(name)
+    def _kill_worker(self) -> None:
+        with self._for_seconds("worker", PAUSE_SECONDS):
+            self._stage.processes.kill("worker")
+        if self._ending.is_set():
+            return
         mark = self._stage.log.mark()
-        self._stage.processes.start_again(name)
+        self._stage.processes.start_again("worker")
         self._stage.log.wait(
-            lambda lines: (
-                self._ending.is_set() or any(each.process == name and each.text == BOOTED[name] for each in lines)
-            ),
+            lambda lines: any(each.process == "worker" and each.text == WORKER_BOOTED for each in lines),
             mark,
             BOOT_SECONDS,
         )

@@ -111,7 +111,7 @@ class Playground:
             None,
             path="/console",
             pages=routes(play, feed, token),
-            within=partial(Local, port=port, token=token),
+            within=partial(Local, token=token),
         )
         server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="playground", daemon=True)
@@ -187,7 +187,7 @@ class Playground:
     def _burst(self, name: str, chat: Chat) -> None:
         texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
         # Within the window, or the burst would be two groups.
-        pause = min(pause, self._stage.settings.grouping_delay / (len(texts) + 2))
+        pause = min(pause, self._stage.settings.grouping_delay / (3 * len(texts)))
         thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)
         with self._lock:
             self._bursts = [each for each in self._bursts if each.is_alive()]

@@ -1,8 +1,8 @@
 -- The turns that the playground shows: the oldest that are unfinished and the newest that ended. No text is among it.
 WITH shown AS (
-    (SELECT t.* FROM bridge.turns t WHERE t.ended_at IS NULL ORDER BY t.id LIMIT 12)
+    (SELECT t.* FROM bridge.turns t WHERE t.ended_at IS NULL ORDER BY t.id LIMIT 8)
     UNION ALL
-    (SELECT t.* FROM bridge.turns t WHERE t.ended_at IS NOT NULL ORDER BY t.ended_at DESC LIMIT 8))
+    (SELECT t.* FROM bridge.turns t WHERE t.ended_at IS NOT NULL ORDER BY t.ended_at DESC LIMIT 3))
 SELECT jsonb_build_object(
     'id', t.id, 'kind', t.kind, 'state', t.state, 'match', t.match_id,
     'opened', extract(epoch FROM t.opened_at), 'due', extract(epoch FROM t.due_at),

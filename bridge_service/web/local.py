@@ -1,6 +1,7 @@
 """A server for the browser of this machine only: no other website can read it, or press its buttons."""
 
 import hmac
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -10,6 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 TOKEN_HEADER: Final = "X-CSRF-Token"  # noqa: S105 - its name
 _READS: Final = ("GET", "HEAD")
+_HERE: Final = re.compile(r"(localhost|127\.0\.0\.1)(:[0-9]{1,5})?")
+"""Under any port, since a tunnel may begin at another than the server's."""
 
 
 class Local:
@@ -17,13 +20,11 @@ class Local:
 
     Parameters:
       app: the application behind.
-      port: the one it is served on.
       token: what a page of ours sends with each request that changes anything; another website cannot read it.
     """
 
-    def __init__(self, app: ASGIApp, port: int, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
-        self._hosts = (f"localhost:{port}", f"127.0.0.1:{port}")
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +36,7 @@ class Local:
     def _refusal(self, method: str, headers: Headers) -> HTTPStatus | None:
         hosts = headers.getlist("Host")
         # A name that another website's owner lets point to this machine would read the pages as its own.
-        if len(hosts) != 1 or hosts[0] not in self._hosts:
+        if len(hosts) != 1 or not _HERE.fullmatch(hosts[0]):
             return HTTPStatus.MISDIRECTED_REQUEST
         if method in _READS:
             return None

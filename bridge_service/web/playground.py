@@ -52,7 +52,7 @@ def routes(play: Play, feed: Feed, token: str) -> list[Route]:
         return page(request, "playground.html", play=play, token=token, boot=play.boot)
 
     async def live(_: Request) -> Response:
-        return StreamingResponse(feed.frames(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return StreamingResponse(feed.frames(), media_type="text/event-stream")
 
     async def act(request: Request) -> Response:
         asked = _asked(await _body(request))

@@ -82,7 +82,7 @@ def serving() -> Iterator[Served]:
     served = Served()
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         served.port = listening.getsockname()[1]
-        app = Guarded(Local(Starlette(routes=served.routes()), served.port, TOKEN), None)
+        app = Guarded(Local(Starlette(routes=served.routes()), TOKEN), None)
         server = make_server(app)
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -125,14 +125,19 @@ def test_a_button_of_the_page_is_obeyed(served: Served) -> None:
     assert served.act({"action": "break", "what": "redis"}) == (200, '{"done":"yes"}')
     host = f"127.0.0.1:{served.port}"
     assert served.act({"action": "skip"}, Host=host, Origin=f"http://{host}")[0] == 200
-    assert served.asked == [{"action": "break", "what": "redis"}, {"action": "skip"}]
+    tunnel = "localhost:9000"
+    assert served.act({"action": "skip"}, Host=tunnel, Origin=f"http://{tunnel}")[0] == 200
+    assert [asked["action"] for asked in served.asked] == ["break", "skip", "skip"]
 
 
 @pytest.mark.parametrize(
     ("changed", "status"),
     [
         ({"Host": "evil.example"}, 421),
-        ({"Host": "localhost"}, 421),
+        ({"Host": "localhost:80"}, 403),
+        ({"Host": "localhost:1@evil.example"}, 421),
+        ({"Host": "localhost\t.evil.example"}, 421),
+        ({"Host": "127.0.0.2:{port}"}, 421),
         ({"Host": "localhost.evil.example:{port}"}, 421),
         ({"Host": None}, 400),
         ({"Origin": None}, 403),

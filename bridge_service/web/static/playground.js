@@ -225,8 +225,9 @@ function renderCard(card, turn) {
   const both = chat && (turn.kind === "reply" ? [chat.person, chat.bot] : [chat.bot, chat.person]);
   put(who, both ? both.join(" → ") : "");
   const count = say(turn.messages === 1 ? "count_one" : "count_many", { count: turn.messages });
-  const why = words[`reason_${turn.reason}`] || turn.reason;
-  put(what, [turn.kind === "reply" ? count : words.opener, turn.waits ? words.waits_model : why].filter(Boolean).join(" · "));
+  const kind = turn.kind === "reply" ? count : words.opener;
+  const why = turn.waits ? words.waits_model : turn.reason;
+  put(what, words[`reason_${turn.reason}`] || [kind, why].filter(Boolean).join(" · "));
   const begun = moments(turn);
   const here = ended ? STEPS.length - 1 : STEPS.indexOf(turn.state);
   [...card.querySelector(".track").children].forEach((part, step) => {
