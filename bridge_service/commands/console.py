@@ -12,7 +12,7 @@ from bridge_service.journal import Journal
 from bridge_service.output import Output
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce
-from bridge_service.web.console import make_app, serve
+from bridge_service.web.console import live_feed, make_app, serve
 from bridge_service.web.observer import Observer
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -30,7 +30,8 @@ def run(settings: Settings, output: Output) -> bool:
     client = connect(settings.redis_url, timeout=TIMEOUT_SECONDS)
     try:
         observer = Observer(database, client, settings.grouping_delay)
-        serve(make_app(observer, settings.console_token), settings.host, settings.port)
+        feed = live_feed(observer)
+        serve(make_app(observer, settings.console_token, feed=feed), settings.host, settings.port, feed.stop)
     finally:
         client.close()
         database.close()

@@ -7,7 +7,7 @@ from typing import Final
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError
 from bridge_service.output import Output
 
-_NEEDED: Final = ("honcho", "psutil", "jinja2")
+_NEEDED: Final = ("honcho", "psutil")
 
 
 def run(environ: Mapping[str, str], *, ends: bool) -> int:

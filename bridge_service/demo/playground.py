@@ -1,5 +1,6 @@
 """The playground's side of the stage: it serves the page, writes as the people do, and breaks things."""
 
+import asyncio
 import secrets
 import socket
 import threading
@@ -89,7 +90,7 @@ class Playground:
         client = connect(stage.redis.url(), timeout=ASK_SECONDS)
         stack.callback(client.close)
         watch = Watch(watching, client, stage.log, stage.settings.retention_days, self._moment)
-        feed = Feed(watch.whole, watch.look, LOOK_SECONDS)
+        feed = Feed(partial(asyncio.to_thread, watch.whole), partial(asyncio.to_thread, watch.look), LOOK_SECONDS)
         database = Database(lambda: Connection(stage.settings.database_url, application="bridge console"))
         stack.callback(database.close)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 State = Mapping[str, Any]
@@ -31,7 +31,9 @@ class Feed:
       seconds: between two looks.
     """
 
-    def __init__(self, whole: Callable[[], State], look: Callable[[], State], seconds: float) -> None:
+    def __init__(
+        self, whole: Callable[[], Awaitable[State]], look: Callable[[], Awaitable[State]], seconds: float
+    ) -> None:
         self._whole = whole
         self._look = look
         self._seconds = seconds
@@ -50,7 +52,7 @@ class Feed:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
         try:
-            yield RETRY + _frame(await asyncio.to_thread(self._whole))
+            yield RETRY + _frame(await self._whole())
             waits = 0
             while page in self._pages and not self._ended:
                 try:
@@ -66,7 +68,7 @@ class Feed:
     async def _run(self) -> None:
         while self._pages and not self._ended:
             try:
-                if change := await asyncio.to_thread(self._look):
+                if change := await self._look():
                     self._send(_frame(change))
             except Exception:
                 _logger.exception("a look for the open pages failed")

@@ -1,36 +1,23 @@
-"""The page: how the bridge stands, at a glance. One self-contained document, without a script and without content.
+"""What the console's page says of a look: the verdict, the figures, the newest turns. Nothing of what people write."""
 
-Every text that comes from the database is escaped, and the policy that goes with the page allows nothing but its own
-style sheet: not even a text that got through could run or load anything.
-"""
-
-import base64
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bridge_service.standing import OK
 from bridge_service.web.observer import Figures, Look, Turn
 
 REFRESH_SECONDS: Final = 5
+"""How often a browser without scripts loads the page anew."""
+
 SLOW_SECONDS: Final = 300.0
 """A message that waits longer than that for its reply is worth a look, even with long pauses and a merge."""
 
 LATE_SECONDS: Final = 10.0
 """A turn that is due for longer than that was not looked at: a sweep comes every five seconds."""
 
-STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-
-_STYLE_DIGEST: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-
-POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The Content-Security-Policy that goes with the page."""
+Finding = tuple[str, Mapping[str, object]]
+"""The name of a sentence of words.json, and what fills its blanks."""
 
 _STATE_CLASSES: Final = {
     "open": "soft",
@@ -41,153 +28,67 @@ _STATE_CLASSES: Final = {
     "cancelled": "soft",
     "dead": "bad",
 }
-_COLUMNS: Final = (
-    "turn",
-    "kind",
-    "state",
-    "messages",
-    "match",
-    "opened",
-    "pushed",
-    "due",
-    "ended",
-    "attempts",
-    "merges",
-)
-_NUMBERS: Final = frozenset({"turn", "messages", "attempts", "merges"})
 
 
-def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
-    """Return the page as HTML.
-
-    Parameters:
-      refresh: whether it loads itself anew.
-    """
-    now = datetime.fromtimestamp(look.at, UTC)
+def context(look: Look, turns: Sequence[Turn]) -> dict[str, Any]:
+    """Return what the template console_body.html shows."""
     level, findings = _verdict(look)
-    again = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
-    toggle = '<a href="?refresh=off">Pause</a>' if refresh else '<a href="?">Resume</a>'
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-{again}
-<title>{_TITLES[level]} · bridge</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>Bridge</h1>
-<span>{_service("PostgreSQL", look.postgresql.word)} {_service("Redis", look.redis.word)}</span>
-<small>{now:%Y-%m-%d %H:%M:%S} UTC · {toggle}</small>
-</header>
-<div class="verdict {level}" role="status">{_TITLES[level]}{_list(findings)}</div>
-{_figures(look)}
-<h2>Newest turns</h2>
-<div class="wide">{_table(turns, now)}</div>
-<footer>
-<span>Times in UTC. What people write is never shown here.</span>
-<span><a href="/metrics">metrics</a> · <a href="/health/ready">ready</a> · <a href="/health/live">live</a></span>
-</footer>
-</main>
-</body>
-</html>
-"""
+    now = datetime.fromtimestamp(look.at, UTC)
+    return {
+        "look": look,
+        "now": f"{now:%Y-%m-%d %H:%M:%S} UTC",
+        "ok": OK,
+        "level": level,
+        "findings": findings,
+        "cards": [] if look.figures is None else _cards(look.figures, look.at),
+        "rows": [_row(turn, now) for turn in turns],
+    }
 
 
-_TITLES: Final = {"good": "All is well", "warn": "Worth a look", "bad": "Something is down"}
-
-
-def _verdict(look: Look) -> tuple[str, list[str]]:
-    down = []
-    if look.postgresql.word != OK:
-        down.append(
-            f"PostgreSQL: {look.postgresql.word}."
-            " Messages are safe in the app's tables; nothing moves until it is back."
-        )
-    if look.redis.word != OK:
-        down.append(f"Redis: {look.redis.word}. Turns wait in PostgreSQL and are pushed when it is back.")
+def _verdict(look: Look) -> tuple[str, list[Finding]]:
+    down: list[Finding] = [
+        (f"finding_{name}", {"word": standing.word})
+        for name, standing in (("postgresql", look.postgresql), ("redis", look.redis))
+        if standing.word != OK
+    ]
     if down:
         return "bad", down
     worth = [] if look.figures is None else list(_worth_a_look(look.figures, look.at))
     return ("warn" if worth else "good"), worth
 
 
-def _worth_a_look(figures: Figures, now: float) -> Iterator[str]:
+def _worth_a_look(figures: Figures, now: float) -> Iterator[Finding]:
     if figures.dead:
-        yield f"Dead turns: {figures.dead}. See: python -m bridge_service dead list"
+        yield "finding_dead", {"count": figures.dead}
     if figures.overdue_since is not None and now - figures.overdue_since > LATE_SECONDS:
-        yield f"A step is due since {_age(now - figures.overdue_since)} and no process took it: does a scheduler run?"
+        yield "finding_overdue", {"age": _age(now - figures.overdue_since)}
     if figures.oldest_unanswered_at is not None and now - figures.oldest_unanswered_at > SLOW_SECONDS:
-        yield f"A message has waited for {_age(now - figures.oldest_unanswered_at)}: do the workers run?"
+        yield "finding_slow", {"age": _age(now - figures.oldest_unanswered_at)}
 
 
-def _list(findings: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in findings)}</ul>" if findings else ""
-
-
-def _service(name: str, state: str) -> str:
-    return f'<span class="service {"good" if state == OK else "bad"}">{name} {escape(state)}</span>'
-
-
-def _figures(look: Look) -> str:
-    figures = look.figures
-    if figures is None:
-        return ""
+def _cards(figures: Figures, now: float) -> list[tuple[str, object, str]]:
+    """Return the figures: name, value, and a class of the stylesheet."""
     oldest = figures.oldest_unanswered_at
-    cards = (
-        _card("Open", figures.open),
-        _card("Queued", figures.queued),
-        _card("Composing", figures.composing),
-        _card("Typing", figures.typing),
-        _card("Overdue", figures.overdue),
-        _card("Dead", figures.dead, "bad" if figures.dead else ""),
-        _card("Oldest wait", "–" if oldest is None else _age(look.at - oldest)),
-    )
-    return f"<dl>{''.join(cards)}</dl>"
+    names = ("open", "queued", "composing", "typing", "overdue", "dead")
+    return [
+        *((name, getattr(figures, name), "bad" if name == "dead" and figures.dead else "") for name in names),
+        ("oldest", "–" if oldest is None else _age(now - oldest), ""),
+    ]
 
 
-def _card(name: str, value: object, css: str = "") -> str:
-    return f'<div><dt>{name}</dt><dd class="{css}">{escape(str(value))}</dd></div>'
+def _row(turn: Turn, now: datetime) -> dict[str, Any]:
+    moments = (turn.opened_at, turn.queued_at, turn.due_at, turn.ended_at)
+    return {
+        "turn": turn,
+        "css": _STATE_CLASSES.get(turn.state, "soft"),
+        "moments": [None if time is None else (time.isoformat(), _moment(time, now)) for time in moments],
+    }
 
 
-def _table(turns: Sequence[Turn], now: datetime) -> str:
-    if not turns:
-        return '<p class="none">None yet.</p>'
-    head = "".join(f"<th{_class(name)}>{name}</th>" for name in _COLUMNS)
-    rows = "".join(_row(turn, now) for turn in turns)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _row(turn: Turn, now: datetime) -> str:
-    state = escape(turn.state) + (f" <small>{escape(turn.reason)}</small>" if turn.reason else "")
-    cells = (
-        str(turn.turn_id),
-        escape(turn.kind),
-        f'<span class="{_STATE_CLASSES.get(turn.state, "soft")}">{state}</span>',
-        str(turn.messages),
-        f"<code>{escape(turn.match_id)}</code>",
-        *(_moment(each, now) for each in (turn.opened_at, turn.queued_at, turn.due_at, turn.ended_at)),
-        str(turn.attempts),
-        str(turn.merges),
-    )
-    return f"<tr>{''.join(f'<td{_class(name)}>{cell}</td>' for name, cell in zip(_COLUMNS, cells, strict=True))}</tr>"
-
-
-def _class(column: str) -> str:
-    return ' class="number"' if column in _NUMBERS else ""
-
-
-def _moment(time: datetime | None, now: datetime) -> str:
+def _moment(time: datetime, now: datetime) -> str:
     """Say the time of day, and the date where it is not today's."""
-    if time is None:
-        return ""
     time = time.astimezone(UTC)
-    words = f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
-    return f'<time datetime="{time.isoformat()}">{words}</time>'
+    return f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _age(seconds: float) -> str:

@@ -22,6 +22,7 @@ _WORDS: Final[dict[str, dict[str, str]]] = json.loads(
     (_FOLDER / "templates" / "words.json").read_text(encoding="utf-8")
 )
 _ENGLISH: Final = "en"
+LANGUAGES: Final = (*_WORDS,)
 
 _templates: Final = Environment(
     loader=FileSystemLoader(_FOLDER / "templates"),
@@ -47,10 +48,14 @@ def language(accepted: str) -> str:
     return min(ranked)[2] if ranked else _ENGLISH
 
 
-def page(request: Request, name: str, **values: Any) -> Response:  # noqa: ANN401 - a template takes anything
+def render(name: str, code: str, **values: Any) -> str:  # noqa: ANN401 - a template takes anything
+    """Render a template in a language."""
+    return _templates.get_template(name).render(lang=code, words=_WORDS[code], **values)
+
+
+def page(request: Request, name: str, **values: Any) -> Response:  # noqa: ANN401 - as above
     """Render a template in the visitor's language."""
-    code = language(request.headers.get("Accept-Language", ""))
-    html = _templates.get_template(name).render(lang=code, words=_WORDS[code], **values)
+    html = render(name, language(request.headers.get("Accept-Language", "")), **values)
     headers = {"Content-Security-Policy": POLICY, "Vary": "Accept-Language"}
     return HTMLResponse(html, headers=headers)
 

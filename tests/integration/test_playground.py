@@ -36,7 +36,7 @@ class Served:
         self.asked: list[Mapping[str, str]] = []
         self.looks = 0
         self.changes: list[dict[str, Any]] = []
-        self.feed = Feed(lambda: STATE, self._look, 0.01)
+        self.feed = Feed(self._whole, self._look, 0.01)
         self.port = 0
 
     def routes(self) -> list[Any]:
@@ -44,7 +44,10 @@ class Served:
         play = Play("a-boot", ["Léa"], ["Camille"], ["redis"], 3.0, self._act)
         return routes(play, self.feed, TOKEN)
 
-    def _look(self) -> Mapping[str, Any]:
+    async def _whole(self) -> Mapping[str, Any]:
+        return STATE
+
+    async def _look(self) -> Mapping[str, Any]:
         self.looks += 1
         return self.changes.pop(0) if self.changes else {}
 
