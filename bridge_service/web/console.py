@@ -82,7 +82,9 @@ def live_feed(observer: Observer) -> Feed:
 
 async def _context(observer: Observer) -> dict[str, Any]:
     look = await observer.look()
-    return context(look, await observer.latest_turns() if look.figures else ())
+    if look.figures is None:
+        return context(look, (), ())
+    return context(look, await observer.latest_turns(), await observer.dead_turns() if look.figures.dead else ())
 
 
 def serve(app: ASGIApp, host: str, port: int, stop: Callable[[], None]) -> None:

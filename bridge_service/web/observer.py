@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import redis
 
 from bridge_service import standing
 from bridge_service.database import Database
-from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
+from bridge_service.heartbeat import ALIVE, SILENCE_SECONDS, count_alive
 from bridge_service.standing import DOWN, Standing
 from bridge_service.web.question import Question
 
@@ -18,6 +18,22 @@ LOOK_SECONDS: Final = 2.0
 """How long a look is good: a visitor in between is told the same, and costs PostgreSQL and Redis nothing."""
 
 LATEST_TURNS: Final = 20
+DEAD_TURNS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that lives.
+
+    Attributes:
+      cpu_share: of one processor, on average since the start.
+    """
+
+    role: str
+    uptime_seconds: float
+    rss_bytes: int
+    rss_peak_bytes: int
+    cpu_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +42,7 @@ class Figures:
 
     Attributes:
       processes: those that live, by role.
+      alive: each of those.
       clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, up to the time that a look takes.
     """
 
@@ -42,6 +59,7 @@ class Figures:
     overdue_since: float | None
     processes: Mapping[str, int]
     clock_offset: float
+    alive: Sequence[Process]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,17 @@ class Turn:
     opened_at: datetime
     queued_at: datetime | None
     due_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTurn:
+    """A line of the list of dead turns. Its error may quote anything, so it is not among it."""
+
+    turn_id: int
+    match_id: str
+    messages: int
+    attempts: int
     ended_at: datetime | None
 
 
@@ -96,6 +125,7 @@ class Observer:
         self._grouping_delay = grouping_delay
         self.look = Question(self._look, LOOK_SECONDS)
         self.latest_turns = Question(self._latest_turns, LOOK_SECONDS)
+        self.dead_turns = Question(self._dead_turns, LOOK_SECONDS)
 
     def _look(self) -> Look:
         postgresql, figures = standing.ask_postgresql(self._figures)
@@ -111,7 +141,8 @@ class Observer:
             SILENCE_SECONDS,
         )
         offset = there - (asked_at + time.time()) / 2
-        return Figures(**answer, processes=count_alive(processes), clock_offset=offset)
+        alive = [_process(each) for each in processes if each["state"] == ALIVE]
+        return Figures(**answer, processes=count_alive(processes), clock_offset=offset, alive=alive)
 
     def _ask_redis(self) -> Standing:
         found = standing.of_redis(self._client.ping)
@@ -122,6 +153,19 @@ class Observer:
     def _latest_turns(self) -> Sequence[Turn]:
         _, rows = standing.ask_postgresql(lambda: self._database.call("SELECT bridge.latest_turns(%s)", LATEST_TURNS))
         return tuple(_turn(answer) for [answer] in rows or ())
+
+    def _dead_turns(self) -> Sequence[DeadTurn]:
+        _, rows = standing.ask_postgresql(lambda: self._database.call("SELECT bridge.dead_turns(0, %s)", DEAD_TURNS))
+        return tuple(
+            DeadTurn(
+                dead["turn_id"], dead["match_id"], len(dead["message_ids"]), dead["attempts"], _time(dead["ended_at"])
+            )
+            for [dead] in rows or ()
+        )
+
+
+def _process(answer: dict[str, Any]) -> Process:
+    return Process(**{field.name: answer[field.name] for field in fields(Process)})
 
 
 def _turn(answer: dict[str, Any]) -> Turn:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bridge_service.standing import OK
-from bridge_service.web.observer import Figures, Look, Turn
+from bridge_service.web.observer import DeadTurn, Figures, Look, Process, Turn
 
 REFRESH_SECONDS: Final = 5
 """How often a browser without scripts loads the page anew."""
@@ -15,6 +15,8 @@ SLOW_SECONDS: Final = 300.0
 
 LATE_SECONDS: Final = 10.0
 """A turn that is due for longer than that was not looked at: a sweep comes every five seconds."""
+
+_MEBIBYTE: Final = 2**20
 
 Finding = tuple[str, Mapping[str, object]]
 """The name of a sentence of words.json, and what fills its blanks."""
@@ -30,7 +32,7 @@ _STATE_CLASSES: Final = {
 }
 
 
-def context(look: Look, turns: Sequence[Turn]) -> dict[str, Any]:
+def context(look: Look, turns: Sequence[Turn], dead: Sequence[DeadTurn]) -> dict[str, Any]:
     """Return what the template console_body.html shows."""
     level, findings = _verdict(look)
     now = datetime.fromtimestamp(look.at, UTC)
@@ -42,6 +44,8 @@ def context(look: Look, turns: Sequence[Turn]) -> dict[str, Any]:
         "findings": findings,
         "cards": [] if look.figures is None else _cards(look.figures, look.at),
         "rows": [_row(turn, now) for turn in turns],
+        "processes": [] if look.figures is None else [_process(process) for process in look.figures.alive],
+        "dead": [(turn, turn.ended_at and _moment(turn.ended_at, now)) for turn in dead],
     }
 
 
@@ -83,6 +87,16 @@ def _row(turn: Turn, now: datetime) -> dict[str, Any]:
         "css": _STATE_CLASSES.get(turn.state, "soft"),
         "moments": [None if time is None else (time.isoformat(), _moment(time, now)) for time in moments],
     }
+
+
+def _process(process: Process) -> tuple[str, str, str, str, str]:
+    return (
+        process.role,
+        _age(process.uptime_seconds),
+        f"{process.rss_bytes / _MEBIBYTE:.0f} MiB",
+        f"{process.rss_peak_bytes / _MEBIBYTE:.0f} MiB",
+        f"{process.cpu_share:.1%}",
+    )
 
 
 def _moment(time: datetime, now: datetime) -> str:

@@ -79,6 +79,7 @@ def test_every_scene_comes_out_right(temporary: Path) -> None:
     )
     assert demo.returncode == 0, demo.stdout
     assert [line for line in EXPECTED if line not in demo.stdout] == []
+    assert "Playground" not in demo.stdout  # --exit serves no page
     assert "\x1b" not in demo.stdout
     assert re.search(r"^Together +10 +8 +6 ", demo.stdout, re.MULTILINE), demo.stdout
 

@@ -37,6 +37,8 @@ VARIABLES: Final = {"GROUPING_DELAY": "1", "TYPING_SPEED_CPS": "60", "INITIATION
 READY_SECONDS: Final = 60
 TOUR_MS: Final = 90_000
 PATIENCE_MS: Final = 45_000
+PICTURES: Final = os.environ.get("PICTURES")
+"""Where the pictures for the docs go; unset: none is taken."""
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -157,7 +159,13 @@ def tab(browser: Browser, url: str, **options: Any) -> Iterator[Tab]:  # noqa: A
     context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}, **options})
     tab = Tab(context.new_page())
     tab.page.goto(url)
-    expect(tab.page.locator("#sum-sent")).not_to_have_text("–")
+    expect(tab.page.locator("#sum-sent, .verdict")).not_to_have_text("–")
     yield tab
     context.close()
     assert tab.errors == []
+
+
+def picture(page: Tab, name: str) -> None:
+    """Take a picture for the docs, if they are wanted."""
+    if PICTURES:
+        page.page.screenshot(path=str(Path(PICTURES) / f"{name}.png"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -13,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from bridge_service.database import Connection
-from tests.browser.conftest import TOUR_MS, Demo, Tab, running, tab
+from tests.browser.conftest import TOUR_MS, Demo, Tab, picture, running, tab
 from tests.support.http import ask, free_port
 from tests.support.waiting import eventually
 
@@ -24,14 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.superuser, pytest.mark.timeout(300)]
 
 NARROW: Final = 390
 CANARY: Final = "canary-3f9a"
-PICTURES: Final = os.environ.get("PICTURES")
-"""Where the pictures for the docs go; unset: none is taken."""
-
-
-def picture(page: Tab, name: str) -> None:
-    """Take a picture for the docs, if they are wanted."""
-    if PICTURES:
-        page.page.screenshot(path=str(Path(PICTURES) / f"{name}.png"))
 
 
 @pytest.fixture
@@ -224,13 +214,13 @@ def test_a_thousand_turns_flow_by(page: Tab, demo: Demo) -> None:
     )
     app.close()
     expect(page.page.locator("#more")).to_be_visible()
-    # Frames that a script or a layout held up for more than half a second, over five seconds of the flood.
-    slow = page.page.evaluate(
-        "() => new Promise(done => { let last = performance.now(), slow = 0; const end = last + 5000;"
-        " const step = now => { if (now - last > 500) slow++; last = now;"
-        " if (now < end) requestAnimationFrame(step); else done(slow) }; requestAnimationFrame(step) })"
+    # Nine of ten frames come at once, over five seconds of the flood.
+    gaps = page.page.evaluate(
+        "() => new Promise(done => { let last = performance.now(); const gaps = [], end = last + 5000;"
+        " const step = now => { gaps.push(now - last); last = now;"
+        " if (now < end) requestAnimationFrame(step); else done(gaps) }; requestAnimationFrame(step) })"
     )
-    assert slow == 0
+    assert sorted(gaps)[len(gaps) * 9 // 10] < 250
     expect(page.page.locator("#sum-sent")).to_have_text(str(sent + 1000))
     expect(page.page.locator("#sum-open")).to_have_text("0", timeout=120_000)
     assert (page.number("answered"), page.number("lost"), page.number("twice")) == (sent + 1000, 0, 0)

@@ -208,6 +208,7 @@ def test_nothing_that_people_write_is_shown(app: App, store: Store, port: int) -
 
     answers = {path: ask(port, path) for path in PATHS}
 
+    assert "Dead turns" in answers["/"].body
     assert all(CANARY not in answer.body for answer in answers.values())
     assert f'<td class="number">{answered}</td>' in answers["/"].body
     assert waiting in answers["/"].body
