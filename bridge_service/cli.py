@@ -242,7 +242,7 @@ def console() -> None:
 def demo(
     *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes, 0 if all came out right.")] = False
 ) -> None:
-    """Show the bridge at work on a PostgreSQL and a Redis of its own, which are gone afterwards."""
+    """Show the bridge at work on servers of its own, with a page on PORT to write, watch and break things."""
     from bridge_service.commands import demo as command
 
     raise typer.Exit(command.run(os.environ, ends=ends))

@@ -79,6 +79,7 @@ class Playground:
     def open(self) -> None:
         """Let the visitor write and break things: the tour is over."""
         self._scene = None
+        self._say_where()
 
     def _serve(self, stack: ExitStack) -> None:
         stage = self._stage
@@ -129,7 +130,11 @@ class Playground:
         stack.callback(stop)
         if port != stage.settings.port:
             stage.screen.say(f"Port {stage.settings.port} is taken, so the playground is on another.", "yellow")
-        stage.screen.say(f"Playground: http://localhost:{port}", "bold green")
+        self._port = port
+        self._say_where()
+
+    def _say_where(self) -> None:
+        self._stage.screen.say(f"Playground: http://localhost:{self._port}", "bold green")
 
     def _moment(self) -> State:
         return {"boot": self._boot, "scene": self._scene, "broken": self._breaks.broken}
