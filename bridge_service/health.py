@@ -20,9 +20,10 @@ from dramatiq.errors import ConnectionClosed
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from bridge_service.access import CHALLENGE, REFUSAL, admits
-from bridge_service.broker import WaitingBroker, redis_call
+from bridge_service.broker import WaitingBroker
 from bridge_service.database import Database
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.redis_client import redis_call
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

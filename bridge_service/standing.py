@@ -5,8 +5,8 @@ from typing import Final
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import redis_call
 from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.redis_client import redis_call
 
 OK: Final = "ok"
 DOWN: Final = "down"

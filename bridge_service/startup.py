@@ -6,10 +6,10 @@ from typing import Final
 
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import WaitingBroker, describe
+from bridge_service.broker import WaitingBroker
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.database import Database
-from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.events import (
     CheckFailed,
     Emit,
@@ -22,6 +22,7 @@ from bridge_service.events import (
     WaitingForPostgres,
     WaitingForRedis,
 )
+from bridge_service.redis_client import describe
 from bridge_service.settings import Settings, is_open, plaintext, summary
 
 RETRY_SECONDS: Final = 1.0
@@ -58,7 +59,7 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
     def find_schema() -> bool:
         try:
-            database.call("SELECT bridge.triggers_installed()")
+            database.call("SELECT bridge.queue_id()")  # of the newest migration
         except SchemaMissing:
             emit(SchemaAbsent())
             return False
@@ -76,9 +77,13 @@ def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event)
     def connect() -> bool:
         try:
             broker.probe()
+            broker.expire_old_keys()
         except ConnectionClosed as error:
             broker.drop_connections()
             emit(WaitingForRedis(describe(error)))
+            return False
+        except BridgeError as error:
+            emit(WaitingForPostgres(str(error)))
             return False
         emit(RedisConnected())
         return True

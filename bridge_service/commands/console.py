@@ -5,13 +5,13 @@ import sys
 from typing import Final
 
 from bridge_service import logs
-from bridge_service.broker import connect
 from bridge_service.console.observer import Observer
 from bridge_service.console.web import make_app, serve
 from bridge_service.database import Connection, Database
 from bridge_service.events import Stopped
 from bridge_service.journal import Journal
 from bridge_service.output import Output
+from bridge_service.redis_client import connect
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce
 

@@ -12,12 +12,13 @@ from rich.live import Live
 from rich.table import Table
 
 from bridge_service import standing
-from bridge_service.broker import QUEUE_NAME, connect, redis_call
+from bridge_service.broker import QUEUE_NAME, WaitingBroker
 from bridge_service.database import Connection
-from bridge_service.errors import DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.heartbeat import ROLES, SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger, Status
 from bridge_service.output import Output, coloured, table
+from bridge_service.redis_client import connect, redis_call
 from bridge_service.settings import Settings
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -74,19 +75,28 @@ def watch(settings: Settings, output: Output) -> bool:
 
 def look(settings: Settings) -> Report:
     """Ask PostgreSQL and Redis."""
-    status, alive, postgresql = _ask_postgresql(settings)
-    return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url), alive)
+    status, alive, queue_id, postgresql = _ask_postgresql(settings)
+    queue = None if queue_id is None else _queue_length(settings.broker_url, queue_id)
+    return Report(status, postgresql, _ask_redis(settings.redis_url), queue, alive)
 
 
-def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int] | None, str]:
+def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int] | None, str | None, str]:
     try:
         connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
         with closing(connection):
             ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
             status = ledger.status(settings.grouping_delay)
-            return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), standing.OK
+            alive = count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
+            return status, alive, _queue_id(ledger), standing.OK
     except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
-        return None, None, standing.of_postgresql(error)
+        return None, None, None, standing.of_postgresql(error)
+
+
+def _queue_id(ledger: Ledger) -> str | None:
+    try:
+        return ledger.queue_id()
+    except BridgeError:  # a standby counts turns, and knows no queue
+        return None
 
 
 def _ask_redis(url: str) -> str:
@@ -94,10 +104,10 @@ def _ask_redis(url: str) -> str:
         return standing.of_redis(client)
 
 
-def _queue_length(url: str) -> int | None:
-    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+def _queue_length(url: str, queue_id: str) -> int | None:
+    with closing(WaitingBroker(url, emit=lambda _: None, middleware=[], queue_id=lambda: queue_id)) as broker:
         try:
-            return redis_call(lambda: int(client.llen(f"dramatiq:{QUEUE_NAME}")))
+            return redis_call(lambda: int(broker.client.llen(broker.key(QUEUE_NAME))))
         except ConnectionClosed:
             return None
 

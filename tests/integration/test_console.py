@@ -19,12 +19,12 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.broker import connect
 from bridge_service.console import observer, web
 from bridge_service.console.observer import Observer
 from bridge_service.console.web import make_app, make_server
 from bridge_service.database import Connection, Database
 from bridge_service.ledger import Ledger
+from bridge_service.redis_client import connect
 from bridge_service.store import GroupingRules, Store
 from bridge_service.version import VERSION
 from tests.support.app import App, Client

@@ -183,8 +183,9 @@ def test_a_client_that_was_frozen_in_an_answer_loses_its_locks_behind_a_pooler_t
     pooler: Pgbouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the client does not take the pooler does not, and PostgreSQL ends the session."""
-    before = database._CALL_OPTIONS.replace("tcp_user_timeout = 10000", "tcp_user_timeout = 1000")
-    monkeypatch.setattr(database, "_CALL_OPTIONS", before)
+    options = database._CALL_OPTIONS.replace("tcp_user_timeout = 10000", "tcp_user_timeout = 1000")
+    monkeypatch.setattr(database, "_CALL_OPTIONS", options)
+    before = database._CALL_ISOLATION + options
     with (
         closing(Connection(pooler.url(), application="frozen")) as frozen,
         closing(Connection(pooler._behind.url(user=SERVICE), application="test")) as watch,

@@ -89,7 +89,9 @@ class Desk:
         self.redis = redis
         self.reconnect = Reconnect(self.told)
         self.broker = stack.enter_context(
-            closing(WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect]))
+            closing(
+                WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect], queue_id=self.store.queue_id)
+            )
         )
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = self.another(attempts)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge_service import standing
-from bridge_service.broker import connect
+from bridge_service.redis_client import connect
 from tests.chaos.proxy import FINE, Weather
 from tests.support.weather import forgets_sockets, proxy_to
 
