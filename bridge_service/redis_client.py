@@ -40,10 +40,10 @@ class Client(redis.Redis):
         """Execute a command, at another node if this one does not hold its key."""
         for _ in range(HOPS):
             try:
-                return super().execute_command(*args, **options)
+                return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except redis.exceptions.MovedError as moved:
                 self._move(_pool_at(self.connection_pool, moved))
-        return super().execute_command(*args, **options)
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def go_home(self) -> None:
         """Drop the connections, and speak to the URL's node again."""
@@ -100,7 +100,7 @@ class Nodes:
     def _run_at(self, node: redis.Redis, commands: Sequence[Command]) -> Iterator[Command]:
         with node.pipeline(transaction=False) as pipeline:
             for command in commands:
-                pipeline.execute_command(*command)
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
             answers = pipeline.execute(raise_on_error=False)
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, redis.exceptions.MovedError):

@@ -22,12 +22,12 @@ from bridge_service.broker import (
     BELL_SECONDS,
     BELL_TIMEOUT_SECONDS,
     QUEUE_NAME,
-    DelayConsumer,
     WaitingBroker,
     WaitingConsumer,
     message_for,
     rebuild,
 )
+from bridge_service.delayed import DelayConsumer
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import BadMessage
 from bridge_service.events import BadBrokerMessage, RedisConnected, RedisLost
