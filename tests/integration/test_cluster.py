@@ -82,6 +82,31 @@ def test_conversations_are_answered_on_a_cluster(cluster: tuple[RedisServer, ...
         assert service.stop() == [0, 0]
 
 
+@pytest.mark.slow
+def test_a_node_that_comes_back_is_found_again(servers_folder: Path, bridge_database: Urls) -> None:
+    """The node that holds the queue dies and returns: what was written meanwhile is answered without a restart."""
+    with (
+        cluster_of(*(cluster_node(servers_folder) for _ in range(3))) as nodes,
+        closing(App(bridge_database)) as app,
+        closing(connect(nodes[0].url())) as client,
+    ):
+        queue_id = app.value("SELECT bridge.queue_id()")
+        client.exists(f"dramatiq:{{{queue_id}}}:{QUEUE_NAME}")
+        port = client.connection_pool.connection_kwargs["port"]
+        [holder] = [node for node in nodes if node.port == port]
+        other = next(node for node in nodes if node is not holder)
+        environment = {"DATABASE_URL": bridge_database.service, "REDIS_URL": other.url(), **QUICK}
+        with Service(environment) as service:
+            service.up()
+            holder.kill()
+            match = app.old_match()
+            app.write(match, "salut")
+            service.wait_for_line("Tentative 1/3")
+            holder.start()
+            app.wait_for_replies(match, "salut", timeout=30)
+            assert service.stop() == [0, 0]
+
+
 def test_every_slot_is_reached(cluster: tuple[RedisServer, ...]) -> None:
     """Wherever an ID puts the queue, and a match its group, the URL's node leads there, also after slots have moved."""
     for number in range(20):

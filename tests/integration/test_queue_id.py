@@ -14,7 +14,7 @@ import pytest
 from bridge_service import migrate, queue_id
 from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
 from bridge_service.demo.servers import PostgresServer
-from bridge_service.errors import DatabaseUnavailable
+from bridge_service.errors import DatabaseUnavailable, SchemaMissing
 from bridge_service.queue_id import QueueId
 from tests.conftest import QUICK as QUICK_SERVER
 from tests.support.app import App, Client
@@ -71,6 +71,13 @@ def test_a_server_that_tells_nothing_of_itself_gives_an_id_all_the_same(
         execute(urls.admin, f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")
     one, other = copies
     assert id_of(one) == id_of(one) != id_of(other)
+
+
+def test_a_schema_that_was_restored_without_its_rows_has_no_id(bridge_database: Urls) -> None:
+    """No two such installations share an empty ID: the processes wait for `migrate`."""
+    execute(bridge_database.admin, "DELETE FROM bridge.installation")
+    with pytest.raises(SchemaMissing):
+        id_of(bridge_database)
 
 
 def test_a_new_installation_has_another_id(bridge_database: Urls) -> None:

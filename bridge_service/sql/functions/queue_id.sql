@@ -11,9 +11,13 @@
 CREATE OR REPLACE FUNCTION bridge.queue_id() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_server   text := '';
-    v_timeline text := '';
+    v_installation uuid := (SELECT i.id FROM bridge.installation i);
+    v_server       text := '';
+    v_timeline     text := '';
 BEGIN
+    IF v_installation IS NULL THEN
+        RAISE undefined_table USING MESSAGE = 'bridge.installation is empty';  -- a schema that was restored without its rows
+    END IF;
     IF pg_is_in_recovery() THEN  -- behind a balancer of reads, the ID would change from one call to the next
         RAISE read_only_sql_transaction USING MESSAGE = 'a standby does not tell the ID of the queue';
     END IF;
@@ -26,7 +30,7 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN NULL;
     END;
     RETURN (SELECT left(encode(sha256(convert_to(
-                concat_ws(' ', v_server, v_timeline, d.oid, i.id), 'UTF8')), 'hex'), 16)
-            FROM bridge.installation i, pg_database d WHERE d.datname = current_database());
+                concat_ws(' ', v_server, v_timeline, d.oid, v_installation), 'UTF8')), 'hex'), 16)
+            FROM pg_database d WHERE d.datname = current_database());
 END
 $$;
