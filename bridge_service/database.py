@@ -33,6 +33,8 @@ _SESSION_OPTIONS: Final = (
 _CALL_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 _CALL_OPTIONS: Final = "SET LOCAL statement_timeout = 30000; SET LOCAL tcp_user_timeout = 10000; "
 
+_TIMEOUT_SHOWN: Final = "30s"
+
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
 # The classes not supported, authorization, access rule or missing object, foreign data.
@@ -59,12 +61,12 @@ class Connection:
         Raises:
           DatabaseUnavailable: it could not be reached, or did not answer in time.
         """
+        self._before_call = b""
         end = time.monotonic() + seconds
         try:
-            self.raw, theirs = session.connect(
-                url, _SESSION_OPTIONS, lambda options: self._open(url, application, end, options)
-            )
-            self._before_call = b"" if theirs is None else self._call_options(theirs)
+            _, took = session.connect(url, _SESSION_OPTIONS, lambda options: self._open(url, application, end, options))
+            if not (took and self._has_options(end)):
+                self._before_call = self._call_options(session.user_settings(url))
         except psycopg2.Error as error:
             raise translate(error) from None
 
@@ -81,6 +83,11 @@ class Connection:
         )
         self.wait(max(0.0, end - time.monotonic()))
         return self.raw
+
+    def _has_options(self, end: float) -> bool:
+        """Whether the session has our options: some poolers take them and drop them."""
+        asked = "SELECT current_setting('statement_timeout')"
+        return self.execute(asked, seconds=max(0.0, end - time.monotonic())) == [(_TIMEOUT_SHOWN,)]
 
     def _call_options(self, theirs: Sequence[session.Setting]) -> bytes:
         cursor = self.raw.cursor()

@@ -216,13 +216,17 @@ def _open(url: str, options: str) -> psycopg2.extensions.connection:
 @contextmanager
 def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
     try:
-        connection, theirs = session.connect(url, "", lambda options: _open(url, options))
+        connection, _ = session.connect(url, "", lambda options: _open(url, options))
         try:
             # Who waited for another run has to see what that one did.
             connection.set_session(isolation_level="READ COMMITTED", readonly=read_only or None)
             with connection, connection.cursor() as cursor:
-                for setting in theirs or ():
-                    cursor.execute("SELECT set_config(%s, %s, true)", setting)
+                # A pooler refuses the options of the URL, or drops them.
+                for name, value in session.user_settings(url):
+                    cursor.execute(
+                        "SELECT set_config(%s, %s, true) WHERE current_setting(%s, true) IS DISTINCT FROM %s",
+                        (name, value, name, value),
+                    )
                 for statement in _SETTINGS:
                     cursor.execute(statement)
                 # For `deliver`, which keeps it: unless pg_temp is named last, a caller's temporary tables come first.

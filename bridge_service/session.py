@@ -38,7 +38,7 @@ class Setting(NamedTuple):
     value: str
 
 
-def connect(url: str, ours: str, open_with: Callable[[str], C]) -> tuple[C, list[Setting] | None]:
+def connect(url: str, ours: str, open_with: Callable[[str], C]) -> tuple[C, bool]:
     """Connect with the session options that the user asks for and, after them, ours.
 
     Parameters:
@@ -47,20 +47,20 @@ def connect(url: str, ours: str, open_with: Callable[[str], C]) -> tuple[C, list
       open_with: connects with the options that it is given, and with none if they are empty.
 
     Returns:
-      The connection; and if it takes no options, the user's settings, which have to go with each call.
+      The connection, and whether it was opened with the options. Without them, all settings have to go with each call.
 
     Raises:
       psycopg2.Error, DatabaseUnavailable: what `open_with` raises.
     """
     theirs = user_options(url)
     options = f"{theirs} {ours}".strip()
-    settings = _settings(theirs)
-    if settings is not None and time.monotonic() < _refused_at.get(url, -REFUSAL_SECONDS) + REFUSAL_SECONDS:
-        return open_with(""), settings
+    can_do_without = _settings(theirs) is not None
+    if can_do_without and time.monotonic() < _refused_at.get(url, -REFUSAL_SECONDS) + REFUSAL_SECONDS:
+        return open_with(""), False
     try:
-        return open_with(options), None
+        return open_with(options), True
     except psycopg2.Error as error:
-        if not options or settings is None or _NOT_THE_OPTIONS.search(str(error)):
+        if not (options and can_do_without) or _NOT_THE_OPTIONS.search(str(error)):
             raise
         refusal = error
     try:
@@ -68,7 +68,12 @@ def connect(url: str, ours: str, open_with: Callable[[str], C]) -> tuple[C, list
     except (psycopg2.Error, DatabaseUnavailable):
         raise refusal from None
     _refused_at[url] = time.monotonic()
-    return connection, settings
+    return connection, False
+
+
+def user_settings(url: str) -> list[Setting]:
+    """Return the settings among the options that the user asks for; empty if one of these can go with no call."""
+    return _settings(user_options(url)) or []
 
 
 def user_options(url: str) -> str:
