@@ -78,7 +78,7 @@ def _remedy(error: Exception, url: str) -> str:
         return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
     if isinstance(error, redis.ResponseError):
         if "SELECT" in str(error) or "DB index" in str(error):
-            return "it has no database of this number (a cluster has number 0 alone): end the URL in /0"
+            return "correct its database's number (a cluster has number 0 alone): end the URL in /0"
         return "it answers, and refuses for the reason it gives: a right of its user, its database's number, its plan"
     if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
         other = "redis" if parts.scheme == "rediss" else "rediss"
