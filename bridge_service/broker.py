@@ -8,34 +8,32 @@ Dramatiq's stock broker:
 - a message delayed by the Retries middleware stays in this process: no copy in Redis to strand;
 - consumers block on a *bell*, a list that every push rings, with a connection of their own. No message depends on the
   bell: an unheard push is pushed, and rung, again when its turn is due again.
+
+All keys are `dramatiq:{ID}:...`. The braces put the keys of a script into one slot of a cluster, and the ID keeps the
+installations apart that share a Redis (see queue_id.py).
 """
 
-import heapq
 import json
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
-import redis
-import redis.backoff
-import redis.retry
 from dramatiq import Consumer, Message, MessageProxy, Middleware
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.common import current_millis, dq_name, q_name
 from dramatiq.errors import ConnectionClosed
-from redis.maint_notifications import MaintNotificationsConfig
 
-from bridge_service.errors import BadMessage
+from bridge_service.delayed import DelayConsumer, DelayedMessages
+from bridge_service.errors import BadMessage, BridgeError
 from bridge_service.events import BadBrokerMessage, Emit, RedisConnected, RedisLost
+from bridge_service.redis_client import connect, describe, redis_call
 
 QUEUE_NAME: Final = "bot_messages"
 ACTOR_NAMES: Final = frozenset({"compose", "deliver"})
-
-CALL_SECONDS: Final = 3.0
-"""A command that has not answered by then is taken for lost; it may have been carried out all the same."""
 
 BELL_SECONDS: Final = 15
 """How long one blocking wait lasts: two processes spend eight commands a minute on it (R1)."""
@@ -48,45 +46,12 @@ SAY_AGAIN_SECONDS: Final = 10.0
 """How often a consumer repeats that Redis is away."""
 
 INTERRUPT_SECONDS: Final = 2.0
+OLD_KEYS_SECONDS: Final = 86_400
 BATCH: Final = 500
 _LUA_FOLDER: Final = Path(__file__).parent / "lua"
 _BODY_LIMIT: Final = 10_000
 
 BOOT_LOOK_SECONDS: Final = 0.005
-
-T = TypeVar("T")
-
-
-def connect(url: str, *, timeout: float = CALL_SECONDS) -> redis.Redis:
-    """Make a client that tries once and gives up after `timeout` seconds; connects at its first command.
-
-    Attempts are the business of the Reconnect middleware, which tells of each: redis-py's own ten are switched off. So
-    are two commands that it greets each server with: CLIENT SETINFO, which Redis before 7.2 does not know, not even in
-    an ACL, and CLIENT MAINT_NOTIFICATIONS, by which a server could lengthen the time-outs.
-    """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=min(timeout, CALL_SECONDS),
-        socket_keepalive=True,
-        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-        health_check_interval=0,
-        driver_info=None,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-
-
-def redis_call(operation: Callable[[], T]) -> T:
-    """Run an operation on Redis; whatever goes wrong there becomes Dramatiq's ConnectionClosed.
-
-    A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError: none of them is a
-    redis.ConnectionError, and each would kill a consumer thread for good.
-    """
-    try:
-        return operation()
-    except (redis.RedisError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-        # The last four: redis-py stumbles over a garbled reply in its own code.
-        raise ConnectionClosed(error) from None  # type: ignore[no-untyped-call]
 
 
 def _bytes(reply: object) -> bytes:
@@ -127,21 +92,26 @@ def rebuild(body: bytes, queue_name: str) -> Message[Any]:
 class WaitingBroker(RedisBroker):
     """Dramatiq's Redis broker with waiting consumers. See the module's docstring."""
 
-    def __init__(self, url: str, *, emit: Emit, middleware: Sequence[Middleware]) -> None:
+    def __init__(self, url: str, *, emit: Emit, middleware: Sequence[Middleware], queue_id: Callable[[], str]) -> None:
         """Set up; nothing connects before the first command.
 
         Parameters:
           url: redis:// or rediss://
+          queue_id: tells the ID in the names of the keys; see queue_id.QueueId. Every command on the queue raises what
+            this raises.
           emit: hears of lost connections and of messages that are not understood.
           middleware: in order; this broker adds none of its own.
         """
-        super().__init__(client=connect(url), middleware=list(middleware))  # type: ignore[no-untyped-call]
+        self._client = connect(url)
+        super().__init__(client=self._client, middleware=list(middleware))  # type: ignore[no-untyped-call]
         self.url = url
         self.emit = emit
         self.beat: Callable[[], None] = lambda: None  # each time the consumer turns; for a watchdog
         self.booted: Callable[[], bool] = lambda: True  # whether messages may be handed out; asked until it says yes
         self.draining = threading.Event()
         self.delayed = DelayedMessages()
+        self._ask_queue_id = queue_id
+        self._queue_id: str | None = None
         self._consumers: list[WaitingConsumer] = []
         self._push = self.client.register_script((_LUA_FOLDER / "push.lua").read_text(encoding="utf-8"))
         self._fetch = self.client.register_script((_LUA_FOLDER / "fetch.lua").read_text(encoding="utf-8"))
@@ -150,7 +120,7 @@ class WaitingBroker(RedisBroker):
         """Make a consumer; `timeout` is not needed, it waits."""
         del timeout
         if queue_name != q_name(queue_name):
-            return DelayConsumer(self, queue_name)
+            return DelayConsumer(self.delayed, self.draining, queue_name)
         consumer = WaitingConsumer(self, queue_name, prefetch)
         self._consumers.append(consumer)
         return consumer
@@ -195,13 +165,24 @@ class WaitingBroker(RedisBroker):
         """Take up to `count` messages out of Redis."""
         return redis_call(lambda: [_bytes(body) for body in self._fetch(keys=self._keys(queue_name), args=[count])])
 
+    def queue_id(self) -> str:
+        """Return the ID in the names of the keys. If it changed, ring the old bell, so that consumers there ask."""
+        before, self._queue_id = self._queue_id, self._ask_queue_id()
+        if before not in {None, self._queue_id}:
+            with suppress(ConnectionClosed):
+                redis_call(lambda: self._push(keys=_keys(f"{self.namespace}:{{{before}}}:{QUEUE_NAME}"), args=[]))
+        return self._queue_id
+
+    def key(self, queue_name: str) -> str:
+        """Name the list of the ids that wait; the names of the queue's other keys begin with it."""
+        return f"{self.namespace}:{{{self.queue_id()}}}:{queue_name}"
+
     def bell(self, queue_name: str) -> str:
         """Name the list on which the consumers of a queue wait."""
-        return f"{self.namespace}:{queue_name}.bell"
+        return _keys(self.key(queue_name))[2]
 
     def _keys(self, queue_name: str) -> list[str]:
-        name = f"{self.namespace}:{queue_name}"
-        return [name, f"{name}.msgs", self.bell(queue_name)]
+        return _keys(self.key(queue_name))
 
     def _dispatch(self, command: str) -> Callable[..., Any]:
         dispatch = super()._dispatch(command)  # type: ignore[no-untyped-call]
@@ -217,7 +198,16 @@ class WaitingBroker(RedisBroker):
 
     def drop_connections(self) -> None:
         """Forget the pool's connections: after one of them broke, the others are not worth a try."""
-        self.client.connection_pool.disconnect()
+        self._client.go_home()
+
+    def expire_old_keys(self) -> None:
+        """Let the keys of version 0.1.0, which had no ID, end by themselves; a process of that version makes new ones.
+
+        Raises:
+          ConnectionClosed: there was no answer.
+        """
+        for key in _keys(f"{self.namespace}:{QUEUE_NAME}"):
+            redis_call(lambda key=key: self._client.expire(key, OLD_KEYS_SECONDS))  # type: ignore[misc]
 
     def stop_waiting(self) -> None:
         """Wake every consumer for the shutdown: none waits any more, none fetches any more."""
@@ -229,7 +219,7 @@ class WaitingBroker(RedisBroker):
     def close(self) -> None:
         """Close all connections."""
         self.stop_waiting()
-        self.client.close()
+        self._client.close()
 
 
 class WaitingConsumer(Consumer):
@@ -243,6 +233,7 @@ class WaitingConsumer(Consumer):
         self._out = 0
         self._hungry = True
         self._booted = False
+        self._queue_id: str | None = None  # that of the last look
         self._lost = True  # until the first fetch
         self._say_at = 0.0
         self._blocked = threading.Event()
@@ -268,23 +259,41 @@ class WaitingConsumer(Consumer):
                 self._changed.wait(RECONNECT_SECONDS)
                 return None
         try:
-            if self._hungry:
-                self._cache.extend(self._broker.fetch(self._queue_name, room))
-                self._hungry = len(self._cache) == room
-                self._found()
-            else:
-                self._hungry = self._hear()
+            self._look(room)
         except ConnectionClosed as error:
             if not self._broker.draining.is_set():
                 self._hungry = True  # what was pushed meanwhile rang unheard
                 self._lost = True
-                self._waiting.connection_pool.disconnect()
+                self._waiting.go_home()
                 self._broker.drop_connections()
                 if time.monotonic() >= self._say_at:
                     self._say_at = time.monotonic() + SAY_AGAIN_SECONDS
                     self._broker.emit(RedisLost(describe(error)))
                 self._pause(RECONNECT_SECONDS)
         return None
+
+    def _look(self, room: int) -> None:
+        if not self._knows_queue():
+            self._pause(RECONNECT_SECONDS)
+        elif self._hungry:
+            self._cache.extend(self._broker.fetch(self._queue_name, room))
+            self._hungry = len(self._cache) == room
+            self._found()
+        else:
+            self._hungry = self._hear()
+
+    def _knows_queue(self) -> bool:
+        """Whether PostgreSQL has told the queue's ID. What waits under a new ID is fetched without a bell."""
+        try:
+            queue_id = self._broker.queue_id()
+        except BridgeError:  # the process tells of PostgreSQL; of Redis it is told here
+            if self._lost:
+                redis_call(self._broker.client.ping)
+                self._found()
+            return False
+        self._hungry |= queue_id != self._queue_id
+        self._queue_id = queue_id
+        return True
 
     def _hear(self) -> bool:
         """Wait for the bell; whether it rang. `interrupt` ends the wait from another thread."""
@@ -341,9 +350,11 @@ class WaitingConsumer(Consumer):
         try:
             self._broker.enqueue_many(waiting)
             if self._hungry and not self._lost and not waiting:
-                self._broker.probe()  # a bell was heard and not followed: it rings for somebody else
+                self._broker.probe()  # this consumer heard a bell and did not follow it: ring it for another one
         except ConnectionClosed as error:
             self._broker.emit(RedisLost(describe(error)))
+        except BridgeError:
+            return  # the queue's ID was never known, so nothing was fetched
 
     def interrupt(self) -> None:
         """End a wait under way in another thread."""
@@ -360,78 +371,9 @@ class WaitingConsumer(Consumer):
         self._waiting.close()
 
 
-class DelayedMessages:
-    """The messages of this process that are to be tried again later. If the process dies, so do they; no turn does."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Message[Any]]] = []
-        self._changed = threading.Condition()
-        self._number = 0
-
-    def put(self, eta: int, message: Message[Any]) -> None:
-        """Keep a message until `eta`, in milliseconds since the epoch."""
-        with self._changed:
-            self._number += 1
-            heapq.heappush(self._heap, (eta, self._number, message))
-            self._changed.notify_all()
-
-    def get(self, timeout: float) -> Message[Any] | None:
-        """Return the next message whose time has come, or None after at most `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                wait = deadline - time.monotonic()
-                if self._heap:
-                    until = (self._heap[0][0] - current_millis()) / 1000
-                    if until <= 0:
-                        return heapq.heappop(self._heap)[2]
-                    wait = min(wait, until)
-                if wait <= 0 or not self._changed.wait(wait):
-                    if time.monotonic() >= deadline:
-                        return None
-                elif not self._heap:
-                    return None
-
-    def wake(self) -> None:
-        """End a `get` under way."""
-        with self._changed:
-            self._changed.notify_all()
-
-
-class DelayConsumer(Consumer):
-    """Hands out delayed messages once their time has come; Redis is not asked."""
-
-    def __init__(self, broker: WaitingBroker, queue_name: str) -> None:
-        self._broker = broker
-        self._queue_name = queue_name
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> MessageProxy | None:
-        """Return a message that is due, or None after a while."""
-        message = self._broker.delayed.get(timeout=0.1 if self._broker.draining.is_set() else 1.0)
-        return None if message is None else MessageProxy(message.copy(queue_name=self._queue_name))
-
-    def ack(self, message: MessageProxy) -> None:
-        """Nothing to do."""
-
-    nack = ack
-
-    def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Nothing to do: the turns' due times bring them back."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-def describe(error: BaseException) -> str:
-    """Say what happened to Redis in a few words, on one line."""
-    cause = error.args[0] if error.args and isinstance(error.args[0], BaseException) else error
-    if isinstance(cause, redis.AuthenticationError) and str(cause).startswith("HELLO"):
-        return "Authentication required."  # which Redis says at greater length to who begins with HELLO
-    return " ".join(str(cause).split()) or type(cause).__name__
-
-
 def _redis_id(message: Message[Any]) -> str:
     return str(message.options.get("redis_message_id") or f"{message.actor_name}:{message.args[0]}")
+
+
+def _keys(name: str) -> list[str]:
+    return [name, f"{name}.msgs", f"{name}.bell"]

@@ -14,6 +14,7 @@ from typing import Any, Final
 import psycopg2
 import psycopg2.extensions
 
+from bridge_service import session
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SchemaMissing
 
 Row = tuple[Any, ...]
@@ -28,11 +29,11 @@ _SESSION_OPTIONS: Final = (
     " -c tcp_user_timeout=10000"
 )
 # The same for one call, in one message with it: behind a pooler that takes no session options every transaction may be
-# another session's.
-_CALL_OPTIONS: Final = (
-    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 30000;"
-    " SET LOCAL tcp_user_timeout = 10000; "
-)
+# another session's. The isolation level has to come before any query, the user's settings before ours.
+_CALL_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+_CALL_OPTIONS: Final = "SET LOCAL statement_timeout = 30000; SET LOCAL tcp_user_timeout = 10000; "
+
+_TIMEOUT_SHOWN: Final = "30s"
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
@@ -60,30 +61,38 @@ class Connection:
         Raises:
           DatabaseUnavailable: it could not be reached, or did not answer in time.
         """
-        self._before_call = ""
+        self._before_call = b""
+        end = time.monotonic() + seconds
         try:
-            self._open(url, application, seconds, _SESSION_OPTIONS)
-        except DatabaseUnavailable as error:
-            if "unsupported startup parameter" not in str(error):
-                raise
-            self._open(url, application, seconds, "")
-            self._before_call = _CALL_OPTIONS
-
-    def _open(self, url: str, application: str, seconds: float, options: str) -> None:
-        try:
-            self.raw = psycopg2.connect(
-                url,
-                async_=1,
-                fallback_application_name=application,
-                client_encoding="utf8",  # whatever the database says: messages hold any character
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
-                options=options or None,
-            )
-            self.wait(seconds)
+            _, took = session.connect(url, _SESSION_OPTIONS, lambda options: self._open(url, application, end, options))
+            if not (took and self._has_options(end)):
+                self._before_call = self._call_options(session.user_settings(url))
         except psycopg2.Error as error:
             raise translate(error) from None
+
+    def _open(self, url: str, application: str, end: float, options: str) -> psycopg2.extensions.connection:
+        self.raw = psycopg2.connect(
+            url,
+            async_=1,
+            fallback_application_name=application,
+            client_encoding="utf8",  # whatever the database says: messages hold any character
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            options=options,
+        )
+        self.wait(max(0.0, end - time.monotonic()))
+        return self.raw
+
+    def _has_options(self, end: float) -> bool:
+        """Whether the session has our options: some poolers take them and drop them."""
+        asked = "SELECT current_setting('statement_timeout')"
+        return self.execute(asked, seconds=max(0.0, end - time.monotonic())) == [(_TIMEOUT_SHOWN,)]
+
+    def _call_options(self, theirs: Sequence[session.Setting]) -> bytes:
+        cursor = self.raw.cursor()
+        settings = b"".join(cursor.mogrify("SELECT set_config(%s, %s, true); ", setting) for setting in theirs)
+        return _CALL_ISOLATION.encode() + settings + _CALL_OPTIONS.encode()
 
     def wait(self, seconds: float) -> None:
         """Wait until the running operation is done.
@@ -112,7 +121,7 @@ class Connection:
         """
         try:
             cursor = self.raw.cursor()
-            cursor.execute(self._before_call + statement, parameters or None)
+            cursor.execute(self._before_call + cursor.mogrify(statement, parameters or None))
             self.wait(seconds)
             rows = cursor.fetchall() if cursor.description else []
             cursor.close()

@@ -139,6 +139,11 @@ class Ledger:
         """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
         return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
 
+    def queue_id(self) -> str:
+        """Return the ID that stands in the names of this installation's keys in Redis."""
+        [[queue_id]] = self._connection.execute("SELECT bridge.queue_id()", seconds=self._seconds)
+        return str(queue_id)
+
     def verify(self, retention_days: float) -> Accounts:
         """Account for every message."""
         answer = self._ask(

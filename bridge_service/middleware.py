@@ -6,8 +6,9 @@ from typing import Any
 from dramatiq import Broker, Message, Middleware
 from dramatiq.middleware import MiddlewareError
 
-from bridge_service.broker import WaitingBroker, describe
+from bridge_service.broker import WaitingBroker
 from bridge_service.events import Emit, RedisAttemptFailed, RedisGivenUp, RedisReconnected
+from bridge_service.redis_client import describe
 
 
 class CircuitOpen(MiddlewareError):

@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import psycopg2
 import psycopg2.errors
+import psycopg2.extensions
 import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
+from bridge_service import session
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
 
@@ -205,16 +207,26 @@ _SETTINGS: Final = (
 )
 
 
+def _open(url: str, options: str) -> psycopg2.extensions.connection:
+    return psycopg2.connect(
+        url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8", options=options
+    )
+
+
 @contextmanager
 def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
     try:
-        connection = psycopg2.connect(
-            url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8"
-        )
+        connection, _ = session.connect(url, "", lambda options: _open(url, options))
         try:
             # Who waited for another run has to see what that one did.
             connection.set_session(isolation_level="READ COMMITTED", readonly=read_only or None)
             with connection, connection.cursor() as cursor:
+                # A pooler refuses the options of the URL, or drops them.
+                for name, value in session.user_settings(url):
+                    cursor.execute(
+                        "SELECT set_config(%s, %s, true) WHERE current_setting(%s, true) IS DISTINCT FROM %s",
+                        (name, value, name, value),
+                    )
                 for statement in _SETTINGS:
                     cursor.execute(statement)
                 # For `deliver`, which keeps it: unless pg_temp is named last, a caller's temporary tables come first.

@@ -7,9 +7,10 @@ from typing import Final, TypeVar
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import WaitingBroker, describe, redis_call
+from bridge_service.broker import WaitingBroker
 from bridge_service.database import Database
 from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.redis_client import describe, redis_call
 
 OK: Final = "ok"
 DOWN: Final = "down"

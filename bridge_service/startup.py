@@ -8,6 +8,7 @@ from bridge_service import standing
 from bridge_service.broker import WaitingBroker
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.database import Database
+from bridge_service.errors import BridgeError
 from bridge_service.events import (
     CheckFailed,
     Emit,
@@ -49,7 +50,8 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
     def there() -> bool:
         nonlocal connected
-        found = standing.of_postgresql(database)
+        # A function of the newest migration: a schema that is too old is missing, too.
+        found, _ = standing.ask_postgresql(lambda: database.call("SELECT bridge.queue_id()"))
         if found.word != DOWN and not connected:
             connected = True
             emit(PostgresConnected())
@@ -65,8 +67,16 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event) -> bool:
     """Return True once Redis takes what a push writes; False if told to stop first."""
 
+    def probe() -> None:
+        broker.probe()
+        broker.expire_old_keys()
+
     def there() -> bool:
-        found = standing.of_redis(broker.probe)
+        try:
+            found = standing.of_redis(probe)
+        except BridgeError as error:  # PostgreSQL does not tell the name of the queue
+            emit(WaitingForPostgres(str(error)))
+            return False
         if found.word != OK:
             broker.drop_connections()
             emit(WaitingForRedis(found.detail))

@@ -149,6 +149,11 @@ class Store:
         [[installed]] = self._database.call("SELECT bridge.triggers_installed()")
         return bool(installed)
 
+    def queue_id(self) -> str:
+        """Return the ID that stands in the names of this installation's keys in Redis."""
+        [[queue_id]] = self._database.call("SELECT bridge.queue_id()")
+        return str(queue_id)
+
     def push_due(self, limit: int) -> list[Push]:
         """Take what is due, to be enqueued by the caller."""
         rows = self._database.call(

@@ -34,6 +34,7 @@ from bridge_service.journal import Journal
 from bridge_service.leases import Leases
 from bridge_service.middleware import Reconnect
 from bridge_service.pacing import Pace
+from bridge_service.queue_id import QueueId
 from bridge_service.responders import NamedResponder
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres
@@ -52,8 +53,8 @@ it has to say of itself, all at the same time."""
 
 TICK_SECONDS: Final = 1.0
 
-OWN_CONNECTIONS: Final = 4
-"""To PostgreSQL, beside one for each thread: for leases, heartbeat, incidents and /health/ready."""
+OWN_CONNECTIONS: Final = 5
+"""To PostgreSQL, beside one for each thread: for leases, heartbeat, incidents, the queue's ID and /health/ready."""
 
 
 def assemble(environ: Mapping[str, str]) -> WaitingBroker:
@@ -65,7 +66,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     try:
         settings = Settings.from_environ(environ)
     except ConfigurationError as error:
-        return WaitingBroker("redis://127.0.0.1", emit=journal, middleware=[RefuseToStart(error)])
+        return WaitingBroker("redis://127.0.0.1", emit=journal, middleware=[RefuseToStart(error)], queue_id=str)
 
     database = Database(lambda: Connection(settings.database_url, application="bridge worker"))
     measure = WorkerMetrics(
@@ -93,6 +94,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     broker = WaitingBroker(
         settings.broker_url,
         emit=emit,
+        queue_id=QueueId(store.queue_id),
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),

@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from bridge_service import logs, standing
-from bridge_service.broker import WaitingBroker, connect
+from bridge_service.broker import WaitingBroker
 from bridge_service.database import Connection, Database
 from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
 from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
@@ -22,6 +22,8 @@ from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
 from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
+from bridge_service.queue_id import QueueId
+from bridge_service.redis_client import connect
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
 from bridge_service.store import Grouped, GroupingRules, Store
@@ -128,7 +130,7 @@ def run(
     """Wire the parts, run them until told to stop, and stop them in reverse."""
     stopping = process.stopping
     reconnect = Reconnect(emit)
-    broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect])
+    broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect], queue_id=QueueId(store.queue_id))
     listening = threading.Event()
     if settings.health_port is not None:
         ProcessCollector(registry=registry)

@@ -64,6 +64,7 @@ class Pusher:
         self._stopping = stopping
         self._attempts = attempts
         self._probed_at = 0.0
+        self._queue_id: str | None = None  # under which the last pass pushed
         self._untold: set[int] = set()  # turns whose first push did not get through yet
 
     def push_due(self, beat: Callable[[], None] = lambda: None) -> int:
@@ -79,6 +80,7 @@ class Pusher:
         count = 0
         while not self._stopping.is_set() and self._redis_is_there():
             beat()
+            self._follow_queue()
             pushes = self._store.push_due(BATCH)
             if pushes:
                 self._push(pushes, beat)
@@ -86,6 +88,13 @@ class Pusher:
             if len(pushes) < BATCH:
                 break
         return count
+
+    def _follow_queue(self) -> None:
+        """Make due what was pushed under another ID: no worker looks there any more."""
+        queue_id = self._broker.queue_id()
+        if self._queue_id not in {None, queue_id}:
+            self._store.reset_pushes()
+        self._queue_id = queue_id
 
     def _push(self, due: Sequence[Push], beat: Callable[[], None]) -> None:
         for push in due:

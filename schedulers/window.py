@@ -7,7 +7,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import redis_call
+from bridge_service.redis_client import Command, Nodes, redis_call
 from bridge_service.store import Grouped
 
 TTL_MARGIN_SECONDS: Final = 60
@@ -24,7 +24,7 @@ TTL_MARGIN_SECONDS: Final = 60
 PAUSE_SECONDS: Final = 5.0
 _BACKLOG: Final = 10_000
 
-_Job = Callable[["redis.client.Pipeline"], object]
+_Job = Sequence[Command]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ContextWindow:
     """Shows open groups; forgets them when they are pushed."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self._nodes = Nodes(client)
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_BACKLOG)
         self._thread = threading.Thread(target=self._run, name="window", daemon=True)
 
@@ -61,12 +61,13 @@ class ContextWindow:
             if event.kind == "message" and event.state == "open" and event.due_at is not None and event.due_at > now
         }
         if groups:
-            self._put(lambda pipeline: _show(pipeline, groups.values()))
+            self._put(_show(groups.values()))
 
     def close(self, match_ids: Sequence[str]) -> None:
         """Forget groups that were pushed."""
         if match_ids:
-            self._put(lambda pipeline: pipeline.delete(*(_key(match_id) for match_id in match_ids)))
+            # One command a key: in a cluster they lie apart.
+            self._put([("DEL", _key(match_id)) for match_id in match_ids])
 
     def _put(self, job: _Job | None) -> None:
         with contextlib.suppress(queue.Full):  # it is only a window
@@ -75,16 +76,11 @@ class ContextWindow:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                redis_call(lambda job=job: self._carry_out(job))  # type: ignore[misc]
+                redis_call(lambda job=job: self._nodes.run(job))  # type: ignore[misc]
             except ConnectionClosed:
-                self._client.connection_pool.disconnect()
+                self._nodes.forget()
                 time.sleep(PAUSE_SECONDS)
                 self._drop_backlog()
-
-    def _carry_out(self, job: _Job) -> None:
-        with self._client.pipeline(transaction=False) as pipeline:
-            job(pipeline)
-            pipeline.execute()
 
     def _drop_backlog(self) -> None:
         stop = False
@@ -98,17 +94,18 @@ def _key(match_id: str) -> str:
     return f"context:{match_id}"
 
 
-def _show(pipeline: "redis.client.Pipeline", groups: Iterable[_Group]) -> None:
+def _show(groups: Iterable[_Group]) -> list[Command]:
+    commands: list[Command] = []
     for group in groups:
         key = _key(group.match_id)
-        pipeline.hset(
-            key,
-            mapping={
-                "count": group.count,
-                "turn_id": group.turn_id,
-                "first_message_at": group.opened_at.isoformat(),
-                "due_at": group.due_at.isoformat(),
-            },
-        )
+        fields: dict[str, str | int] = {
+            "count": group.count,
+            "turn_id": group.turn_id,
+            "first_message_at": group.opened_at.isoformat(),
+            "due_at": group.due_at.isoformat(),
+        }
+        commands.append(("HSET", key, *(part for field in fields.items() for part in field)))
         # From the group's whole length, so that no clock but the database's is needed: longer than what is left of it.
-        pipeline.expire(key, int((group.due_at - group.opened_at).total_seconds()) + TTL_MARGIN_SECONDS)
+        seconds = int((group.due_at - group.opened_at).total_seconds()) + TTL_MARGIN_SECONDS
+        commands.append(("EXPIRE", key, seconds))
+    return commands

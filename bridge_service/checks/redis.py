@@ -7,11 +7,14 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import redis
+import redis.exceptions
+from dramatiq.errors import ConnectionClosed
 
 from bridge_service import standing
-from bridge_service.broker import QUEUE_NAME, connect
-from bridge_service.broker import describe as in_short
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.broker import QUEUE_NAME, WaitingBroker
+from bridge_service.checks.finding import Finding, encryption
+from bridge_service.redis_client import describe as in_short
+from bridge_service.redis_client import redis_call
 from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 2)
@@ -20,16 +23,27 @@ FULL_AT: Final = 0.9
 
 Info = dict[str, Any]
 
+_STAND_IN: Final = "check"
+"""An ID that no installation has."""
 
-def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseException], str]) -> Iterator[Finding]:
+_BELL_SECONDS: Final = 0.05
+
+
+def check_redis(
+    url: str, name: str, variable: str, *, describe: Callable[[BaseException], str], queue_id: str | None = None
+) -> Iterator[Finding]:
     """Look at one thing after the other; only at the first if there is no answer.
 
     Parameters:
       name: that the findings' names begin with.
       variable: the environment variable that holds the URL.
       describe: says what went wrong, without a secret.
+      queue_id: the ID in the names of the queue's keys; None if PostgreSQL does not tell it.
     """
-    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+    with closing(
+        WaitingBroker(url, emit=lambda _: None, middleware=[], queue_id=lambda: queue_id or _STAND_IN)
+    ) as broker:
+        client = broker.client
         try:
             client.ping()
         except (redis.RedisError, OSError) as error:
@@ -39,10 +53,12 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
         yield Finding(name, ok=True, detail="answers PING")
         yield _encrypted(url, f"{name}_encryption", variable)
         try:
-            yield _scripting(client, f"{name}_scripting", describe)
+            yield _scripting(broker, f"{name}_scripting", describe, known=queue_id is not None)
             info = _info(client)
         except (redis.RedisError, OSError) as error:
-            yield Finding(name, ok=False, detail=describe(error), remedy=f"{variable}: is Redis stuck?")
+            # In a cluster the node that the URL names may answer PING, and name another one that does not answer.
+            remedy = f"{variable}: is Redis stuck? Of a cluster, each address in CLUSTER SLOTS has to be within reach"
+            yield Finding(name, ok=False, detail=describe(error), remedy=remedy)
             return
     if info is None:
         remedy = "allow INFO to this user, to have version, memory and persistence checked"
@@ -62,6 +78,8 @@ def _remedy(error: Exception, url: str) -> str:
             return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
         return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
     if isinstance(error, redis.ResponseError):
+        if "SELECT" in str(error) or "DB index" in str(error):
+            return "correct its database's number (a cluster has number 0 alone): end the URL in /0"
         return "it answers, and refuses for the reason it gives: a right of its user, its database's number, its plan"
     if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
         other = "redis" if parts.scheme == "rediss" else "rediss"
@@ -76,14 +94,24 @@ def _encrypted(url: str, name: str, variable: str) -> Finding:
     return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verifies(url), remedy=remedy)
 
 
-def _scripting(client: redis.Redis, name: str, describe: Callable[[BaseException], str]) -> Finding:
-    """Run what the broker runs: a script on its own keys."""
+def _scripting(broker: WaitingBroker, name: str, describe: Callable[[BaseException], str], *, known: bool) -> Finding:
+    """Run what the broker runs, with its very keys: each script without a message, and a wait for what never comes."""
     try:
-        client.eval("return redis.call('LLEN', KEYS[1])", 1, f"dramatiq:{QUEUE_NAME}")
-    except redis.ResponseError as error:
-        remedy = "allow EVAL and EVALSHA on the keys dramatiq:* and context:* (ACL SETUSER ... +@scripting)"
-        return Finding(name, ok=False, detail=describe(error), remedy=remedy)
-    return Finding(name, ok=True, detail="scripts run")
+        broker.probe()
+        broker.fetch(QUEUE_NAME, 0)
+        redis_call(lambda: broker.client.blpop([f"{broker.key(QUEUE_NAME)}.check"], _BELL_SECONDS))
+    except ConnectionClosed as closed:
+        [error] = closed.args
+        if not isinstance(error, redis.ResponseError):
+            raise error from None
+        return Finding(name, ok=False, detail=describe(redis.RedisError(in_short(error))), remedy=_for_script(error))
+    return Finding(name, ok=True, detail="scripts run" if known else f"scripts run, on keys of the ID `{_STAND_IN}`")
+
+
+def _for_script(error: Exception) -> str:
+    if isinstance(error, redis.exceptions.ClusterError | redis.exceptions.AskError):
+        return "the cluster does not serve this slot now: look at CLUSTER INFO and CLUSTER SLOTS"
+    return "allow EVALSHA, SCRIPT LOAD and BLPOP on the keys dramatiq:* (docs/SECURITY.md has the whole ACL SETUSER)"
 
 
 def _info(client: redis.Redis) -> Info | None:

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from bridge_service.checks.finding import Finding
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
+from bridge_service.errors import BridgeError
+from bridge_service.ledger import open_ledger
 from bridge_service.output import Output
 from bridge_service.settings import Settings, is_open
 
@@ -30,9 +32,18 @@ def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
     yield Finding("configuration", ok=True, detail="every variable is valid")
     yield _access(settings)
     yield from check_postgresql(settings.database_url, describe=output.describe, grouping_delay=settings.grouping_delay)
-    yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe)
+    queue_id = _queue_id(settings.database_url)
+    yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe, queue_id=queue_id)
     if settings.broker_url != settings.redis_url:
-        yield from check_redis(settings.broker_url, "broker", "BROKER_URL", describe=output.describe)
+        yield from check_redis(settings.broker_url, "broker", "BROKER_URL", describe=output.describe, queue_id=queue_id)
+
+
+def _queue_id(url: str) -> str | None:
+    try:
+        with open_ledger(url, "check") as ledger:
+            return ledger.queue_id()
+    except BridgeError:  # why PostgreSQL does not tell it is a finding of its own
+        return None
 
 
 def _access(settings: Settings) -> Finding:

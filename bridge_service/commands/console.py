@@ -5,11 +5,11 @@ import sys
 from typing import Final
 
 from bridge_service import logs
-from bridge_service.broker import connect
 from bridge_service.database import Connection, Database
 from bridge_service.events import Stopped
 from bridge_service.journal import Journal
 from bridge_service.output import Output
+from bridge_service.redis_client import connect
 from bridge_service.settings import Settings, secrets
 from bridge_service.startup import announce
 from bridge_service.web.console import make_app, serve

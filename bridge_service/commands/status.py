@@ -12,11 +12,13 @@ from rich.live import Live
 from rich.table import Table
 
 from bridge_service import standing
-from bridge_service.broker import QUEUE_NAME, connect, redis_call
+from bridge_service.broker import QUEUE_NAME, WaitingBroker
 from bridge_service.database import Connection
+from bridge_service.errors import BridgeError
 from bridge_service.heartbeat import ROLES, SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger, Status
 from bridge_service.output import Output, coloured, table
+from bridge_service.redis_client import connect, redis_call
 from bridge_service.settings import Settings
 from bridge_service.standing import Standing
 
@@ -73,16 +75,24 @@ def watch(settings: Settings, output: Output) -> bool:
 def look(settings: Settings) -> Report:
     """Ask PostgreSQL and Redis."""
     postgresql, known = standing.ask_postgresql(lambda: _ask_ledger(settings))
-    status, alive = known or (None, None)
-    return Report(status, postgresql, _ask_redis(settings.redis_url), _queue_length(settings.broker_url), alive)
+    status, alive, queue_id = known or (None, None, None)
+    queue = None if queue_id is None else _queue_length(settings.broker_url, queue_id)
+    return Report(status, postgresql, _ask_redis(settings.redis_url), queue, alive)
 
 
-def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int]]:
+def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int], str | None]:
     connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
     with closing(connection):
         ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
         status = ledger.status(settings.grouping_delay)
-        return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
+        return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), _queue_id(ledger)
+
+
+def _queue_id(ledger: Ledger) -> str | None:
+    try:
+        return ledger.queue_id()
+    except BridgeError:  # a standby counts turns, and knows no queue
+        return None
 
 
 def _ask_redis(url: str) -> Standing:
@@ -90,10 +100,10 @@ def _ask_redis(url: str) -> Standing:
         return standing.of_redis(client.ping)
 
 
-def _queue_length(url: str) -> int | None:
-    with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
+def _queue_length(url: str, queue_id: str) -> int | None:
+    with closing(WaitingBroker(url, emit=lambda _: None, middleware=[], queue_id=lambda: queue_id)) as broker:
         try:
-            return redis_call(lambda: int(client.llen(f"dramatiq:{QUEUE_NAME}")))
+            return redis_call(lambda: int(broker.client.llen(broker.key(QUEUE_NAME))))
         except ConnectionClosed:
             return None
 

@@ -30,5 +30,6 @@ end
 if redis.call("exists", KEYS[1]) == 1 then
     redis.call("lpush", KEYS[3], "1")
     redis.call("ltrim", KEYS[3], 0, 15)
+    redis.call("expire", KEYS[3], 86400)
 end
 return bodies

@@ -27,4 +27,9 @@ end
 -- One ring wakes one waiting process, which fetches many: a few are enough, however many messages there are.
 redis.call("lpush", KEYS[3], "1")
 redis.call("ltrim", KEYS[3], 0, 15)
+-- The keys of an installation that is gone end by themselves after a day. While a turn is queued, the scheduler pushes it
+-- again every 20 s at most, and each push begins the day anew.
+for _, key in ipairs(KEYS) do
+    redis.call("expire", key, 86400)
+end
 return pushed

@@ -171,7 +171,8 @@ def test_a_job_popped_by_a_worker_that_crashed_was_lost(service: Service, app: A
     service.wait_for_line("timer")
     app.pass_time(15)
     service.wait_for_line("Message poussé")
-    eventually(lambda: redis_client.llen("dramatiq:bot_messages") == 1)
+    queue = f"dramatiq:{{{app.value('SELECT bridge.queue_id()')}}}:bot_messages"
+    eventually(lambda: redis_client.llen(queue) == 1)
     redis_client.flushall()
 
     worker = service.start_worker()

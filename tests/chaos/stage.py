@@ -101,6 +101,10 @@ class Stage:
             lay_without(self.admin_url, taken)
         with self.admin() as connection:
             crowd.settle(connection)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT bridge.queue_id()")
+                [[queue_id]] = cursor.fetchall()
+        self.queue = f"dramatiq:{{{queue_id}}}:bot_messages"
 
     def migrate(self) -> None:
         """Install the bridge, or bring it up to date."""

@@ -22,16 +22,16 @@ from bridge_service.broker import (
     BELL_SECONDS,
     BELL_TIMEOUT_SECONDS,
     QUEUE_NAME,
-    DelayConsumer,
     WaitingBroker,
     WaitingConsumer,
-    describe,
     message_for,
     rebuild,
 )
+from bridge_service.delayed import DelayConsumer
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import BadMessage
 from bridge_service.events import BadBrokerMessage, RedisConnected, RedisLost
+from bridge_service.redis_client import describe
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.proxy import Proxy
 
-QUEUE: Final = f"dramatiq:{QUEUE_NAME}"
+ID: Final = "of the test"
+QUEUE: Final = f"dramatiq:{{{ID}}}:{QUEUE_NAME}"
 BODIES: Final = f"{QUEUE}.msgs"
 BELL: Final = f"{QUEUE}.bell"
 
@@ -62,7 +63,7 @@ class Desk:
 
     def another(self, url: str) -> WaitingBroker:
         """Return a broker, as another process has it."""
-        broker = WaitingBroker(url, emit=self.told, middleware=[])
+        broker = WaitingBroker(url, emit=self.told, middleware=[], queue_id=lambda: ID)
         broker.declare_queue(QUEUE_NAME)
         self._open.callback(broker.close)
         return broker
@@ -685,7 +686,7 @@ def test_delayed_messages_stay_in_this_process(desk: Desk) -> None:
 
 def test_delayed_messages_come_in_the_order_of_their_times() -> None:
     """Each is handed out when its time has come, the earliest first, and never early; without any Redis."""
-    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[])) as broker:
+    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[], queue_id=lambda: ID)) as broker:
         broker.declare_queue(QUEUE_NAME)
         began = current_millis()
         for turn, delay in ((1, 120), (2, 40), (3, 80)):
@@ -715,7 +716,10 @@ def test_a_retry_needs_no_redis(servers_folder: Path) -> None:
     done = threading.Event()
     with RedisServer(servers_folder / "dying-redis") as server:
         broker = WaitingBroker(
-            server.url(), emit=told, middleware=[Retries(max_retries=3, min_backoff=10, max_backoff=20)]
+            server.url(),
+            emit=told,
+            middleware=[Retries(max_retries=3, min_backoff=10, max_backoff=20)],
+            queue_id=lambda: ID,
         )
 
         @dramatiq.actor(broker=broker, queue_name=QUEUE_NAME, actor_name="compose")
@@ -818,7 +822,7 @@ def test_a_heard_bell_is_passed_on_at_the_end(desk: Desk) -> None:
 def test_giving_back_to_a_dead_redis_is_no_error() -> None:
     """What cannot be given back is told of; the due times bring it back."""
     told = Recorder()
-    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=told, middleware=[])) as broker:
+    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=told, middleware=[], queue_id=lambda: ID)) as broker:
         broker.declare_queue(QUEUE_NAME)
         consumer = broker.consume(QUEUE_NAME)
         consumer.requeue([MessageProxy(message_for("compose", 1))])
@@ -873,7 +877,7 @@ def test_a_worker_stops_at_once(desk: Desk) -> None:
 
 def test_nothing_connects_before_the_first_command() -> None:
     """A broker for a Redis that is not there can be made, declared on and closed."""
-    broker = WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[])
+    broker = WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[], queue_id=lambda: ID)
     broker.declare_queue(QUEUE_NAME)
     assert broker.get_declared_queues() == {QUEUE_NAME}
     broker.close()

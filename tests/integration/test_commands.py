@@ -32,6 +32,7 @@ from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
 from tests.support.app import Client
 from tests.support.databases import execute
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
+from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
 if TYPE_CHECKING:
@@ -487,9 +488,12 @@ def test_status_reports_what_is_away(operator: Operator, newcomer: Operator) -> 
     assert newcomer("status").code == 0
 
 
-def test_status_tells_how_much_lies_in_the_queue(operator: Operator, redis_client: redis.Redis) -> None:
-    """The table shows the length of Dramatiq's list."""
-    redis_client.rpush("dramatiq:bot_messages", "a", "b", "c")
+def test_status_tells_how_much_lies_in_the_queue(
+    operator: Operator, bridge_database: Urls, redis_client: redis.Redis
+) -> None:
+    """The table shows the length of this installation's list."""
+    with store_on(bridge_database) as store:
+        redis_client.rpush(f"dramatiq:{{{store.queue_id()}}}:bot_messages", "a", "b", "c")
     assert re.search(r"messages in the queue +3", operator("status").out)
 
 

@@ -175,11 +175,11 @@ def test_a_pooler_that_refuses_session_options_gets_them_with_each_call(
     tried: list[str] = []
     opens = Connection._open
 
-    def refusing(self: Connection, url: str, application: str, seconds: float, options: str) -> None:
+    def refusing(self: Connection, url: str, application: str, end: float, options: str) -> Any:  # noqa: ANN401
         tried.append(options)
         if options:
-            raise DatabaseUnavailable("unsupported startup parameter: options")
-        opens(self, url, application, seconds, options)
+            raise psycopg2.OperationalError("FATAL:  unsupported startup parameter: options")
+        return opens(self, url, application, end, options)
 
     monkeypatch.setattr(Connection, "_open", refusing)
     app.rows(f'ALTER DATABASE "{bridge_database.name}" SET default_transaction_isolation = serializable')

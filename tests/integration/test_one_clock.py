@@ -68,7 +68,9 @@ class Day:
         self.told = Recorder()
         self.sent: list[Sent] = []
         reconnect = Reconnect(self.told)
-        self.broker = stack.enter_context(closing(WaitingBroker(redis_url, emit=self.told, middleware=[reconnect])))
+        self.broker = stack.enter_context(
+            closing(WaitingBroker(redis_url, emit=self.told, middleware=[reconnect], queue_id=self.store.queue_id))
+        )
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = Pusher(
             self.store,

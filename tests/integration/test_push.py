@@ -89,7 +89,9 @@ class Desk:
         self.redis = redis
         self.reconnect = Reconnect(self.told)
         self.broker = stack.enter_context(
-            closing(WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect]))
+            closing(
+                WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect], queue_id=self.store.queue_id)
+            )
         )
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = self.another(attempts)
@@ -452,3 +454,18 @@ def test_turns_that_another_scheduler_pushed_are_forgotten(desk: Desk) -> None:
             pusher.push_due()
     pusher.push_due()
     assert [push.turn_id for push in desk.told.of(TurnPushed)] == [turn.turn_id for turn in turns[1:]]
+
+
+def test_what_was_pushed_under_another_id_is_pushed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover the queue has other keys: what lies under the old ones is due at once, and their bell rings."""
+    turn = desk.turn(desk.due())
+    assert desk.pusher.push_due() == 1
+    old = desk.broker.key(QUEUE_NAME)
+    desk.broker.client.delete(f"{old}.bell")
+    assert desk.pusher.push_due() == 0
+
+    monkeypatch.setattr(desk.broker, "_ask_queue_id", lambda: "another")
+    assert desk.pusher.push_due() == 1
+    assert desk.fetched() == [f"compose:{turn}"]
+    assert desk.broker.client.llen(f"{old}.bell") == 1
+    assert desk.pusher.push_due() == 0

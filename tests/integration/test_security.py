@@ -29,8 +29,7 @@ from psycopg2 import sql
 from redis.exceptions import NoPermissionError
 
 from bridge_service.actors import declare_actors
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for, redis_call
-from bridge_service.broker import connect as connect_redis
+from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
 from bridge_service.checks import postgresql as looks
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
@@ -41,6 +40,8 @@ from bridge_service.ledger import Ledger
 from bridge_service.middleware import Reconnect
 from bridge_service.migrate import migrate, steps, uninstall
 from bridge_service.pacing import Pace
+from bridge_service.redis_client import Nodes, redis_call
+from bridge_service.redis_client import connect as connect_redis
 from bridge_service.responders import echo
 from bridge_service.store import Store
 from schedulers.window import _Group, _show
@@ -78,7 +79,8 @@ HOSTILE: Final = (
 )
 """A message that would forge lines, clear a terminal and turn its writing round."""
 
-QUEUE: Final = f"dramatiq:{QUEUE_NAME}"
+QUEUE_ID: Final = "of the test"
+QUEUE: Final = f"dramatiq:{{{QUEUE_ID}}}:{QUEUE_NAME}"
 FORGED: Final = 10_000
 MOSTLY: Final = 0.7
 """How much of a forged message is as it should be: what is wrong with the rest decides."""
@@ -633,7 +635,7 @@ class Workshop:
         self._database = Database(lambda: Connection(database_url, application="test"))
         store = Store(self._database)
         middleware = [Reconnect(self.told), Retries(max_retries=3, min_backoff=10, max_backoff=20)]
-        self.broker = WaitingBroker(redis_url, emit=self.told, middleware=middleware)
+        self.broker = WaitingBroker(redis_url, emit=self.told, middleware=middleware, queue_id=lambda: QUEUE_ID)
         pace = Pace(0, 0, 0)
         composer = Composer(
             store,
@@ -879,23 +881,22 @@ def denied(server: RedisServer) -> list[str]:
 
 def use_all_of_redis(url: str) -> None:
     """Do with Redis once whatever scheduler, worker and console do with it."""
-    with closing(WaitingBroker(url, emit=Recorder(), middleware=[])) as broker, closing(connect_redis(url)) as window:
+    with (
+        closing(WaitingBroker(url, emit=Recorder(), middleware=[], queue_id=lambda: QUEUE_ID)) as broker,
+        closing(connect_redis(url)) as window,
+    ):
         broker.declare_queue(QUEUE_NAME)
         broker.probe()
         for _ in range(2):
             broker.enqueue_many([message_for("compose", 1), message_for("compose", 2)])
         assert len(broker.fetch(QUEUE_NAME, 1)) == 1
-        redis_call(
-            lambda: broker.client.delete(f"dramatiq:{QUEUE_NAME}")
-        )  # of a half that is lost the rest is looked for
+        redis_call(lambda: broker.client.delete(QUEUE))  # of a half that is lost the rest is looked for
         broker.enqueue_many([message_for("compose", 2)])
         redis_call(lambda: broker.client.blpop([broker.bell(QUEUE_NAME)], 1))
         redis_call(broker.client.ping)
         now = datetime.now(UTC)
-        with window.pipeline(transaction=False) as pipeline:
-            _show(pipeline, [_Group("of the test", 1, 1, now, now)])
-            pipeline.delete("context:of the test")
-            redis_call(pipeline.execute)
+        shown = _show([_Group("of the test", 1, 1, now, now)])
+        redis_call(lambda: Nodes(window).run([*shown, ("DEL", "context:of the test")]))
 
 
 def test_the_rights_of_the_page_are_enough(any_redis: RedisServer) -> None:
@@ -1037,7 +1038,8 @@ def test_what_is_said_is_found_nowhere_else(
         assert any("context:" in command for command in monitor.commands)
         assert [command for command in monitor.commands if any(secret in command for secret in secrets)] == []
         assert denied(redis_server) == []
-        assert set(redis_client.scan_iter()) <= {f"{QUEUE}.bell"}
+        queue_id = app.value("SELECT bridge.queue_id()")
+        assert set(redis_client.scan_iter()) <= {f"dramatiq:{{{queue_id}}}:{QUEUE_NAME}.bell"}
 
         assert {state for (state,) in app.rows("SELECT state FROM bridge.turns")} == {"answered"}
         assert traces(app, CANARY, without="last_error") == []

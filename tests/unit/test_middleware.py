@@ -22,7 +22,7 @@ class Circuit:
     def __init__(self) -> None:
         self.told = Recorder()
         self.reconnect = Reconnect(self.told)
-        self.broker = WaitingBroker("redis://127.0.0.1:1/0", emit=self.told, middleware=[self.reconnect])
+        self.broker = WaitingBroker("redis://127.0.0.1:1/0", emit=self.told, middleware=[self.reconnect], queue_id=str)
         self.broker.declare_queue(QUEUE_NAME)
 
     def push(self) -> None:

@@ -172,7 +172,7 @@ def test_the_loops_of_a_worker_are_watched() -> None:
         stub, stub, stub, stub, emit=Recorder(), watchdog=watchdog, measure=stub, heartbeat=stub, incidents=stub
     )
     process._stopping.set()
-    with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[])) as broker:
+    with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[], queue_id=str)) as broker:
         process.after_worker_boot(broker, stub)
         watchdog.stop()
         assert set(watchdog.ages()) == {"consumer", "leases", "responders"}
