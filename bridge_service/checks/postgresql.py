@@ -1,12 +1,23 @@
 """What is looked at in PostgreSQL, and in which order. A new look is a line of `_looks`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
-from bridge_service.checks import app_tables, notifications, processes, schema, server
-from bridge_service.checks.finding import Finding
+from bridge_service.checks import (
+    app_columns,
+    app_indexes,
+    app_tables,
+    app_triggers,
+    notifications,
+    processes,
+    schema,
+    server,
+)
+from bridge_service.checks.finding import Finding, attempt
 from bridge_service.checks.look import MIGRATE, Look, connect
-from bridge_service.errors import BridgeError
+from bridge_service.checks.remedies import postgresql_remedy
+from bridge_service.errors import BridgeError, DatabaseUnavailable
 
 CONNECTIONS_NEEDED: Final = 12
 """A scheduler's and a worker's with eight threads, and a few to look with."""
@@ -31,19 +42,19 @@ def check_postgresql(
     try:
         connection = connect(url)
     except BridgeError as error:
-        remedy = "DATABASE_URL: correct it, or start PostgreSQL and let this machine through"
-        yield Finding("postgresql", ok=False, detail=describe(error), remedy=remedy)
+        yield Finding("postgresql", ok=False, detail=describe(error), remedy=postgresql_remedy(error))
         return
     try:
         for look in _looks(url, connections, grouping_delay):
             if not wanted(look.name):
                 continue
-            try:
-                yield look.find(connection)
-            except BridgeError as error:
-                yield Finding(look.name, ok=False, detail=describe(error), remedy=look.remedy)
-                if connection.closed:
-                    return
+            if connection.closed or connection.raw.isexecuting():
+                # The look before this one ended in the middle of a call.
+                connection.close()
+                connection = connect(url)
+            yield attempt(look.name, partial(look.find, connection), look.remedy, describe)
+    except DatabaseUnavailable:
+        return
     finally:
         connection.close()
 
@@ -60,6 +71,9 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         Look("connections", lambda connection: server.connections(connection, connections), "DATABASE_URL"),
         Look("notify_queue", notifications.notify_queue, "DATABASE_URL"),
         Look("app_tables", app_tables.app_tables, "DATABASE_URL"),
+        Look("app_columns", app_columns.app_columns, "DATABASE_URL"),
+        Look("app_indexes", app_indexes.app_indexes, "DATABASE_URL"),
+        Look("app_triggers", app_triggers.app_triggers, "DATABASE_URL"),
         Look("schema", schema.schema, MIGRATE),
         Look("rights", schema.rights, MIGRATE),
         Look("row_security", schema.row_security, MIGRATE),

@@ -10,7 +10,8 @@ import redis
 
 from bridge_service.broker import QUEUE_NAME, connect
 from bridge_service.broker import describe as in_short
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, attempt, encryption
+from bridge_service.checks.remedies import redis_remedy
 from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 2)
@@ -18,6 +19,9 @@ FULL_AT: Final = 0.9
 """Share of maxmemory above which there is no headroom left."""
 
 Info = dict[str, Any]
+
+# The last four: redis-py stumbles over a garbled reply in its own code.
+_FROM_REDIS: Final = (redis.RedisError, OSError, LookupError, AttributeError, TypeError, ValueError)
 
 
 def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseException], str]) -> Iterator[Finding]:
@@ -28,50 +32,44 @@ def check_redis(url: str, name: str, variable: str, *, describe: Callable[[BaseE
       variable: the environment variable that holds the URL.
       describe: says what went wrong, without a secret.
     """
+
+    def told(error: BaseException) -> str:
+        return describe(redis.RedisError(in_short(error)))
+
+    def look(what: str, find: Callable[[str], Finding]) -> Finding:
+        stuck = f"{variable}: is Redis stuck, and is it Redis?"
+        return attempt(f"{name}_{what}", lambda: find(f"{name}_{what}"), stuck, told, _FROM_REDIS)
+
     with closing(connect(url, timeout=TIMEOUT_SECONDS)) as client:
         try:
             client.ping()
-        except (redis.RedisError, OSError) as error:
-            detail = describe(redis.RedisError(in_short(error)))
-            yield Finding(name, ok=False, detail=detail, remedy=f"{variable}: {_remedy(error, url)}")
+        except _FROM_REDIS as error:
+            yield Finding(name, ok=False, detail=told(error), remedy=f"{variable}: {redis_remedy(error, url)}")
             return
         yield Finding(name, ok=True, detail="answers PING")
-        yield _encrypted(url, f"{name}_encryption", variable)
-        try:
-            yield _scripting(client, f"{name}_scripting", describe)
-            info = _info(client)
-        except (redis.RedisError, OSError) as error:
-            yield Finding(name, ok=False, detail=describe(error), remedy=f"{variable}: is Redis stuck?")
-            return
-    if info is None:
-        remedy = "allow INFO to this user, to have version, memory and persistence checked"
-        yield Finding(f"{name}_info", ok=True, detail="this user may not ask with INFO", remedy=remedy)
+        yield look("encryption", lambda name: _encrypted(url, name, variable))
+        yield look("scripting", lambda name: _scripting(client, name, told))
+        info: Info = {}
+        asked = look("info", lambda name: _info(client, name, info))
+    if not info:
+        yield asked
         return
-    yield _version(info, f"{name}_version")
-    yield _writable(info, f"{name}_writable", variable)
-    yield _eviction(info, f"{name}_eviction")
-    yield _memory(info, f"{name}_memory")
-    yield _persistence(info, f"{name}_persistence")
-
-
-def _remedy(error: Exception, url: str) -> str:
-    parts = urlsplit(url)
-    if isinstance(error, redis.AuthenticationError):
-        if parts.password is None:
-            return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
-        return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
-    if isinstance(error, redis.ResponseError):
-        return "it answers, and refuses for the reason it gives: a right of its user, its database's number, its plan"
-    if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
-        other = "redis" if parts.scheme == "rediss" else "rediss"
-        return f"correct it (is it {other}:// that this Redis speaks?), or start Redis and let this machine through"
-    return "correct its host and port, or start Redis and let this machine through"
+    yield look("version", lambda name: _version(info, name))
+    yield look("writable", lambda name: _writable(info, name, variable))
+    yield look("eviction", lambda name: _eviction(info, name))
+    yield look("memory", lambda name: _memory(info, name))
+    yield look("persistence", lambda name: _persistence(info, name))
 
 
 def _encrypted(url: str, name: str, variable: str) -> Finding:
     parts = urlsplit(url)
     encrypted = parts.scheme == "rediss"
     remedy = f"{variable}: write rediss:// and leave its verification on"
+    if encrypted:
+        remedy = (
+            f"{variable}: anyone in between can read and answer; write ssl_ca_certs=/path/to/the/authority.pem in place"
+            " of ssl_cert_reqs and ssl_check_hostname, if the provider gives it"
+        )
     return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verifies(url), remedy=remedy)
 
 
@@ -85,11 +83,14 @@ def _scripting(client: redis.Redis, name: str, describe: Callable[[BaseException
     return Finding(name, ok=True, detail="scripts run")
 
 
-def _info(client: redis.Redis) -> Info | None:
+def _info(client: redis.Redis, name: str, info: Info) -> Finding:
+    """Fill `info`; it stays empty where this user may not ask."""
     try:
-        return dict(client.info())
+        info.update(client.info())
     except redis.ResponseError:
-        return None
+        remedy = "allow INFO to this user, to have version, memory and persistence checked"
+        return Finding(name, ok=True, detail="this user may not ask with INFO", remedy=remedy)
+    return Finding(name, ok=bool(info), detail="answers INFO")
 
 
 def _version(info: Info, name: str) -> Finding:
