@@ -8,7 +8,9 @@ from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
 from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, SchemaMissing
-from bridge_service.ledger import Ledger
+from bridge_service.ledger import Installed, Ledger
+
+_TABLES: Final = ("events", "turns", "installation", "migrations", "laid_functions", "processes", "incidents")
 
 _OWNER_NEEDS: Final = (
     ("conversation", "SELECT", "profiles"),
@@ -34,27 +36,42 @@ def schema(connection: Connection) -> Finding:
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
         remedy = ANOTHER_ROLE.format("this role") if closed else MIGRATE
         return Finding("schema", ok=False, detail=detail, remedy=remedy)
-    detail = f"migration {installed.migration}"
+    detail, fault, remedy = _compare(connection, installed)
+    return Finding("schema", ok=not fault, detail=", ".join(filter(None, (detail, fault))), remedy=remedy)
+
+
+def _compare(connection: Connection, installed: Installed) -> tuple[str, str, str]:
+    """Return what is installed, what is wrong with it ('' if nothing is), and a remedy."""
     newest = migrate.newest_migration()
+    if installed.migration is None or installed.installed_at is None:
+        return "", "its rows are missing, as after a restore without data", MIGRATE
+    detail = f"migration {installed.migration}"
     if installed.migration > newest:
-        detail += f", newer than this code's {newest}"
-        return Finding("schema", ok=True, detail=detail, remedy="deploy the newer code here, too")
+        return f"{detail}, newer than this code's {newest}", "", "deploy the newer code here, too"
     expected = migrate.digests(app_schema(connection))
-    old = sorted(name for name in expected if installed.digests.get(name) != expected[name])
     app = migrate.adapter()
-    changed = [name for name in installed.changed if name not in app]
     replaced = [name for name in installed.changed if name in app]
     # An adapter function that the app replaced stays as it is, whatever becomes of our file.
-    old = [name for name in old if name not in replaced]
+    old = sorted(name for name in expected if installed.digests.get(name) != expected[name] and name not in replaced)
     if installed.migration < newest or old:
-        detail += f" of {newest}, functions to lay anew: {', '.join(old) or 'none'}"
-        return Finding("schema", ok=False, detail=detail, remedy=MIGRATE)
-    if changed:
-        detail += f", functions changed by hand: {', '.join(changed)}"
-        return Finding("schema", ok=False, detail=detail, remedy=f"{MIGRATE}, which lays them as they were")
+        return f"{detail} of {newest}", f"functions to lay anew: {', '.join(old) or 'none'}", MIGRATE
+    if missing := _missing_tables(connection):
+        remedy = "restore them from a backup, or run `python -m bridge_service uninstall` and `migrate` to begin anew"
+        return detail, f"its tables are missing: {', '.join(missing)}", remedy
+    if changed := [name for name in installed.changed if name not in app]:
+        return detail, f"functions changed by hand: {', '.join(changed)}", f"{MIGRATE}, which lays them as they were"
     if replaced:
         detail += f", replaced by the app: {', '.join(replaced)}"
-    return Finding("schema", ok=True, detail=detail)
+    return detail, "", ""
+
+
+def _missing_tables(connection: Connection) -> list[str]:
+    [missing] = row(
+        connection,
+        "SELECT ARRAY(SELECT t FROM unnest(%s::text[]) t WHERE pg_catalog.to_regclass('bridge.' || t) IS NULL)",
+        list(_TABLES),
+    )
+    return list(missing)
 
 
 def rights(connection: Connection) -> Finding:

@@ -3,7 +3,7 @@
 --
 -- fault: 'right' (its default uses what the owner of `deliver` may not use), 'empty' (takes no NULL and has no default),
 --   'partition' (only a partition takes no NULL), 'default' (takes no NULL, and the default reads the session),
---   'identity' or 'generated' (PostgreSQL alone gives the value).
+--   'identity', 'generated' or 'virtual' (PostgreSQL alone gives the value).
 -- triggers: the app's BEFORE INSERT triggers that may fill it.
 -- missing: the right that is missing, as GRANT has it; owner: of `deliver`, quoted.
 WITH RECURSIVE app (oid, filled) AS (SELECT %s::oid, %s::text[]),
@@ -50,7 +50,8 @@ rights AS (
 -- The defaults are those of the table that the INSERT names, also for a row that goes to a partition.
 faults AS (
     SELECT c.attname, r.missing, CASE
-               WHEN c.attname = ANY (app.filled) THEN CASE WHEN c.attgenerated <> '' THEN 'generated'
+               WHEN c.attname = ANY (app.filled) THEN CASE WHEN c.attgenerated = 'v' THEN 'virtual'
+                                                           WHEN c.attgenerated <> '' THEN 'generated'
                                                            WHEN c.attidentity = 'a' THEN 'identity' END
                WHEN r.missing IS NOT NULL THEN 'right'
                WHEN s.always IS NULL OR c.attidentity <> '' OR c.attgenerated <> '' THEN NULL
