@@ -10,7 +10,7 @@ from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, SchemaMissing
 from bridge_service.ledger import Installed, Ledger
 
-_TABLES: Final = ("events", "turns", "installation", "migrations", "laid_functions", "processes", "incidents")
+_TABLES: Final = ("events", "turns", "installation", "migrations", "laid_functions", "processes")
 
 _OWNER_NEEDS: Final = (
     ("conversation", "SELECT", "profiles"),
