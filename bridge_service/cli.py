@@ -10,14 +10,17 @@ Exit codes: 0 all is well, 1 what was asked does not hold, 2 wrong usage, 78 wro
 import io
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from typer.exceptions import TyperException
 
-from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError
+from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, type_of
+from bridge_service.logs import place_of
 from bridge_service.output import Output
 from bridge_service.settings import REQUIRED as WITH_REDIS
 from bridge_service.settings import Settings, secrets
@@ -245,7 +248,8 @@ def demo(
     """Show the bridge at work on a PostgreSQL and a Redis of its own, which are gone afterwards."""
     from bridge_service.commands import demo as command
 
-    raise typer.Exit(command.run(os.environ, ends=ends))
+    with _in_one_line(Output(as_json=False)):
+        raise typer.Exit(command.run(os.environ, ends=ends))
 
 
 def _run(
@@ -268,9 +272,10 @@ def _run(
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal can show, no character ends a command
     output = Output(as_json=as_json)
     try:
-        settings = Settings.from_environ(os.environ, needs=needs)
-        output.secrets = secrets(settings)
-        holds = command(settings, output)
+        with _in_one_line(output):
+            settings = Settings.from_environ(os.environ, needs=needs)
+            output.secrets = secrets(settings)
+            holds = command(settings, output)
     except ConfigurationError as error:
         for fault in error.faults:
             output.complain(fault)
@@ -284,3 +289,21 @@ def _run(
         output.document({"error": output.describe(error)})
         holds = False
     raise typer.Exit(0 if holds else 1)
+
+
+@contextmanager
+def _in_one_line(output: Output) -> Iterator[None]:
+    """End the process with 1 and one line for an error that nothing expects, and with one object if that is asked for.
+
+    A traceback would say less to the operator, and the words of an error may quote a message.
+    """
+    try:
+        yield
+    except (BridgeError, typer.Exit, typer.Abort, TyperException, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a half restored schema makes Python stumble in many ways
+        kind, place = type_of(error), place_of(error.__traceback__)
+        told = f"this command cannot go on: {kind} at {place}; `python -m bridge_service check` looks for the cause"
+        output.complain(told)
+        output.document({"error": told})
+        raise typer.Exit(1) from None

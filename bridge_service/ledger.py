@@ -117,14 +117,16 @@ class Installed:
     """What was laid into a database.
 
     Attributes:
-      migration: number of the newest migration.
+      migration: number of the newest migration; None if none is noted, as after a restore without data.
       digests: of the files that the functions were laid from, by function.
       changed: the functions that are no longer as they were laid.
+      installed_at: when; None if that is not noted.
     """
 
-    migration: int
+    migration: int | None
     digests: dict[str, str]
     changed: tuple[str, ...]
+    installed_at: str | None
 
 
 class Ledger:
@@ -244,7 +246,7 @@ class Ledger:
     def installed(self) -> Installed:
         """Tell what was laid into this database."""
         answer = self._ask("SELECT bridge.installed()")
-        return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]))
+        return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]), answer["installed_at"])
 
     def row_security(self) -> dict[str, Any]:
         """Tell what row-level security leaves of the app's tables to the bridge; see sql/functions/row_security.sql."""

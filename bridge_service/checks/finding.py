@@ -2,8 +2,12 @@
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from bridge_service.errors import BridgeError, type_of
+from bridge_service.logs import place_of
 
 TIMEOUT_SECONDS: Final = 3.0
 
@@ -21,6 +25,30 @@ class Finding:
     ok: bool
     detail: str
     remedy: str = ""
+
+
+def attempt(
+    name: str,
+    look: Callable[[], Finding],
+    remedy: str,
+    describe: Callable[[BaseException], str],
+    expected: tuple[type[Exception], ...] = (BridgeError,),
+) -> Finding:
+    """Look; whatever the look raises is its finding, so that the other looks go on.
+
+    Parameters:
+      remedy: what to do if it raises.
+      describe: says what went wrong, without a secret.
+      expected: the errors that `describe` knows; of every other one only type and place are told.
+    """
+    try:
+        return look()
+    except expected as error:
+        detail = describe(error)
+    except Exception as error:  # noqa: BLE001 - a half restored schema makes Python stumble in many ways
+        # Its words may quote a row.
+        detail = f"could not be looked at: {type_of(error)} at {place_of(error.__traceback__)}"
+    return Finding(name, ok=False, detail=detail, remedy=remedy)
 
 
 def encryption(name: str, host: str, *, encrypted: bool, verified: bool, remedy: str) -> Finding:

@@ -12,7 +12,8 @@ from dramatiq.errors import ConnectionClosed
 
 from bridge_service import standing
 from bridge_service.broker import QUEUE_NAME, WaitingBroker
-from bridge_service.checks.finding import Finding, encryption
+from bridge_service.checks.finding import Finding, attempt, encryption
+from bridge_service.checks.remedies import redis_remedy
 from bridge_service.redis_client import describe as in_short
 from bridge_service.redis_client import redis_call
 from bridge_service.settings import verifies
@@ -25,6 +26,9 @@ Info = dict[str, Any]
 
 _STAND_IN: Final = "check"
 """An ID that no installation has."""
+
+# The last four: redis-py stumbles over a garbled reply in its own code.
+_FROM_REDIS: Final = (redis.RedisError, OSError, LookupError, AttributeError, TypeError, ValueError)
 
 _BELL_SECONDS: Final = 0.05
 
@@ -40,57 +44,51 @@ def check_redis(
       describe: says what went wrong, without a secret.
       queue_id: the ID in the names of the queue's keys; None if PostgreSQL does not tell it.
     """
+
+    def told(error: BaseException) -> str:
+        return describe(redis.RedisError(in_short(error)))
+
+    def look(what: str, find: Callable[[str], Finding]) -> Finding:
+        # In a cluster the node that the URL names may answer PING, and name another one that does not answer.
+        stuck = (
+            f"{variable}: is Redis stuck, and is it Redis? Each address in a cluster's CLUSTER SLOTS must be in reach"
+        )
+        return attempt(f"{name}_{what}", lambda: find(f"{name}_{what}"), stuck, told, _FROM_REDIS)
+
     with closing(
         WaitingBroker(url, emit=lambda _: None, middleware=[], queue_id=lambda: queue_id or _STAND_IN)
     ) as broker:
         client = broker.client
         try:
             client.ping()
-        except (redis.RedisError, OSError) as error:
-            detail = f"{standing.word_for_redis(error)}: {describe(redis.RedisError(in_short(error)))}"
-            yield Finding(name, ok=False, detail=detail, remedy=f"{variable}: {_remedy(error, url)}")
+        except _FROM_REDIS as error:
+            detail = f"{standing.word_for_redis(error)}: {told(error)}"
+            yield Finding(name, ok=False, detail=detail, remedy=f"{variable}: {redis_remedy(error, url)}")
             return
         yield Finding(name, ok=True, detail="answers PING")
-        yield _encrypted(url, f"{name}_encryption", variable)
-        try:
-            yield _scripting(broker, f"{name}_scripting", describe, known=queue_id is not None)
-            info = _info(client)
-        except (redis.RedisError, OSError) as error:
-            # In a cluster the node that the URL names may answer PING, and name another one that does not answer.
-            remedy = f"{variable}: is Redis stuck? Of a cluster, each address in CLUSTER SLOTS has to be within reach"
-            yield Finding(name, ok=False, detail=describe(error), remedy=remedy)
-            return
-    if info is None:
-        remedy = "allow INFO to this user, to have version, memory and persistence checked"
-        yield Finding(f"{name}_info", ok=True, detail="this user may not ask with INFO", remedy=remedy)
+        yield look("encryption", lambda name: _encrypted(url, name, variable))
+        yield look("scripting", lambda name: _scripting(broker, name, told, known=queue_id is not None))
+        info: Info = {}
+        asked = look("info", lambda name: _info(client, name, info))
+    if not info:
+        yield asked
         return
-    yield _version(info, f"{name}_version")
-    yield _writable(info, f"{name}_writable", variable)
-    yield _eviction(info, f"{name}_eviction")
-    yield _memory(info, f"{name}_memory")
-    yield _persistence(info, f"{name}_persistence")
-
-
-def _remedy(error: Exception, url: str) -> str:
-    parts = urlsplit(url)
-    if isinstance(error, redis.AuthenticationError):
-        if parts.password is None:
-            return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
-        return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
-    if isinstance(error, redis.ResponseError):
-        if "SELECT" in str(error) or "DB index" in str(error):
-            return "correct its database's number (a cluster has number 0 alone): end the URL in /0"
-        return "it answers, and refuses for the reason it gives: a right of its user, its database's number, its plan"
-    if isinstance(error, redis.TimeoutError) or "refused" not in str(error):
-        other = "redis" if parts.scheme == "rediss" else "rediss"
-        return f"correct it (is it {other}:// that this Redis speaks?), or start Redis and let this machine through"
-    return "correct its host and port, or start Redis and let this machine through"
+    yield look("version", lambda name: _version(info, name))
+    yield look("writable", lambda name: _writable(info, name, variable))
+    yield look("eviction", lambda name: _eviction(info, name))
+    yield look("memory", lambda name: _memory(info, name))
+    yield look("persistence", lambda name: _persistence(info, name))
 
 
 def _encrypted(url: str, name: str, variable: str) -> Finding:
     parts = urlsplit(url)
     encrypted = parts.scheme == "rediss"
     remedy = f"{variable}: write rediss:// and leave its verification on"
+    if encrypted:
+        remedy = (
+            f"{variable}: anyone in between can read and answer; write ssl_ca_certs=/path/to/the/authority.pem in place"
+            " of ssl_cert_reqs and ssl_check_hostname, if the provider gives it"
+        )
     return encryption(name, unquote(parts.hostname or ""), encrypted=encrypted, verified=verifies(url), remedy=remedy)
 
 
@@ -104,7 +102,7 @@ def _scripting(broker: WaitingBroker, name: str, describe: Callable[[BaseExcepti
         [error] = closed.args
         if not isinstance(error, redis.ResponseError):
             raise error from None
-        return Finding(name, ok=False, detail=describe(redis.RedisError(in_short(error))), remedy=_for_script(error))
+        return Finding(name, ok=False, detail=describe(error), remedy=_for_script(error))
     return Finding(name, ok=True, detail="scripts run" if known else f"scripts run, on keys of the ID `{_STAND_IN}`")
 
 
@@ -114,11 +112,14 @@ def _for_script(error: Exception) -> str:
     return "allow EVALSHA, SCRIPT LOAD and BLPOP on the keys dramatiq:* (docs/SECURITY.md has the whole ACL SETUSER)"
 
 
-def _info(client: redis.Redis) -> Info | None:
+def _info(client: redis.Redis, name: str, info: Info) -> Finding:
+    """Fill `info`; it stays empty where this user may not ask."""
     try:
-        return dict(client.info())
+        info.update(client.info())
     except redis.ResponseError:
-        return None
+        remedy = "allow INFO to this user, to have version, memory and persistence checked"
+        return Finding(name, ok=True, detail="this user may not ask with INFO", remedy=remedy)
+    return Finding(name, ok=bool(info), detail="answers INFO")
 
 
 def _version(info: Info, name: str) -> Finding:

@@ -20,7 +20,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from bridge_service.checks import postgresql
+from bridge_service.checks import notifications
 from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.redis import check_redis
 from bridge_service.cli import app
@@ -1282,16 +1282,16 @@ def test_check_notices_that_notifications_do_not_arrive(
     bridge_database: Urls, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where LISTEN is accepted and nothing comes, a pooler is suspected; here the bell rings in another database."""
-    monkeypatch.setattr(postgresql, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(notifications, "LISTEN_SECONDS", 0.2)
     with closing(Connection(bridge_database.service, application="test")) as connection:
-        finding = postgresql._listen(connection, Urls(postgres.url()).service)
+        finding = notifications.listen(connection, Urls(postgres.url()).service)
     assert not finding.ok
     assert "pooler" in finding.remedy
 
 
 def test_check_notices_clocks_that_disagree(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five seconds between this machine and PostgreSQL's are too many."""
-    monkeypatch.setattr("bridge_service.checks.postgresql.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("bridge_service.checks.server.time.time", lambda: 1_000_000_000.0)
     assert failed(operator("check", "--json")) == {"clock"}
 
 

@@ -30,7 +30,7 @@ from redis.exceptions import NoPermissionError
 
 from bridge_service.actors import declare_actors
 from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
-from bridge_service.checks import postgresql as looks
+from bridge_service.checks import schema as looks
 from bridge_service.composer import Composer
 from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import RedisServer
@@ -424,7 +424,7 @@ def test_a_stranger_who_listens_hears_ids(secured: Urls) -> None:
 def look_at_rows(urls: Urls) -> Finding:
     """Return what `check` finds as the run-time role."""
     with closing(Connection(urls.service, application="test")) as connection:
-        return looks._row_security(connection)
+        return looks.row_security(connection)
 
 
 SEEN: Final = "SELECT count(*) FROM bridge.conversation(%s) CROSS JOIN bridge.history(%s, ARRAY[%s]::uuid[], 0)"

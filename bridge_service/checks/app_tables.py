@@ -1,0 +1,182 @@
+"""Where the app's tables are, and whether they have the columns that the bridge needs."""
+
+from typing import Final, NamedTuple
+
+from bridge_service import migrate
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.look import REPLAY, replaced, row
+from bridge_service.database import Connection
+
+_READERS: Final = {
+    ("profiles", "id"): ("conversation", "messages_to_bots"),
+    ("profiles", "is_bot"): ("conversation", "messages_to_bots"),
+    ("profiles", "first_name"): ("conversation",),
+    ("messages", "content"): ("deliver", "history"),
+}
+"""The columns that only functions of the adapter name, and these functions. The triggers read the others."""
+
+
+class Table(NamedTuple):
+    """One of the app's tables; `name` is qualified and quoted."""
+
+    oid: int
+    name: str
+
+
+class _Trigger(NamedTuple):
+    """One of the bridge's triggers, on an app's table: `name` quoted, `table` qualified and quoted."""
+
+    name: str
+    table: str
+    enabled: bool
+
+
+def find_tables(connection: Connection) -> dict[str, Table]:
+    """Return those of the app's tables that are there, by their names."""
+    rows = connection.execute(
+        """
+        SELECT c.relname::text, c.oid, format('%%I.%%I', n.nspname, c.relname)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relname = ANY (%s) AND quote_ident(n.nspname) = %s AND c.relkind NOT IN ('i', 'I', 'S', 'c', 't')
+        """,
+        (list(migrate.APP_TABLES), app_schema(connection)),
+        seconds=TIMEOUT_SECONDS,
+    )
+    return {key: Table(oid, name) for key, oid, name in rows}
+
+
+def app_schema(connection: Connection) -> str:
+    """Quoted name of the schema with the app's tables: where the triggers are, else where the search path leads."""
+    [schema] = row(
+        connection,
+        """
+        SELECT coalesce(
+            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_trigger t
+             JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE t.tgname = 'bridge_after_message' AND t.tgparentid = 0 LIMIT 1),
+            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass('messages')),
+            'public')
+        """,
+    )
+    return str(schema)
+
+
+def app_tables(connection: Connection) -> Finding:
+    """Look for the app's tables and their columns."""
+    schema, tables = app_schema(connection), find_tables(connection)
+    missing = _missing_columns(connection, tables)
+    if not missing:
+        return Finding("app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}")
+    detail = "; ".join(
+        f"{table} has no column {', '.join(columns)}" if table in tables else f"no table {table}"
+        for table, columns in missing.items()
+    )
+    triggers = _our_triggers(connection)
+    if not triggers:
+        remedy = "create them, or add their schema to the search_path of DATABASE_URL's role"
+        return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    mend = "; ".join(
+        _renaming(tables[table].name, columns) + _replacing(table, columns)
+        if table in tables
+        else f"give table {schema}.{table} its name and place back"
+        for table, columns in missing.items()
+    )
+    # A renamed `messages` keeps its triggers, and they find its columns.
+    lost = [
+        (table, column)
+        for table, columns in missing.items()
+        for column in columns
+        if table in tables or table != "messages"
+    ]
+    own = replaced(connection)
+    failing = [trigger for trigger in triggers if trigger.enabled and _raises(trigger, lost, own)]
+    if not failing:
+        return Finding("app_tables", ok=False, detail=detail, remedy=f"{mend}; then {REPLAY}")
+    detail += f": the app's INSERTs into {' and '.join(dict.fromkeys(trigger.table for trigger in failing))} fail now"
+    remedy = (
+        f"let the app's INSERTs through first: {_switch('DISABLE', failing)} (or `uninstall`); then {mend};"
+        f" then {_switch('ENABLE', failing)}, then {REPLAY}"
+    )
+    return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+
+
+def _missing_columns(connection: Connection, tables: dict[str, Table]) -> dict[str, list[str]]:
+    """Return the missing columns by table, except those that only functions of the app's own would read."""
+    rows = connection.execute(
+        "SELECT attrelid, attname::text FROM pg_catalog.pg_attribute"
+        " WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped",
+        ([table.oid for table in tables.values()],),
+        seconds=TIMEOUT_SECONDS,
+    )
+    missing = {}
+    for table, columns in migrate.APP_TABLES.items():
+        found = {name for oid, name in rows if table in tables and oid == tables[table].oid}
+        if lacking := [column for column in columns if column not in found]:
+            missing[table] = lacking
+    if missing:
+        own = replaced(connection)
+        kept = {
+            table: [
+                column for column in columns if not own.issuperset(_READERS.get((table, column), ("the triggers",)))
+            ]
+            for table, columns in missing.items()
+        }
+        missing = {table: columns for table, columns in kept.items() if columns}
+    return missing
+
+
+def _our_triggers(connection: Connection) -> list[_Trigger]:
+    rows = connection.execute(
+        """
+        SELECT format('%%I', t.tgname), format('%%I.%%I', n.nspname, c.relname), t.tgenabled IN ('O', 'A')
+        FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.tgname = ANY (%s) AND t.tgparentid = 0
+        ORDER BY 2, 1
+        """,
+        (list(migrate.TRIGGERS),),
+        seconds=TIMEOUT_SECONDS,
+    )
+    return [_Trigger(*found) for found in rows]
+
+
+def _raises(trigger: _Trigger, lost: list[tuple[str, str]], own: frozenset[str]) -> bool:
+    """Tell whether an INSERT fails in this trigger.
+
+    Parameters:
+      lost: the missing columns with their tables.
+      own: the functions that the app replaced.
+    """
+    match trigger.name:
+        case "bridge_before_message":
+            return ("messages", "match_id") in lost
+        case "bridge_after_message":
+            reads = "messages"
+        case _:
+            reads = "matches"
+    # Both read the new row, and by `conversation` the match and its profiles.
+    return any(
+        (table == reads and column != "content") or (table != "messages" and "conversation" not in own)
+        for table, column in lost
+    )
+
+
+def _renaming(table: str, columns: list[str]) -> str:
+    statements = "; ".join(f"ALTER TABLE {table} RENAME COLUMN its new name TO {column}" for column in columns)
+    return f"{statements} (ADD COLUMN, where it is gone)"
+
+
+def _replacing(table: str, columns: list[str]) -> str:
+    functions = sorted({name for column in columns for name in _READERS.get((table, column), ())})
+    if not functions or any((table, column) not in _READERS for column in columns):
+        return ""
+    return f" or replace {' and '.join(f'bridge.{name}' for name in functions)} by functions that read what is there"
+
+
+def _switch(how: str, triggers: list[_Trigger]) -> str:
+    tables = dict.fromkeys(trigger.table for trigger in triggers)
+    return "; ".join(
+        f"ALTER TABLE {table} " + ", ".join(f"{how} TRIGGER {name}" for name, on, _ in triggers if on == table)
+        for table in tables
+    )

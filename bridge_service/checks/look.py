@@ -1,0 +1,59 @@
+"""What the looks at PostgreSQL share: what a look is, how it asks, and the remedies that several of them name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.database import Connection, Row
+from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.ledger import Ledger
+
+_SQL_FOLDER: Final = Path(__file__).parents[1] / "sql" / "looks"
+
+MIGRATE: Final = "run `python -m bridge_service migrate`"
+MIGRATE_FOR: Final = f"{MIGRATE} as the schema's owner, with --runtime-role {{}}"
+# A role that may call nothing is more often the wrong one, such as a reader, than one that was forgotten.
+ANOTHER_ROLE: Final = f"DATABASE_URL: name the run-time role, or {MIGRATE_FOR}"
+VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"
+REPLAY: Final = "`replay --since` that moment for what was missed"
+
+
+class Look(NamedTuple):
+    """One look at PostgreSQL.
+
+    Attributes:
+      name: of its finding.
+      find: looks.
+      remedy: what to do if `find` raises.
+    """
+
+    name: str
+    find: Callable[[Connection], Finding]
+    remedy: str
+
+
+def connect(url: str) -> Connection:
+    """Connect as `check` does."""
+    return Connection(url, application="bridge check", seconds=TIMEOUT_SECONDS)
+
+
+def row(connection: Connection, statement: str, *parameters: object) -> Row:
+    """Return the one row of a statement."""
+    [row] = connection.execute(statement, parameters, seconds=TIMEOUT_SECONDS)
+    return row
+
+
+def ask(connection: Connection, file: str, *parameters: object) -> list[Row]:
+    """Return the rows of the statement in sql/looks/`file`.sql."""
+    # The planner overrates these looks at catalogs, and compiling them takes seconds.
+    statement = "SET LOCAL jit = off; " + (_SQL_FOLDER / f"{file}.sql").read_text(encoding="utf-8")
+    return connection.execute(statement, parameters, seconds=TIMEOUT_SECONDS)
+
+
+def replaced(connection: Connection) -> frozenset[str]:
+    """Return the functions that are no longer as `migrate` laid them; none while the schema cannot be asked."""
+    try:
+        return frozenset(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
+    except (SchemaMissing, DatabaseRefused):
+        return frozenset()
