@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from bridge_service import migrate
+from bridge_service.checks import binding
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
@@ -272,7 +273,7 @@ def _schema(connection: Connection) -> Finding:
     if installed.migration > newest:
         detail += f", newer than this code's {newest}"
         return Finding("schema", ok=True, detail=detail, remedy="deploy the newer code here, too")
-    expected = migrate.digests(_app_schema(connection))
+    expected = migrate.digests({name: table.name for name, table in binding.app_tables(connection).items()})
     old = sorted(name for name in expected if installed.digests.get(name) != expected[name])
     app = migrate.adapter()
     changed = [name for name in installed.changed if name not in app]
@@ -318,16 +319,21 @@ def _owner_rights(connection: Connection) -> Finding | None:
     Where the app looks and writes by functions of its own, it may do so elsewhere.
     """
     replaced = list(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
+    tables = binding.app_tables(connection)
     rows = connection.execute(
         """
         SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, need.privilege, c.oid::regclass::text
-        FROM unnest(%s::text[], %s::text[], %s::text[]) AS need (function, privilege, relation)
+        FROM unnest(%s::text[], %s::text[], %s::oid[]) AS need (function, privilege, relation)
         JOIN pg_catalog.pg_proc p ON p.pronamespace = pg_catalog.to_regnamespace('bridge') AND p.proname = need.function
-        JOIN pg_catalog.pg_class c ON c.relname = need.relation
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND quote_ident(n.nspname) = %s
+        JOIN pg_catalog.pg_class c ON c.oid = need.relation
         WHERE need.function <> ALL (%s) AND NOT has_any_column_privilege(p.proowner, c.oid, need.privilege)
         """,
-        (*map(list, zip(*_OWNER_NEEDS, strict=True)), _app_schema(connection), replaced),
+        (
+            [function for function, _, _ in _OWNER_NEEDS],
+            [privilege for _, privilege, _ in _OWNER_NEEDS],
+            [tables[table].oid for _, _, table in _OWNER_NEEDS],
+            replaced,
+        ),
         seconds=TIMEOUT_SECONDS,
     )
     if not rows:
@@ -340,20 +346,14 @@ def _owner_rights(connection: Connection) -> Finding | None:
 
 
 def _app_tables(connection: Connection) -> Finding:
-    schema = _app_schema(connection)
+    tables = binding.app_tables(connection)
     faults = []
     for table, columns in migrate.APP_TABLES.items():
         [found] = _row(
             connection,
-            """
-            SELECT array_agg(a.attname::text)
-            FROM pg_catalog.pg_attribute a
-            JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.relname = %s AND quote_ident(n.nspname) = %s AND a.attnum > 0 AND NOT a.attisdropped
-            """,
-            table,
-            schema,
+            "SELECT array_agg(attname::text) FROM pg_catalog.pg_attribute"
+            " WHERE attrelid = %s::oid AND attnum > 0 AND NOT attisdropped",
+            tables[table].oid,
         )
         if found is None:
             faults.append(f"no table {table}")
@@ -362,24 +362,7 @@ def _app_tables(connection: Connection) -> Finding:
     if faults:
         remedy = "create them, or add their schema to the search_path of DATABASE_URL's role"
         return Finding("app_tables", ok=False, detail="; ".join(faults), remedy=remedy)
-    return Finding("app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}")
-
-
-def _app_schema(connection: Connection) -> str:
-    """Quoted name of the schema with the app's tables: where the triggers are, else where the search path leads."""
-    [schema] = _row(
-        connection,
-        """
-        SELECT coalesce(
-            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_trigger t
-             JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE t.tgname = 'bridge_after_message' AND t.tgparentid = 0 LIMIT 1),
-            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass('messages')),
-            'public')
-        """,
-    )
-    return str(schema)
+    return Finding("app_tables", ok=True, detail=", ".join(tables[table].name for table in migrate.APP_TABLES))
 
 
 def _row_security(connection: Connection) -> Finding:
@@ -408,8 +391,8 @@ def _row_security(connection: Connection) -> Finding:
 def _triggers(connection: Connection) -> Finding:
     rows = connection.execute(
         "SELECT tgname, tgrelid::regclass::text, tgenabled IN ('O', 'A'), tgparentid = 0 FROM pg_catalog.pg_trigger"
-        " WHERE tgname = ANY (%s) ORDER BY tgname",
-        (list(migrate.TRIGGERS),),
+        " WHERE tgname = ANY (%s) AND (tgparentid <> 0 OR tgrelid = ANY (%s::oid[])) ORDER BY tgname",
+        (list(migrate.TRIGGERS), [table.oid for table in binding.app_tables(connection).values()]),
         seconds=TIMEOUT_SECONDS,
     )
     missing = sorted(set(migrate.TRIGGERS) - {name for name, _, _, parent in rows if parent})
@@ -458,10 +441,12 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         _Look("connections", lambda connection: _connections(connection, connections), "DATABASE_URL"),
         _Look("notify_queue", _notify_queue, "DATABASE_URL"),
         _Look("app_tables", _app_tables, "DATABASE_URL"),
+        _Look("binding", binding.look, _MIGRATE),
         _Look("schema", _schema, _MIGRATE),
         _Look("rights", _rights, _MIGRATE),
         _Look("row_security", _row_security, _MIGRATE),
         _Look("triggers", _triggers, _MIGRATE),
+        _Look("sequences", binding.sequences, _MIGRATE),
         _Look("replication_role", _replication_role, "DATABASE_URL"),
         _Look("listen", lambda connection: _listen(connection, url), "DATABASE_URL"),
     )

@@ -1,0 +1,119 @@
+"""The app's tables that the installation is bound to, and the sequences of the bridge's own tables."""
+
+from typing import Final, NamedTuple
+
+from bridge_service import migrate
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.database import Connection
+from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.ledger import BoundTable, Ledger
+
+_MIGRATE: Final = "run `python -m bridge_service migrate`"
+_UNKNOWN: Final = "not known while the schema or a right is missing"
+
+
+class AppTable(NamedTuple):
+    """One of the app's tables: `name` quoted and qualified; `oid` is None if the table is not there."""
+
+    oid: int | None
+    name: str
+
+
+def app_tables(connection: Connection) -> dict[str, AppTable]:
+    """Return the app's tables, by the contract's names.
+
+    They are those that the installation is bound to. Where that is not known, they are in the schema with the bridge's
+    triggers, else where the search path of this role leads.
+    """
+    try:
+        bound = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().tables
+    except (SchemaMissing, DatabaseRefused):
+        bound = {}
+    if bound:
+        return {
+            name: AppTable(table.found, table.laid_for) if table.name is None else AppTable(table.oid, table.name)
+            for name, table in bound.items()
+        }
+    rows = connection.execute(
+        """
+        SELECT w.name, c.oid, format('%%I.%%I', s.nspname, w.name)
+        FROM (SELECT n.oid, n.nspname FROM pg_catalog.pg_namespace n
+              WHERE n.oid = coalesce(
+                  (SELECT c.relnamespace FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+                   WHERE t.tgname = 'bridge_after_message' AND t.tgparentid = 0 LIMIT 1),
+                  (SELECT c.relnamespace FROM pg_catalog.pg_class c
+                   WHERE c.oid = pg_catalog.to_regclass('messages')),
+                  pg_catalog.to_regnamespace('public'),
+                  'pg_catalog'::pg_catalog.regnamespace)) s
+        CROSS JOIN unnest(%s) AS w (name)
+        LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = s.oid AND c.relname = w.name
+        """,
+        ([*migrate.APP_TABLES],),
+        seconds=TIMEOUT_SECONDS,
+    )
+    return {name: AppTable(oid, table) for name, oid, table in rows}
+
+
+def look(connection: Connection) -> Finding:
+    """Look whether the bridge's functions and triggers still fit the tables that the installation is bound to."""
+    try:
+        bound = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().tables
+    except (SchemaMissing, DatabaseRefused):
+        return Finding("binding", ok=True, detail=_UNKNOWN)
+    if not bound:
+        return Finding("binding", ok=False, detail="bound to no table of the app's", remedy=_MIGRATE)
+    faults = [fault for table in bound.values() if (fault := table.fault)]
+    if faults:
+        detail = "; ".join(faults)
+        # The triggers look into these two for each INSERT.
+        if any(bound[name].found is None for name in ("profiles", "matches")):
+            detail += ": the app's INSERTs fail now"
+        moved = any(table.name is not None and table.found not in (None, table.oid) for table in bound.values())
+        remedy = f"{_MIGRATE}, then `replay --since` that moment for what was missed"
+        if moved:
+            remedy = f"give the old table its name back, or drop it and {remedy}"
+        return Finding("binding", ok=False, detail=detail, remedy=remedy)
+    if views := [table for table in bound.values() if table.view and table.found != table.oid]:
+        detail = "; ".join(f"{table.laid_for} is now a view, and the table is called {table.name}" for table in views)
+        return Finding("binding", ok=True, detail=detail, remedy=f"{_MIGRATE}, which lets the functions name the table")
+    names = ", ".join(table.laid_for for table in bound.values())
+    strays = _strays(connection, bound)
+    if strays:
+        detail = f"bound to {names}; nothing is answered in {', '.join(dict.fromkeys(table for _, table in strays))}"
+        drops = "; ".join(f"DROP TRIGGER {name} ON {table}" for name, table in strays)
+        remedy = (
+            f"as the tables' owner: {drops}; or `uninstall` first, then `migrate` with a search_path that finds them"
+        )
+        return Finding("binding", ok=False, detail=detail, remedy=remedy)
+    return Finding("binding", ok=True, detail=f"bound to {names}")
+
+
+def sequences(connection: Connection) -> Finding:
+    """Look whether a sequence gives out ids that its table holds already, as after a restore."""
+    try:
+        behind = Ledger(connection, seconds=TIMEOUT_SECONDS).sequences_behind()
+    except (SchemaMissing, DatabaseRefused):
+        return Finding("sequences", ok=True, detail=_UNKNOWN)
+    if behind:
+        detail = f"{', '.join(behind)} behind the ids in the table: the app's INSERTs fail, or nothing is answered"
+        return Finding("sequences", ok=False, detail=detail, remedy=f"{_MIGRATE}, which sets them right")
+    return Finding("sequences", ok=True, detail="ahead of the ids in their tables")
+
+
+def _strays(connection: Connection, bound: dict[str, BoundTable]) -> list[tuple[str, str]]:
+    """Return the bridge's triggers on other tables than the bound ones: name and table, quoted."""
+    rows = connection.execute(
+        """
+        SELECT quote_ident(t.tgname), format('%%I.%%I', n.nspname, c.relname)
+        FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE p.pronamespace = pg_catalog.to_regnamespace('bridge') AND t.tgparentid = 0 AND t.tgname = ANY (%s)
+          AND t.tgrelid <> ALL (%s::oid[])
+        ORDER BY 2, 1
+        """,
+        ([*migrate.TRIGGERS], [table.oid for table in bound.values()]),
+        seconds=TIMEOUT_SECONDS,
+    )
+    return [(name, table) for name, table in rows]
