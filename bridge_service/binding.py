@@ -57,8 +57,8 @@ def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: 
     """
     cursor.execute(
         "SELECT w.name, c.oid, format('%%I.%%I', n.nspname, c.relname), c.relkind = 'v'"
-        " FROM unnest(%s) AS w (name) JOIN pg_class c ON c.oid = to_regclass(w.name)"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace",
+        " FROM unnest(%s) WITH ORDINALITY AS w (name, place) JOIN pg_class c ON c.oid = to_regclass(w.name)"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place DESC",
         ([*wanted],),
     )
     found: dict[str, tuple[int, str]] = {}

@@ -11,8 +11,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'installed_at', (SELECT i.installed_at FROM bridge.installation i),
         'tables', (
             SELECT jsonb_object_agg(b.name, jsonb_build_object(
-                'oid', b.oid, 'laid_for', b.laid_for, 'found', to_regclass(b.laid_for)::oid,
-                'view', EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = to_regclass(b.laid_for) AND c.relkind = 'v'),
+                'oid', b.oid, 'laid_for', b.laid_for, 'found', f.oid, 'view', f.relkind IS NOT DISTINCT FROM 'v',
                 'name', (SELECT format('%I.%I', n.nspname, c.relname)
                          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                          WHERE c.oid = b.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))))
@@ -20,6 +19,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
             CROSS JOIN LATERAL (VALUES ('profiles', i.profiles::oid, i.laid_for[1]),
                                        ('matches', i.matches::oid, i.laid_for[2]),
                                        ('messages', i.messages::oid, i.laid_for[3])) AS b (name, oid, laid_for)
+            -- Not by to_regclass, which raises where the owner may not enter the schema.
+            LEFT JOIN LATERAL (
+                SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE ARRAY[n.nspname, c.relname]::text[] = parse_ident(b.laid_for)
+                  AND c.relname = (parse_ident(b.laid_for))[2]) f ON true
             WHERE b.oid IS NOT NULL),
         'digests', coalesce(jsonb_object_agg(l.name, l.digest), '{}'),
         'changed', coalesce(jsonb_agg(l.name ORDER BY l.name) FILTER (WHERE l.source IS DISTINCT FROM (

@@ -18,11 +18,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     needs AS (
         SELECT n.name, n.command, c.oid, c.relkind
         FROM bridge.installation i
-        CROSS JOIN LATERAL (VALUES ('profiles', 'r', to_regclass(i.laid_for[1])),
-                                   ('matches', 'r', to_regclass(i.laid_for[2])),
-                                   ('messages', 'r', to_regclass(i.laid_for[3])),
-                                   ('messages', 'a', to_regclass(i.laid_for[3]))) AS n (name, command, oid)
-        JOIN pg_class c ON c.oid = n.oid),
+        CROSS JOIN LATERAL (VALUES ('profiles', 'r', i.laid_for[1]),
+                                   ('matches', 'r', i.laid_for[2]),
+                                   ('messages', 'r', i.laid_for[3]),
+                                   ('messages', 'a', i.laid_for[3])) AS n (name, command, laid_for)
+        JOIN pg_class c ON c.relname = (parse_ident(n.laid_for))[2]
+        JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = (parse_ident(n.laid_for))[1]),
     found AS (
         SELECT n.name, n.oid, CASE
                    WHEN n.relkind NOT IN ('r', 'p') THEN 'unsure'

@@ -19,7 +19,8 @@ chosen AS (
 SELECT f.name, f.oid, format('%I.%I', n.nspname, c.relname), NULL::text
 FROM (SELECT w.name, coalesce(
                  (SELECT s.oid FROM sits s WHERE s.name = w.name AND s.schema = chosen.schema LIMIT 1),
-                 to_regclass(chosen.schema || '.' || w.name)) AS oid
+                 (SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.relname = w.name AND quote_ident(n.nspname) = chosen.schema)) AS oid
       FROM chosen CROSS JOIN (VALUES ('profiles'), ('matches'), ('messages')) AS w (name)) f
 JOIN pg_class c ON c.oid = f.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 JOIN pg_namespace n ON n.oid = c.relnamespace
