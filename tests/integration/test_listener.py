@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from bridge_service.database import Connection, Row
-from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing
+from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
 from bridge_service.events import (
     EventSetAside,
     ListenActive,
@@ -25,6 +25,7 @@ from bridge_service.events import (
     NotificationReceived,
     NotificationRejected,
     PostgresLost,
+    PostgresRefused,
     SchemaAbsent,
 )
 from bridge_service.migrate import migrate
@@ -710,6 +711,24 @@ def test_a_missing_right_is_no_reason_to_set_aside(answers: tuple[Exception, ...
     running = _listener(stub)
     with pytest.raises(RightMissing):
         running.listener._look_if_wanted()
+    assert stub.aside == []
+
+
+@pytest.mark.parametrize("first", [[], [DatabaseRefused("bad batch")]])
+def test_a_sequence_that_stands_behind_is_said_once(first: list[Exception]) -> None:
+    """No event is set aside; each is tried again in a second, and it is told anew only after it went well between."""
+    grouped = Grouped(1, "message", "other", CAMILLE, 7, 1, datetime.now(UTC), None, "open")
+    behind = SequenceBehind("the sequence of bridge.turns stands behind")
+    stub = Stub(*first, behind, behind, [grouped], behind)
+    running = _listener(stub)
+    told = []
+    for _ in range(4):
+        running.listener._looks = [0.0]
+        running.listener._looked_at = 0.0
+        running.listener._look_if_wanted()
+        told.append(len(running.told.of(PostgresRefused)))
+        assert running.listener._looks
+    assert told == [1, 1, 1, 2]
     assert stub.aside == []
 
 
