@@ -13,7 +13,7 @@ _UNKNOWN: Final = "not known while the schema or a right is missing"
 
 
 class AppTable(NamedTuple):
-    """One of the app's tables: `name` quoted and qualified; `oid` is None if the table is not there."""
+    """One of the app's tables: its `name` in the functions, quoted and qualified; `oid` is None if it is not there."""
 
     oid: int | None
     name: str
@@ -31,7 +31,7 @@ def app_tables(connection: Connection) -> dict[str, AppTable]:
         bound = {}
     if bound:
         return {
-            name: AppTable(table.found, table.laid_for) if table.name is None else AppTable(table.oid, table.name)
+            name: AppTable(table.found if table.name is None else table.oid, table.laid_for)
             for name, table in bound.items()
         }
     rows = connection.execute(
@@ -54,38 +54,38 @@ def app_tables(connection: Connection) -> dict[str, AppTable]:
     return {name: AppTable(oid, table) for name, oid, table in rows}
 
 
-def look(connection: Connection) -> Finding:
-    """Look whether the bridge's functions and triggers still fit the tables that the installation is bound to."""
+def astray(connection: Connection) -> Finding | None:
+    """Return what parts the bridge from the tables that it is bound to; None if its functions and triggers fit them."""
     try:
         bound = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().tables
     except (SchemaMissing, DatabaseRefused):
-        return Finding("binding", ok=True, detail=_UNKNOWN)
-    if not bound:
-        return Finding("binding", ok=False, detail="bound to no table of the app's", remedy=_MIGRATE)
-    faults = [fault for table in bound.values() if (fault := table.fault)]
+        return None  # other looks say so
+    faults = [
+        fault if table.found else f"no table {name}: {fault}" for name, table in bound.items() if (fault := table.fault)
+    ]
     if faults:
         detail = "; ".join(faults)
         # The triggers look into these two for each INSERT.
         if any(bound[name].found is None for name in ("profiles", "matches")):
             detail += ": the app's INSERTs fail now"
-        moved = any(table.name is not None and table.found not in (None, table.oid) for table in bound.values())
         remedy = f"{_MIGRATE}, then `replay --since` that moment for what was missed"
-        if moved:
+        if any(table.name is not None and table.found not in (None, table.oid) for table in bound.values()):
             remedy = f"give the old table its name back, or drop it and {remedy}"
-        return Finding("binding", ok=False, detail=detail, remedy=remedy)
-    if views := [table for table in bound.values() if table.view and table.found != table.oid]:
-        detail = "; ".join(f"{table.laid_for} is now a view, and the table is called {table.name}" for table in views)
-        return Finding("binding", ok=True, detail=detail, remedy=f"{_MIGRATE}, which lets the functions name the table")
-    names = ", ".join(table.laid_for for table in bound.values())
-    strays = _strays(connection, bound)
-    if strays:
-        detail = f"bound to {names}; nothing is answered in {', '.join(dict.fromkeys(table for _, table in strays))}"
+        return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    if strays := _strays(connection, bound):
+        unanswered = ", ".join(dict.fromkeys(table for _, table in strays))
+        detail = f"nothing is answered in {unanswered}: the bridge is bound to {bound['messages'].laid_for}"
         drops = "; ".join(f"DROP TRIGGER {name} ON {table}" for name, table in strays)
         remedy = (
             f"as the tables' owner: {drops}; or `uninstall` first, then `migrate` with a search_path that finds them"
         )
-        return Finding("binding", ok=False, detail=detail, remedy=remedy)
-    return Finding("binding", ok=True, detail=f"bound to {names}")
+        return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    if views := [table for table in bound.values() if table.view and table.found != table.oid]:
+        detail = "; ".join(f"{table.laid_for} is now a view, and the table is called {table.name}" for table in views)
+        return Finding(
+            "app_tables", ok=True, detail=detail, remedy=f"{_MIGRATE}, which lets the functions name the table"
+        )
+    return None
 
 
 def sequences(connection: Connection) -> Finding:

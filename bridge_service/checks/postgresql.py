@@ -346,6 +346,8 @@ def _owner_rights(connection: Connection) -> Finding | None:
 
 
 def _app_tables(connection: Connection) -> Finding:
+    if astray := binding.astray(connection):
+        return astray
     tables = binding.app_tables(connection)
     faults = []
     for table, columns in migrate.APP_TABLES.items():
@@ -441,7 +443,6 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         _Look("connections", lambda connection: _connections(connection, connections), "DATABASE_URL"),
         _Look("notify_queue", _notify_queue, "DATABASE_URL"),
         _Look("app_tables", _app_tables, "DATABASE_URL"),
-        _Look("binding", binding.look, _MIGRATE),
         _Look("schema", _schema, _MIGRATE),
         _Look("rights", _rights, _MIGRATE),
         _Look("row_security", _row_security, _MIGRATE),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 0.0)
 TABLES: Final = ("profiles", "matches", "messages")
-BINDING_LOOKS: Final = {"app_tables", "binding", "schema", "rights", "row_security", "triggers", "sequences"}
+LOOKS: Final = {"app_tables", "schema", "rights", "row_security", "triggers", "sequences"}
 
 
 @pytest.fixture
@@ -58,16 +58,13 @@ def grant_again(app: App) -> None:
 
 def checked(url: str) -> dict[str, Finding]:
     """Return what `check` finds of the schema and the app's tables."""
-    return {
-        finding.name: finding
-        for finding in check_postgresql(url, describe=str, wanted=lambda name: name in BINDING_LOOKS)
-    }
+    return {finding.name: finding for finding in check_postgresql(url, describe=str, wanted=lambda name: name in LOOKS)}
 
 
 def all_ok(url: str) -> bool:
     """Tell whether each of these looks was made and found nothing."""
     found = checked(url)
-    return found.keys() == BINDING_LOOKS and all(finding.ok for finding in found.values())
+    return found.keys() == LOOKS and all(finding.ok for finding in found.values())
 
 
 def command(url: str, *words: str) -> tuple[int, str, str]:
@@ -215,9 +212,9 @@ def test_a_table_that_was_dropped_and_made_anew_is_bound_anew(app: App, dropped:
     grant_again(app)
 
     found = checked(app.urls.service)
-    assert found["binding"].ok is False
-    assert "public.messages was dropped and made anew" in found["binding"].detail
-    assert "migrate" in found["binding"].remedy
+    assert found["app_tables"].ok is False
+    assert "public.messages was dropped and made anew" in found["app_tables"].detail
+    assert "migrate" in found["app_tables"].remedy
     assert found["triggers"].ok is False
     assert command(app.urls.service, "verify")[0] == 1
     assert app.value("SELECT bridge.triggers_installed()") is False
@@ -240,10 +237,11 @@ def test_a_renamed_table_is_named_and_followed(app: App, table: str) -> None:
     """`check` names the old name and the new one, and `migrate` lays the functions for the new one."""
     assert answered(app)
     app.rows(f'ALTER TABLE {table} RENAME TO "Les {table}"')
-    finding = checked(app.urls.service)["binding"]
+    finding = checked(app.urls.service)["app_tables"]
     assert finding.ok is False
     assert f'public.{table} is now called public."Les {table}"' in finding.detail
     assert ("INSERTs fail" in finding.detail) == (table != "messages")
+    assert [name for name, other in checked(app.urls.service).items() if not other.ok] == ["app_tables"]
     code, out, complaint = command(app.urls.service, "verify", "--json")
     assert code == 1
     assert f'public."Les {table}"' in complaint
@@ -265,7 +263,7 @@ def test_a_renamed_schema_is_named_and_followed(app: App, *, follows: bool) -> N
     app.rows('ALTER SCHEMA public RENAME TO "Chat"; CREATE SCHEMA public')
     if follows:
         app.rows(f"""ALTER DATABASE {app.urls.name} SET search_path = '"Chat"'""")
-    finding = checked(app.urls.service)["binding"]
+    finding = checked(app.urls.service)["app_tables"]
     assert finding.ok is False
     assert 'public.messages is now called "Chat".messages' in finding.detail
     migrate(app.urls.owner)
@@ -280,7 +278,7 @@ def test_another_table_under_the_old_name_is_not_taken_for_it(app: App) -> None:
         "ALTER TABLE messages RENAME TO messages_old; CREATE TABLE messages (LIKE messages_old INCLUDING ALL)"
     )
     grant_again(app)
-    finding = checked(app.urls.service)["binding"]
+    finding = checked(app.urls.service)["app_tables"]
     assert finding.ok is False
     assert "public.messages is now called public.messages_old, and another table has its name" in finding.detail
     with pytest.raises(
@@ -298,7 +296,7 @@ def test_a_view_with_the_old_name_hinders_nobody(app: App) -> None:
     app.people.rows("ALTER TABLE profiles RENAME TO people; CREATE VIEW profiles AS SELECT * FROM people")
     app.people.rows(f"GRANT SELECT ON profiles TO {OWNER}")
     assert answered(app)
-    finding = checked(app.urls.service)["binding"]
+    finding = checked(app.urls.service)["app_tables"]
     assert (finding.ok, "migrate" in finding.remedy) == (True, True)
     assert verified(app.urls.service)[0] == 0
     assert migrate(app.urls.owner).bound == ["public.people", "public.matches", "public.messages"]
@@ -370,7 +368,7 @@ def test_an_older_installation_with_triggers_in_two_schemas_is_told(app: App) ->
              " FOR EACH ROW EXECUTE FUNCTION bridge.after_message()")  # fmt: skip
     assert migrate(path_of_the_owner(app)).bound == [f"acme.{name}" for name in TABLES]
     assert answered(app, {name: f"acme.{name}" for name in TABLES})
-    finding = checked(app.urls.service)["binding"]
+    finding = checked(app.urls.service)["app_tables"]
     assert finding.ok is False
     assert "nothing is answered in public.matches, public.messages" in finding.detail
     app.rows(finding.remedy.removeprefix("as the tables' owner: ").partition("; or ")[0])
