@@ -11,9 +11,9 @@ def run(settings: Settings, output: Output) -> bool:
     """Return whether no message is unaccounted for or doubled, in the tables that the app uses."""
     with open_ledger(settings.database_url, "verify") as ledger:
         # Before the books: where a table was renamed away, they cannot be read, and this says why.
-        astray = [fault for table in ledger.installed().tables.values() if (fault := table.fault)]
-        for fault in astray:
-            output.complain(f"the bridge is not bound to the app's present tables: {fault}; `check` says what to do")
+        astray = [table.fault for table in ledger.installed().tables.values() if table.fault]
+        for words in astray:
+            output.complain(f"the bridge is not bound to the app's present tables: {words}; `check` says what to do")
         accounts = ledger.verify(settings.retention_days)
     numbers = asdict(accounts)
     del numbers["faults"]

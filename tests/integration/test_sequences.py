@@ -12,10 +12,13 @@ import pytest
 
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.errors import SequenceBehind
+from bridge_service.events import CheckFailed
 from bridge_service.ledger import open_ledger
 from bridge_service.migrate import migrate, plan
+from bridge_service.startup import look_at_postgresql
 from bridge_service.store import GroupingRules
 from tests.support.app import CAMILLE, LEA, MATCH, WRITE, App
+from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
 
@@ -136,6 +139,17 @@ def test_check_names_each_sequence_and_migrate_sets_it_right(app: App) -> None:
     assert migrate(app.urls.owner).sequences == []
     app.write(match, "encore")
     assert app.rows("SELECT array_agg(id ORDER BY id) FROM bridge.events") == [([1, 2, 3],)]
+
+
+def test_a_process_says_it_at_its_start(app: App) -> None:
+    """The scheduler and the worker make the look of `check` as they start."""
+    app.write(app.match(), "salut")
+    rewind(app, "events_id_seq")
+    told = Recorder()
+    look_at_postgresql(app.urls.service, told, threading.Event(), connections=1)
+    [failed] = [event for event in told.of(CheckFailed) if event.check == "sequences"]
+    assert "bridge.events_id_seq" in failed.detail
+    assert "migrate" in failed.remedy
 
 
 @pytest.mark.parametrize(

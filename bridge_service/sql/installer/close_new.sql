@@ -11,6 +11,7 @@ BEGIN
                CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
         FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
         WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind IN ('r', 'p', 'S') AND a.grantee <> c.relowner
+          AND pg_has_role(c.relowner, 'USAGE')
           AND c.relname <> ALL ({known}::name[])
           AND NOT EXISTS (
               SELECT FROM pg_default_acl d CROSS JOIN aclexplode(d.defaclacl) e

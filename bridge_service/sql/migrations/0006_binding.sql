@@ -22,7 +22,7 @@ BEGIN
             SELECT a.grantee FROM pg_attribute t CROSS JOIN aclexplode(t.attacl) a WHERE t.attrelid = c.oid) g
         LEFT JOIN pg_roles r ON r.oid = g.grantee
         WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind IN ('r', 'p') AND c.relrowsecurity
-          AND g.grantee <> c.relowner AND (r.rolsuper OR r.rolbypassrls) IS NOT TRUE
+          AND pg_has_role(c.relowner, 'USAGE') AND g.grantee <> c.relowner AND (r.rolsuper OR r.rolbypassrls) IS NOT TRUE
           AND NOT EXISTS (
               SELECT FROM pg_policy p CROSS JOIN unnest(p.polroles) AS named (oid)
               WHERE p.polrelid = c.oid
@@ -35,7 +35,9 @@ BEGIN
 
     FOR v_table IN
         SELECT c.oid FROM pg_class c
-        WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind IN ('r', 'p') AND c.relrowsecurity ORDER BY c.relname
+        WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind IN ('r', 'p') AND c.relrowsecurity
+          AND pg_has_role(c.relowner, 'USAGE')
+        ORDER BY c.relname
     LOOP
         EXECUTE format('DROP POLICY IF EXISTS bridge_reader ON %s', v_table);
         EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', v_table);
