@@ -371,5 +371,8 @@ def test_an_older_installation_with_triggers_in_two_schemas_is_told(app: App) ->
     finding = checked(app.urls.service)["app_tables"]
     assert finding.ok is False
     assert "nothing is answered in public.matches, public.messages" in finding.detail
+    app.rows("ALTER TABLE acme.messages DISABLE TRIGGER bridge_after_message")
+    assert app.value("SELECT bridge.triggers_installed()") is False  # those of the other schema do not count
+    app.rows("ALTER TABLE acme.messages ENABLE TRIGGER bridge_after_message")
     app.rows(finding.remedy.removeprefix("as the tables' owner: ").partition("; or ")[0])
     assert all_ok(app.urls.service)

@@ -732,6 +732,20 @@ def test_a_sequence_that_stands_behind_is_said_once(first: list[Exception]) -> N
     assert stub.aside == []
 
 
+def test_what_met_a_sequence_behind_is_grouped_later(desk: Desk) -> None:
+    """The listener keeps listening and tries again by itself: nobody restarts it, and no event is set aside."""
+    running = desk.listener().start()
+    first = desk.app.old_match()
+    desk.wait_until_grouped(desk.app.write(first, "salut"))
+    desk.app.rows("SELECT setval('bridge.turns_id_seq', 1, false)")
+    message = desk.app.write(desk.app.old_match(HUGO), "et moi ?", sender=HUGO)
+    [refused] = running.told.wait_for(PostgresRefused)
+    assert "bridge.turns" in refused.error
+    desk.wait_until_grouped(message, timeout=10)
+    assert running.told.of(EventSetAside) == []
+    assert len(running.told.of(ListenStarting)) == 1
+
+
 # What a look reads
 
 
