@@ -15,7 +15,14 @@ import psycopg2
 import psycopg2.extensions
 
 from bridge_service import session
-from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SchemaMissing
+from bridge_service.errors import (
+    DatabaseBusy,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    RightMissing,
+    SchemaMissing,
+    SequenceBehind,
+)
 
 Row = tuple[Any, ...]
 
@@ -178,8 +185,27 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return SchemaMissing(text)
     if state == "3F000":
         return SchemaMissing(text)
-    kind = RightMissing if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
+    return _refusal(error, text, words)
+
+
+def _refusal(error: psycopg2.Error, text: str, words: str) -> DatabaseRefused:
+    if _is_colliding_id(error):
+        return SequenceBehind(
+            f"the sequence of bridge.{error.diag.table_name} stands behind the ids in its table:"
+            f" run `python -m bridge_service migrate` (SQLSTATE {error.pgcode})"
+        )
+    kind = RightMissing if str(error.pgcode)[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
     return kind(text, words=words)
+
+
+def _is_colliding_id(error: psycopg2.Error) -> bool:
+    """Tell whether an id that a sequence of the bridge's gave out was in the table already.
+
+    No statement of the bridge names an id itself, so a primary key collides only behind its sequence.
+    """
+    diag = error.diag
+    is_key = diag.constraint_name is not None and diag.constraint_name == f"{diag.table_name}_pkey"
+    return error.pgcode == "23505" and diag.schema_name == "bridge" and is_key
 
 
 class Database:

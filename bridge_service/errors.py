@@ -8,6 +8,7 @@
         ├── SchemaMissing          run `python -m bridge_service migrate`
         ├── DatabaseRefused        running it again will not help
         │   └── RightMissing       a right or a table is missing: no row is to blame
+        │       └── SequenceBehind run `python -m bridge_service migrate`
         ├── ResponderUnavailable   ask again later; no attempt is counted
         └── BadMessage             drop it
 
@@ -70,6 +71,10 @@ class DatabaseRefused(BridgeError):
 
 class RightMissing(DatabaseRefused):
     """Raised when a right, a table or a setting is missing: every row is refused until somebody mends it."""
+
+
+class SequenceBehind(RightMissing):
+    """Raised when a sequence of schema `bridge` gives out ids that its table holds already: run `migrate`."""
 
 
 class ResponderUnavailable(BridgeError):

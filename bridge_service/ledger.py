@@ -113,6 +113,38 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundTable:
+    """One of the app's tables, as the installation has noted it; names are quoted and qualified.
+
+    Attributes:
+      oid: identity of the table that the installation is bound to.
+      name: what that table is called now; None if it is gone.
+      laid_for: what the bridge's functions call it.
+      found: identity of what has this name now; None if there is none.
+      view: whether that is a view.
+    """
+
+    oid: int
+    name: str | None
+    laid_for: str
+    found: int | None
+    view: bool
+
+    @property
+    def fault(self) -> str | None:
+        """What parts the table from the functions; None if they fit, also by way of a view with the old name."""
+        if self.name is None and self.found is None:
+            return f"{self.laid_for} is gone"
+        if self.name is None:
+            return f"{self.laid_for} was dropped and made anew"
+        if self.name != self.laid_for and self.found is None:
+            return f"{self.laid_for} is now called {self.name}"
+        if self.found != self.oid and not self.view:
+            return f"{self.laid_for} is now called {self.name}, and another table has its name"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """What was laid into a database.
 
@@ -121,12 +153,14 @@ class Installed:
       digests: of the files that the functions were laid from, by function.
       changed: the functions that are no longer as they were laid.
       installed_at: when; None if that is not noted.
+      tables: the app's tables that the installation is bound to, by the contract's names; none before migration 0006.
     """
 
     migration: int | None
     digests: dict[str, str]
     changed: tuple[str, ...]
     installed_at: str | None
+    tables: dict[str, BoundTable]
 
 
 class Ledger:
@@ -246,7 +280,15 @@ class Ledger:
     def installed(self) -> Installed:
         """Tell what was laid into this database."""
         answer = self._ask("SELECT bridge.installed()")
-        return Installed(answer["migration"], answer["digests"], tuple(answer["changed"]), answer["installed_at"])
+        tables = {name: BoundTable(**table) for name, table in (answer.get("tables") or {}).items()}
+        return Installed(
+            answer["migration"], answer["digests"], tuple(answer["changed"]), answer["installed_at"], tables
+        )
+
+    def sequences_behind(self) -> list[str]:
+        """Return the sequences of the bridge's that give out ids which their tables hold already."""
+        [[names]] = self._connection.execute("SELECT bridge.sequences_behind()", seconds=self._seconds)
+        return list(names)
 
     def row_security(self) -> dict[str, Any]:
         """Tell what row-level security leaves of the app's tables to the bridge; see sql/functions/row_security.sql."""

@@ -9,7 +9,7 @@ A run first looks at what is there and plans its statements, then executes them:
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
-from bridge_service import session
+from bridge_service import binding, session
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
 
@@ -34,13 +34,6 @@ _ADVISORY_KEY: Final = 0x627269646765
 # PostgreSQL looks for deadlocks (after 1 s), or it would be the app's transaction that it ends.
 _LOCK_TIMEOUT: Final = "400ms"
 _ATTEMPTS: Final = 100
-
-# The policy names every reader role: without it even a role that was granted a table finds no row there.
-_READER_POLICY: Final = "bridge_reader"
-_READABLE: Final = ("events", "turns", "installation", "migrations", "processes", "incidents")
-_CREATE_POLICY: Final = "CREATE POLICY {policy} ON {table} FOR SELECT TO {roles} USING (true)"
-_ALTER_POLICY: Final = "ALTER POLICY {policy} ON {table} TO {roles}"
-_DROP_POLICY: Final = "DROP POLICY {policy} ON {table}"
 
 # How many of the things that depend on the schema are named.
 _NAMED: Final = 5
@@ -66,12 +59,16 @@ class Report:
     Attributes:
       functions: those that were laid, for the first time or anew.
       kept: functions of the adapter that the app replaced and that were left alone.
+      bound: the app's tables, if they were not noted before, or under other names.
+      sequences: those that stood behind the ids in their tables and were set right.
     """
 
     migrations: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     triggers: list[str] = field(default_factory=list)
+    bound: list[str] = field(default_factory=list)
+    sequences: list[str] = field(default_factory=list)
 
 
 def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> Report:
@@ -165,10 +162,15 @@ def newest_migration() -> int:
     return max(_number(file) for file in _sql_files("migrations"))
 
 
-def digests(app_schema: str) -> dict[str, str]:
-    """Digest of each function's file, by its name, as it is laid for an app whose tables are in `app_schema`."""
+def digests(app: str | Mapping[str, str]) -> dict[str, str]:
+    """Digest of each function's file, by its name, as it is laid for the app's tables.
+
+    Parameters:
+      app: the tables' names, quoted and qualified, by the contract's names; or the schema, quoted, that has them all.
+    """
+    names = {table: f"{app}.{table}" for table in APP_TABLES} if isinstance(app, str) else app
     return {
-        file.name.removesuffix(".sql"): _digest(_text(file, app_schema))
+        file.name.removesuffix(".sql"): _digest(_text(file, names))
         for folder in _FUNCTION_FOLDERS
         for file in _sql_files(folder)
     }
@@ -243,15 +245,19 @@ def _plan(
     cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
     """Plan all but the trigger on `matches`, and change nothing; return the app's tables, and the statements."""
-    schema, app = _find_app_tables(cursor)
     _refuse_another_owner(cursor)
+    bound = binding.bound_tables(cursor)
+    app = binding.find_app_tables(cursor, APP_TABLES, bound)
     _refuse_foreign_schema(cursor)
     _refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
     statements = [
         *_schema(cursor),
         *_migrations(cursor, report),
-        *_functions(cursor, schema, report),
+        *_functions(cursor, app, report),
     ]
+    if bind := [*binding.bind(cursor, bound, app)]:
+        report.bound = [*app.values()]
+        statements += bind
     # They lock out the table's writers until the commit. What locks a table of the bridge's comes after them, as in the
     # app's own INSERT.
     triggers = _missing_triggers(cursor, "messages", app)
@@ -260,37 +266,13 @@ def _plan(
     if "0001_tables.sql" in report.migrations:
         # From here on everything is captured; what was written while this ran came before.
         statements.append("UPDATE bridge.installation SET installed_at = clock_timestamp()")
+    behind = binding.sequences_behind(cursor)
+    report.sequences += behind
+    statements += behind.values()
     statements += _rights_to_call(cursor, runtime_role, report)
     statements += _rights_to_read(cursor, reader_roles, report)
+    statements += _rights_to_back_up(cursor, app, changes=bool(report.migrations or reader_roles))
     return app, statements
-
-
-def _find_app_tables(cursor: Cursor) -> tuple[str, dict[str, str]]:
-    """Find the app's tables by the search path: their schema, quoted, and their names, quoted and qualified."""
-    found = {}
-    schemas = []
-    for table, columns in APP_TABLES.items():
-        cursor.execute(
-            "SELECT c.oid, quote_ident(n.nspname), quote_ident(c.relname) FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-            (table,),
-        )
-        row = cursor.fetchone()
-        if row is None:
-            message = f"the app's table `{table}` was not found: create it, or add its schema to the role's search_path"
-            raise DatabaseRefused(message)
-        oid, schema, name = row
-        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s AND NOT attisdropped", (oid,))
-        missing = sorted(set(columns) - {name for (name,) in cursor.fetchall()})
-        if missing:
-            message = f"the app's table `{table}` has no column {', '.join(missing)}"
-            raise DatabaseRefused(message)
-        found[table] = f"{schema}.{name}"
-        schemas.append(schema)
-    if len(set(schemas)) > 1:
-        message = f"the app's tables were found in several schemas ({', '.join(found.values())}): one is expected"
-        raise DatabaseRefused(message)
-    return schemas[0], found
 
 
 def _refuse_foreign_schema(cursor: Cursor) -> None:
@@ -342,7 +324,6 @@ def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
             "CREATE TABLE bridge.migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
-        yield "ALTER TABLE bridge.migrations ENABLE ROW LEVEL SECURITY"
     for file in _sql_files("migrations"):
         number = _number(file)
         if number > applied:
@@ -352,7 +333,7 @@ def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
             yield _filled(cursor, note, sql.Literal(number), sql.Literal(file.name))
 
 
-def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]:
+def _functions(cursor: Cursor, app: Mapping[str, str], report: Report) -> Iterator[str]:
     """Lay every function whose file changed. An adapter function that the app replaced is left alone."""
     laid: dict[str, tuple[str, str]] = {}
     if _is_table(cursor, "bridge.laid_functions"):
@@ -366,7 +347,7 @@ def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]
     for folder in _FUNCTION_FOLDERS:
         for file in _sql_files(folder):
             name = file.name.removesuffix(".sql")
-            text = _text(file, app_schema)
+            text = _text(file, app)
             digest = _digest(text)
             replaced = name in laid and sources.get(name, laid[name][1]) != laid[name][1]
             if folder == "functions/app" and replaced:
@@ -399,32 +380,21 @@ def _rights_to_call(cursor: Cursor, runtime_role: str | None, report: Report) ->
 
 def _rights_to_read(cursor: Cursor, reader_roles: Sequence[str], report: Report) -> Iterator[str]:
     """Let the reader roles read: those that are named, and those of earlier runs from whom nobody has revoked it."""
-    cursor.execute(
-        "SELECT c.relname::text, ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles)),"
-        "  ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles)"
-        "        AND has_any_column_privilege(r.oid, c.oid, 'SELECT'))"
-        " FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid"
-        " WHERE p.polname = %s AND c.relnamespace = to_regnamespace('bridge')",
-        (_READER_POLICY,),
-    )
-    rows = cursor.fetchall()
-    policies = {table: set(roles) for table, roles, _ in rows}
-    readers = sorted({*reader_roles, *(role for _, _, roles in rows for role in roles)})
-    for role in readers:
-        # To those who may read already only a migration brings something new.
-        if role in reader_roles or report.migrations:
-            yield _template("let_read", role=sql.Identifier(role).as_string(cursor))
-    for table in _READABLE:
-        # It locks the table, and with it captures: only where something changes.
-        if policies.get(table, set()) != set(readers):
-            statement = _DROP_POLICY if not readers else _ALTER_POLICY if table in policies else _CREATE_POLICY
-            yield _filled(
-                cursor,
-                statement,
-                policy=sql.Identifier(_READER_POLICY),
-                table=sql.Identifier("bridge", table),
-                roles=sql.SQL(", ").join(map(sql.Identifier, readers)),
-            )
+    if report.migrations:
+        cursor.execute("SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace('bridge') ORDER BY 1")
+        known = sql.Literal([name for (name,) in cursor.fetchall()]).as_string(cursor)
+        yield _template("close_new", known=known)
+        cursor.execute(_template("readers"))
+        reader_roles = sorted({*reader_roles, *(role for (role,) in cursor.fetchall())})
+    for role in reader_roles:
+        yield _template("let_read", role=sql.Identifier(role).as_string(cursor))
+
+
+def _rights_to_back_up(cursor: Cursor, app: Mapping[str, str], *, changes: bool) -> Iterator[str]:
+    """Let the owner of the app's tables read what its dump of the database has to read."""
+    cursor.execute(_template("backups_without_rights"), {"tables": [*app.values()], "changes": changes})
+    for (role,) in cursor.fetchall():
+        yield _template("let_back_up", role=sql.Literal(role).as_string(cursor))
 
 
 def _is_table(cursor: Cursor, name: str) -> bool:
@@ -520,8 +490,12 @@ def _number(file: Path) -> int:
     return int(file.name.partition("_")[0])
 
 
-def _text(file: Path, app_schema: str) -> str:
-    return file.read_text(encoding="utf-8").replace("{app}", app_schema)
+def _text(file: Path, app: Mapping[str, str]) -> str:
+    """Return a function's definition, with the names of the app's tables in it."""
+    text = file.read_text(encoding="utf-8")
+    for table, name in app.items():
+        text = text.replace(f"{{app}}.{table}", name)
+    return text
 
 
 def _digest(text: str) -> str:

@@ -16,7 +16,14 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.database import Connection
-from bridge_service.errors import BadMessage, BridgeError, DatabaseBusy, DatabaseRefused, RightMissing
+from bridge_service.errors import (
+    BadMessage,
+    BridgeError,
+    DatabaseBusy,
+    DatabaseRefused,
+    RightMissing,
+    SequenceBehind,
+)
 from bridge_service.events import (
     Emit,
     EventSetAside,
@@ -124,6 +131,7 @@ class Listener:
         self._seen: deque[tuple[float, int]] = deque()
         self._uncaptured: deque[Notification] = deque(maxlen=UNCAPTURED)
         self._untold: deque[NotificationReceived] = deque()
+        self._behind = False  # a sequence of the bridge's; said once
         self._busy_batches = 0
         self._busy: dict[str, float] = {}  # conversations that somebody holds, and when each was tried last
 
@@ -305,6 +313,14 @@ class Listener:
             self._looks.append(now + LOOK_SECONDS)
             if everything:
                 self._sweep = True
+        except SequenceBehind as error:
+            # No event is to blame: all stay ungrouped until `migrate` has set the sequence right.
+            if not self._behind:
+                self._emit(database_trouble(error))
+            self._behind = True
+            self._looks = [now + RECONNECT_SECONDS]
+            if everything:
+                self._sweep = True
 
     def _group(self, *, after: int) -> None:
         try:
@@ -320,6 +336,7 @@ class Listener:
         self._busy_batches = 0
         if not grouped:
             return
+        self._behind = False
         now = time.monotonic()
         self._looks = [now + delay for delay in LOOKS_AFTER_BATCH]
         if len(grouped) >= LARGE_BATCH:  # and never `|=`, which would lose another thread's wish of this very moment

@@ -3,8 +3,10 @@
 from typing import Final, NamedTuple
 
 from bridge_service import migrate
+from bridge_service.checks import binding
+from bridge_service.checks.binding import AppTable
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.checks.look import REPLAY, replaced, row
+from bridge_service.checks.look import REPLAY, replaced
 from bridge_service.database import Connection
 
 _READERS: Final = {
@@ -16,13 +18,6 @@ _READERS: Final = {
 """The columns that only functions of the adapter name, and these functions. The triggers read the others."""
 
 
-class Table(NamedTuple):
-    """One of the app's tables; `name` is qualified and quoted."""
-
-    oid: int
-    name: str
-
-
 class _Trigger(NamedTuple):
     """One of the bridge's triggers, on an app's table: `name` quoted, `table` qualified and quoted."""
 
@@ -31,43 +26,19 @@ class _Trigger(NamedTuple):
     enabled: bool
 
 
-def find_tables(connection: Connection) -> dict[str, Table]:
-    """Return those of the app's tables that are there, by their names."""
-    rows = connection.execute(
-        """
-        SELECT c.relname::text, c.oid, format('%%I.%%I', n.nspname, c.relname)
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relname = ANY (%s) AND quote_ident(n.nspname) = %s AND c.relkind NOT IN ('i', 'I', 'S', 'c', 't')
-        """,
-        (list(migrate.APP_TABLES), app_schema(connection)),
-        seconds=TIMEOUT_SECONDS,
-    )
-    return {key: Table(oid, name) for key, oid, name in rows}
-
-
-def app_schema(connection: Connection) -> str:
-    """Quoted name of the schema with the app's tables: where the triggers are, else where the search path leads."""
-    [schema] = row(
-        connection,
-        """
-        SELECT coalesce(
-            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_trigger t
-             JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE t.tgname = 'bridge_after_message' AND t.tgparentid = 0 LIMIT 1),
-            (SELECT quote_ident(n.nspname) FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_catalog.to_regclass('messages')),
-            'public')
-        """,
-    )
-    return str(schema)
+def find_tables(connection: Connection) -> dict[str, AppTable]:
+    """Return those of the app's tables that are there, by the contract's names."""
+    return {name: table for name, table in binding.app_tables(connection).items() if table.oid is not None}
 
 
 def app_tables(connection: Connection) -> Finding:
     """Look for the app's tables and their columns."""
-    schema, tables = app_schema(connection), find_tables(connection)
+    if astray := binding.astray(connection):
+        return astray
+    tables = find_tables(connection)
     missing = _missing_columns(connection, tables)
     if not missing:
-        return Finding("app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}")
+        return Finding("app_tables", ok=True, detail=", ".join(table.name for table in tables.values()))
     detail = "; ".join(
         f"{table} has no column {', '.join(columns)}" if table in tables else f"no table {table}"
         for table, columns in missing.items()
@@ -76,10 +47,11 @@ def app_tables(connection: Connection) -> Finding:
     if not triggers:
         remedy = "create them, or add their schema to the search_path of DATABASE_URL's role"
         return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    names = binding.app_tables(connection)
     mend = "; ".join(
         _renaming(tables[table].name, columns) + _replacing(table, columns)
         if table in tables
-        else f"give table {schema}.{table} its name and place back"
+        else f"give table {names[table].name} its name and place back"
         for table, columns in missing.items()
     )
     # A renamed `messages` keeps its triggers, and they find its columns.
@@ -101,7 +73,7 @@ def app_tables(connection: Connection) -> Finding:
     return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
 
 
-def _missing_columns(connection: Connection, tables: dict[str, Table]) -> dict[str, list[str]]:
+def _missing_columns(connection: Connection, tables: dict[str, AppTable]) -> dict[str, list[str]]:
     """Return the missing columns by table, except those that only functions of the app's own would read."""
     rows = connection.execute(
         "SELECT attrelid, attname::text FROM pg_catalog.pg_attribute"

@@ -10,6 +10,7 @@ from bridge_service.checks import (
     app_indexes,
     app_tables,
     app_triggers,
+    binding,
     notifications,
     processes,
     schema,
@@ -80,6 +81,7 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         Look("rights", schema.rights, MIGRATE),
         Look("row_security", schema.row_security, MIGRATE),
         Look("triggers", schema.triggers, MIGRATE),
+        Look("sequences", binding.sequences, MIGRATE),
         Look("replication_role", server.replication_role, "DATABASE_URL"),
         Look("listen", lambda connection: notifications.listen(connection, url), "DATABASE_URL"),
     )

@@ -50,9 +50,7 @@ def check_redis(
 
     def look(what: str, find: Callable[[str], Finding]) -> Finding:
         # In a cluster the node that the URL names may answer PING, and name another one that does not answer.
-        stuck = (
-            f"{variable}: is Redis stuck, and is it Redis? Each address in a cluster's CLUSTER SLOTS must be in reach"
-        )
+        stuck = f"{variable}: is Redis stuck, and is it Redis? Each address in CLUSTER SLOTS must be in reach"
         return attempt(f"{name}_{what}", lambda: find(f"{name}_{what}"), stuck, told, _FROM_REDIS)
 
     with closing(

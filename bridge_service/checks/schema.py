@@ -3,7 +3,7 @@
 from typing import Final
 
 from bridge_service import migrate
-from bridge_service.checks.app_tables import app_schema
+from bridge_service.checks import binding
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
 from bridge_service.database import Connection
@@ -48,7 +48,7 @@ def _compare(connection: Connection, installed: Installed) -> tuple[str, str, st
     detail = f"migration {installed.migration}"
     if installed.migration > newest:
         return f"{detail}, newer than this code's {newest}", "", "deploy the newer code here, too"
-    expected = migrate.digests(app_schema(connection))
+    expected = migrate.digests({name: table.name for name, table in binding.app_tables(connection).items()})
     app = migrate.adapter()
     replaced = [name for name in installed.changed if name in app]
     # An adapter function that the app replaced stays as it is, whatever becomes of our file.
@@ -103,16 +103,21 @@ def _owner_rights(connection: Connection) -> Finding | None:
     Where the app looks and writes by functions of its own, it may do so elsewhere.
     """
     replaced = list(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
+    tables = binding.app_tables(connection)
     rows = connection.execute(
         """
         SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, need.privilege, c.oid::regclass::text
-        FROM unnest(%s::text[], %s::text[], %s::text[]) AS need (function, privilege, relation)
+        FROM unnest(%s::text[], %s::text[], %s::oid[]) AS need (function, privilege, relation)
         JOIN pg_catalog.pg_proc p ON p.pronamespace = pg_catalog.to_regnamespace('bridge') AND p.proname = need.function
-        JOIN pg_catalog.pg_class c ON c.relname = need.relation
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND quote_ident(n.nspname) = %s
+        JOIN pg_catalog.pg_class c ON c.oid = need.relation
         WHERE need.function <> ALL (%s) AND NOT has_any_column_privilege(p.proowner, c.oid, need.privilege)
         """,
-        (*map(list, zip(*_OWNER_NEEDS, strict=True)), app_schema(connection), replaced),
+        (
+            [function for function, _, _ in _OWNER_NEEDS],
+            [privilege for _, privilege, _ in _OWNER_NEEDS],
+            [tables[table].oid for _, _, table in _OWNER_NEEDS],
+            replaced,
+        ),
         seconds=TIMEOUT_SECONDS,
     )
     if not rows:
@@ -128,8 +133,8 @@ def triggers(connection: Connection) -> Finding:
     """Look for the capture triggers."""
     rows = connection.execute(
         "SELECT tgname, tgrelid::regclass::text, tgenabled IN ('O', 'A'), tgparentid = 0 FROM pg_catalog.pg_trigger"
-        " WHERE tgname = ANY (%s) ORDER BY tgname",
-        (list(migrate.TRIGGERS),),
+        " WHERE tgname = ANY (%s) AND (tgparentid <> 0 OR tgrelid = ANY (%s::oid[])) ORDER BY tgname",
+        (list(migrate.TRIGGERS), [table.oid for table in binding.app_tables(connection).values()]),
         seconds=TIMEOUT_SECONDS,
     )
     missing = sorted(set(migrate.TRIGGERS) - {name for name, _, _, parent in rows if parent})

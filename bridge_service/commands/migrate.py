@@ -19,9 +19,13 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
         output.say(f"Laid {counted(len(report.functions), 'function')}.")
     if report.triggers:
         output.say(f"Made the triggers {', '.join(report.triggers)}.")
+    if report.bound:
+        output.say(f"Bound to the app's tables {', '.join(report.bound)}.")
+    if report.sequences:
+        output.say(f"Set the sequences {', '.join(report.sequences)} right: they stood behind their tables.")
     if report.kept:
         output.say(f"Left alone what the app replaced: {', '.join(report.kept)}.")
-    if not (report.migrations or report.functions or report.triggers):
+    if not (report.migrations or report.functions or report.triggers or report.bound or report.sequences):
         output.say(_UP_TO_DATE, "green")
     if runtime_role:
         output.say(f"Role {runtime_role} may call the bridge's functions.")

@@ -8,8 +8,12 @@ from bridge_service.settings import Settings
 
 
 def run(settings: Settings, output: Output) -> bool:
-    """Return whether no message is unaccounted for or doubled."""
+    """Return whether no message is unaccounted for or doubled, in the tables that the app uses."""
     with open_ledger(settings.database_url, "verify") as ledger:
+        # Before the books: where a table was renamed away, they cannot be read, and this says why.
+        astray = [table.fault for table in ledger.installed().tables.values() if table.fault]
+        for words in astray:
+            output.complain(f"the bridge is not bound to the app's present tables: {words}; `check` says what to do")
         accounts = ledger.verify(settings.retention_days)
     numbers = asdict(accounts)
     del numbers["faults"]
@@ -24,4 +28,4 @@ def run(settings: Settings, output: Output) -> bool:
         output.complain(f"unaccounted for: {counted(accounts.unaccounted, 'message')}; {remedy}")
     if accounts.doubled:
         output.complain(f"answered twice: {counted(accounts.doubled, 'message')}; `why` tells each one's story")
-    return not accounts.unaccounted and not accounts.doubled
+    return not accounts.unaccounted and not accounts.doubled and not astray

@@ -124,7 +124,7 @@ def test_a_look_that_takes_too_long_costs_no_other(
     with closing(Chat(chat.urls)) as holder:
         holder.rows("BEGIN; LOCK TABLE pg_catalog.pg_depend IN ACCESS EXCLUSIVE MODE")
         result = operator("check", "--json")
-    assert failed(result) == {"app_columns"}
+    assert failed(result) == {"app_columns", "sequences"}
     assert "no answer" in found(result, "app_columns")["detail"]
     assert found(result, "listen")["ok"]
 

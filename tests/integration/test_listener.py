@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from bridge_service.database import Connection, Row
-from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing
+from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
 from bridge_service.events import (
     EventSetAside,
     ListenActive,
@@ -25,6 +25,7 @@ from bridge_service.events import (
     NotificationReceived,
     NotificationRejected,
     PostgresLost,
+    PostgresRefused,
     SchemaAbsent,
 )
 from bridge_service.migrate import migrate
@@ -711,6 +712,38 @@ def test_a_missing_right_is_no_reason_to_set_aside(answers: tuple[Exception, ...
     with pytest.raises(RightMissing):
         running.listener._look_if_wanted()
     assert stub.aside == []
+
+
+@pytest.mark.parametrize("first", [[], [DatabaseRefused("bad batch")]])
+def test_a_sequence_that_stands_behind_is_said_once(first: list[Exception]) -> None:
+    """No event is set aside; each is tried again in a second, and it is told anew only after it went well between."""
+    grouped = Grouped(1, "message", "other", CAMILLE, 7, 1, datetime.now(UTC), None, "open")
+    behind = SequenceBehind("the sequence of bridge.turns stands behind")
+    stub = Stub(*first, behind, behind, [grouped], behind)
+    running = _listener(stub)
+    told = []
+    for _ in range(4):
+        running.listener._looks = [0.0]
+        running.listener._looked_at = 0.0
+        running.listener._look_if_wanted()
+        told.append(len(running.told.of(PostgresRefused)))
+        assert running.listener._looks
+    assert told == [1, 1, 1, 2]
+    assert stub.aside == []
+
+
+def test_what_met_a_sequence_behind_is_grouped_later(desk: Desk) -> None:
+    """The listener keeps listening and tries again by itself: nobody restarts it, and no event is set aside."""
+    running = desk.listener().start()
+    first = desk.app.old_match()
+    desk.wait_until_grouped(desk.app.write(first, "salut"))
+    desk.app.rows("SELECT setval('bridge.turns_id_seq', 1, false)")
+    message = desk.app.write(desk.app.old_match(HUGO), "et moi ?", sender=HUGO)
+    [refused] = running.told.wait_for(PostgresRefused)
+    assert "bridge.turns" in refused.error
+    desk.wait_until_grouped(message, timeout=10)
+    assert running.told.of(EventSetAside) == []
+    assert len(running.told.of(ListenStarting)) == 1
 
 
 # What a look reads

@@ -1,6 +1,7 @@
 -- What row-level security leaves of the app's tables to the bridge's owner, as whom the adapter runs, and this too: for
 -- `check`. Nothing fails without a policy: a match that may not be seen is one without a bot.
 --
+-- Looked at is what the functions name, which a renamed table may have left to a view.
 -- rows: 'all' (every row is seen and, in messages, may be written), 'none', or 'unsure': a view, or policies that decide
 --   row by row; of their expressions only `true` is understood here.
 -- policy: the command that opens the table.
@@ -16,11 +17,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                       WHERE r.oid = 0 OR pg_has_role(current_user, r.oid, 'USAGE'))),
     needs AS (
         SELECT n.name, n.command, c.oid, c.relkind
-        FROM (VALUES ('profiles', 'r', to_regclass($app${app}.profiles$app$)),
-                     ('matches', 'r', to_regclass($app${app}.matches$app$)),
-                     ('messages', 'r', to_regclass($app${app}.messages$app$)),
-                     ('messages', 'a', to_regclass($app${app}.messages$app$))) AS n (name, command, oid)
-        JOIN pg_class c ON c.oid = n.oid),
+        FROM bridge.installation i
+        CROSS JOIN LATERAL (VALUES ('profiles', 'r', i.laid_for[1]),
+                                   ('matches', 'r', i.laid_for[2]),
+                                   ('messages', 'r', i.laid_for[3]),
+                                   ('messages', 'a', i.laid_for[3])) AS n (name, command, laid_for)
+        JOIN pg_class c ON c.relname = (parse_ident(n.laid_for))[2]
+        JOIN pg_namespace s ON s.oid = c.relnamespace AND s.nspname = (parse_ident(n.laid_for))[1]),
     found AS (
         SELECT n.name, n.oid, CASE
                    WHEN n.relkind NOT IN ('r', 'p') THEN 'unsure'

@@ -14,7 +14,8 @@ BEGIN
     END IF;
     INSERT INTO bridge.events (kind, match_id, bot_id, created_at, captured_at)
     VALUES ('match', p_match, v_bot, p_created_at, bridge.now())
-    ON CONFLICT DO NOTHING
+    -- With no target, DO NOTHING would also ignore a primary key that collides, and the match would be lost.
+    ON CONFLICT (match_id) WHERE kind = 'match' DO NOTHING
     RETURNING id INTO v_event;
     IF v_event IS NOT NULL THEN
         PERFORM bridge.ring('new_match', v_event, json_build_object(

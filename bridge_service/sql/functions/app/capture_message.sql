@@ -14,7 +14,8 @@ BEGIN
     END IF;
     INSERT INTO bridge.events (kind, match_id, message_id, bot_id, sender_id, created_at, captured_at)
     VALUES ('message', p_match, p_message, v_bot, p_sender, p_created_at, bridge.now())
-    ON CONFLICT DO NOTHING
+    -- With no target, DO NOTHING would also ignore a primary key that collides, and the message would be lost.
+    ON CONFLICT (message_id) WHERE kind = 'message' DO NOTHING
     RETURNING id INTO v_event;
     IF v_event IS NOT NULL THEN
         PERFORM bridge.ring('bot_events', v_event, json_build_object(
