@@ -6,6 +6,7 @@
         ├── DatabaseUnavailable    run the step again
         │   └── DatabaseBusy       run it again soon: somebody holds the rows
         ├── SchemaMissing          run `python -m bridge_service migrate`
+        │   └── SchemaIncomplete   the same: rows are missing that it writes
         ├── DatabaseRefused        running it again will not help
         │   └── RightMissing       a right or a table is missing: no row is to blame
         ├── ResponderUnavailable   ask again later; no attempt is counted
@@ -52,6 +53,10 @@ class DatabaseBusy(DatabaseUnavailable):
 
 class SchemaMissing(BridgeError):
     """Raised when schema `bridge` is not there or too old: run `python -m bridge_service migrate`."""
+
+
+class SchemaIncomplete(SchemaMissing):
+    """Raised when schema `bridge` lacks rows that `migrate` writes, as after the restore of a dump of the schema alone."""
 
 
 class DatabaseRefused(BridgeError):

@@ -75,7 +75,7 @@ def missing_services(database: Database, broker: WaitingBroker) -> list[str]:
     """Ask PostgreSQL and Redis, with one call each; return which of `database`, `schema` and `redis` is missing."""
     missing = []
     try:
-        database.call("SELECT bridge.triggers_installed()")
+        database.call("SELECT bridge.assert_complete()")
     except SchemaMissing:
         missing.append(SCHEMA)
     except (DatabaseUnavailable, DatabaseRefused):

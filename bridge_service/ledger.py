@@ -135,6 +135,10 @@ class Ledger:
         self._connection = connection
         self._seconds = seconds
 
+    def assert_complete(self) -> None:
+        """Raise SchemaIncomplete if rows are missing that `migrate` writes."""
+        self._connection.execute("SELECT bridge.assert_complete()", seconds=self._seconds)
+
     def status(self, grouping_delay: float) -> Status:
         """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
         return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
@@ -259,10 +263,13 @@ def open_ledger(url: str, command: str) -> Iterator[Ledger]:
 
     Raises:
       DatabaseUnavailable: it does not answer.
+      SchemaMissing: `migrate` did not run here, or not to its end.
     """
     connection = Connection(url, application=f"bridge {command}")
     try:
-        yield Ledger(connection)
+        ledger = Ledger(connection)
+        ledger.assert_complete()
+        yield ledger
     finally:
         connection.close()
 

@@ -21,6 +21,7 @@ import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
+from bridge_service import remains
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
 
@@ -62,11 +63,13 @@ class Report:
     """What a run did, or would do.
 
     Attributes:
+      found: migrations that a restored schema holds already, though no row says so.
       functions: those that were laid, for the first time or anew.
       kept: functions of the adapter that the app replaced and that were left alone.
     """
 
     migrations: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     triggers: list[str] = field(default_factory=list)
@@ -245,9 +248,9 @@ def _plan(
     triggers = _missing_triggers(cursor, "messages", app)
     report.triggers += triggers
     statements += triggers.values()
-    if "0001_tables.sql" in report.migrations:
+    if _begins_here(cursor, report):
         # From here on everything is captured; what was written while this ran came before.
-        statements.append("UPDATE bridge.installation SET installed_at = clock_timestamp()")
+        statements.append(_template("begin"))
     statements += _rights_to_call(cursor, runtime_role, report)
     statements += _rights_to_read(cursor, reader_roles, report)
     return app, statements
@@ -284,7 +287,7 @@ def _find_app_tables(cursor: Cursor) -> tuple[str, dict[str, str]]:
 def _refuse_foreign_schema(cursor: Cursor) -> None:
     """Leave alone a schema `bridge` that is somebody else's."""
     cursor.execute(
-        "SELECT to_regclass('bridge.migrations') IS NULL"
+        "SELECT to_regclass('bridge.migrations') IS NULL AND to_regclass('bridge.laid_functions') IS NULL"
         " AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('bridge'))"
     )
     if _value(cursor):
@@ -331,13 +334,27 @@ def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
         yield "ALTER TABLE bridge.migrations ENABLE ROW LEVEL SECURITY"
-    for file in _sql_files("migrations"):
+    files = _sql_files("migrations")
+    # Only where no row says what ran: a row knows better than the look of the schema.
+    found = 0 if applied else remains.last_found(cursor, files)
+    for count, file in enumerate(files, start=1):
         number = _number(file)
         if number > applied:
-            report.migrations.append(file.name)
-            yield file.read_text(encoding="utf-8")
+            if count <= found:
+                report.found.append(file.name)
+            else:
+                report.migrations.append(file.name)
+                yield file.read_text(encoding="utf-8")
             note = "INSERT INTO bridge.migrations (number, name) VALUES ({}, {})"
             yield _filled(cursor, note, sql.Literal(number), sql.Literal(file.name))
+
+
+def _begins_here(cursor: Cursor, report: Report) -> bool:
+    """Tell whether the installation begins with this run: its schema is new, or a restore left the moment out."""
+    if "0001_tables.sql" in report.migrations:
+        return True
+    cursor.execute("SELECT NOT EXISTS (SELECT FROM bridge.installation)")
+    return bool(_value(cursor))
 
 
 def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]:
@@ -346,24 +363,32 @@ def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]
     if _is_table(cursor, "bridge.laid_functions"):
         cursor.execute("SELECT name, digest, source FROM bridge.laid_functions")
         laid = {name: (digest, source) for name, digest, source in cursor.fetchall()}
-    cursor.execute(
-        "SELECT proname::text, md5(string_agg(pg_get_functiondef(oid), '' ORDER BY oid)) FROM pg_proc"
-        " WHERE pronamespace = to_regnamespace('bridge') AND prokind = 'f' GROUP BY 1"
-    )
-    sources: dict[str, str] = dict(cursor.fetchall())
+    cursor.execute(_template("found_functions"))
+    there = {name: (source, mark, body) for name, source, mark, body in cursor.fetchall()}
+    sources = {name: source for name, (source, _, _) in there.items()}
     for folder in _FUNCTION_FOLDERS:
         for file in _sql_files(folder):
             name = file.name.removesuffix(".sql")
             text = _text(file, app_schema)
             digest = _digest(text)
             replaced = name in laid and sources.get(name, laid[name][1]) != laid[name][1]
-            if folder == "functions/app" and replaced:
+            adapter = folder == "functions/app"
+            if adapter and name in there and name not in laid:
+                source, mark, body = there[name]
+                body = body.replace(f" {app_schema}.", " {app}.")
+                raw = file.read_text(encoding="utf-8")
+                if not remains.is_ours(SQL_FOLDER, name, raw, digest=source, mark=mark, source=body):
+                    replaced = True
+                    yield _template("note_replaced", name=name, digest=digest, source=remains.UNKNOWN_SOURCE)
+            if adapter and replaced:
                 report.kept.append(name)
             elif name not in laid or laid[name][0] != digest or replaced or name not in sources:
                 report.functions.append(name)
                 yield _template("replace_function", name=name, definition=text.strip()) if name in sources else text
                 yield f"REVOKE ALL ON FUNCTION bridge.{name} FROM PUBLIC"
                 yield _template("note_function", name=name, digest=digest)
+                if adapter:
+                    yield _template("mark_function", name=name)
 
 
 def _rights_to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterator[str]:

@@ -58,7 +58,7 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
     def find_schema() -> bool:
         try:
-            database.call("SELECT bridge.triggers_installed()")
+            database.call("SELECT bridge.assert_complete()")
         except SchemaMissing:
             emit(SchemaAbsent())
             return False

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from bridge_service import migrate
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
-from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseRefused, SchemaIncomplete, SchemaMissing
 from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
 from bridge_service.ledger import Ledger
 
@@ -261,7 +261,11 @@ def _schema(connection: Connection) -> Finding:
     if not there:
         return Finding("schema", ok=False, detail="schema bridge is not there", remedy=_MIGRATE)
     try:
-        installed = Ledger(connection, seconds=TIMEOUT_SECONDS).installed()
+        ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+        ledger.assert_complete()
+        installed = ledger.installed()
+    except SchemaIncomplete as error:
+        return Finding("schema", ok=False, detail=f"schema bridge is incomplete: {error}", remedy=_MIGRATE)
     except (SchemaMissing, DatabaseRefused) as error:
         closed = isinstance(error, DatabaseRefused)
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"

@@ -13,6 +13,8 @@ _UP_TO_DATE = "Schema bridge is up to date."
 def run(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
     """Migrate and say what was done."""
     report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    if report.found:
+        output.say(f"Found in the schema, which a restore left without its rows: {', '.join(report.found)}.")
     for name in report.migrations:
         output.say(f"Applied {name}.")
     if report.functions:
@@ -21,7 +23,7 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
         output.say(f"Made the triggers {', '.join(report.triggers)}.")
     if report.kept:
         output.say(f"Left alone what the app replaced: {', '.join(report.kept)}.")
-    if not (report.migrations or report.functions or report.triggers):
+    if not (report.found or report.migrations or report.functions or report.triggers):
         output.say(_UP_TO_DATE, "green")
     if runtime_role:
         output.say(f"Role {runtime_role} may call the bridge's functions.")

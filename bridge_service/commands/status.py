@@ -83,6 +83,7 @@ def _ask_postgresql(settings: Settings) -> tuple[Status | None, Mapping[str, int
         connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
         with closing(connection):
             ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+            ledger.assert_complete()
             status = ledger.status(settings.grouping_delay)
             return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), standing.OK
     except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:

@@ -1,0 +1,8 @@
+-- The functions of the schema, by name: a digest of them, the digest that the comment gives them, and the body.
+SELECT p.proname::text,
+       md5(string_agg(pg_get_functiondef(p.oid), '' ORDER BY p.oid)),
+       max(substr(obj_description(p.oid, 'pg_proc'), 6)),
+       string_agg(p.prosrc, '' ORDER BY p.oid)
+FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace('bridge') AND p.prokind = 'f'
+GROUP BY 1
