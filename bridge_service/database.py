@@ -175,9 +175,7 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return DatabaseUnavailable(text)
     if state == _SCHEMA_INCOMPLETE:
         return SchemaIncomplete(words)
-    if state in _SCHEMA_MISSING and "bridge." in words:
-        return SchemaMissing(text)
-    if state == "3F000":
+    if state == "3F000" or (state in _SCHEMA_MISSING and "bridge." in words):
         return SchemaMissing(text)
     kind = RightMissing if state[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
     return kind(text, words=words)

@@ -56,7 +56,7 @@ class SchemaMissing(BridgeError):
 
 
 class SchemaIncomplete(SchemaMissing):
-    """Raised when schema `bridge` lacks rows that `migrate` writes, as after the restore of a dump of the schema alone."""
+    """Raised when schema `bridge` lacks rows that `migrate` writes, as after a restore of the schema alone."""
 
 
 class DatabaseRefused(BridgeError):

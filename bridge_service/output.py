@@ -15,7 +15,9 @@ from bridge_service.logs import escape, pattern_of
 
 _WIDTH_OF_A_PIPE: Final = 200
 _TOLD_AS: Final[Mapping[type[BridgeError], str]] = {
-    SchemaMissing: "schema bridge is missing, incomplete or older than this code, run `python -m bridge_service migrate`",
+    SchemaMissing: (
+        "schema bridge is missing, incomplete or older than this code, run `python -m bridge_service migrate`"
+    ),
     DatabaseUnavailable: "PostgreSQL (DATABASE_URL) does not answer",
     DatabaseRefused: "PostgreSQL refused",
 }

@@ -264,11 +264,11 @@ def _schema(connection: Connection) -> Finding:
         ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
         ledger.assert_complete()
         installed = ledger.installed()
-    except SchemaIncomplete as error:
-        return Finding("schema", ok=False, detail=f"schema bridge is incomplete: {error}", remedy=_MIGRATE)
     except (SchemaMissing, DatabaseRefused) as error:
         closed = isinstance(error, DatabaseRefused)
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
+        if isinstance(error, SchemaIncomplete):
+            detail = f"schema bridge is incomplete: {error}"
         remedy = _ANOTHER_ROLE.format("this role") if closed else _MIGRATE
         return Finding("schema", ok=False, detail=detail, remedy=remedy)
     detail = f"migration {installed.migration}"

@@ -48,6 +48,13 @@ COMMANDS: Final = (
     ["dead", "drop", "1"],
     ["validate"],
 )
+DROP_FUNCTIONS: Final = """
+    DO $$ DECLARE f text; BEGIN
+        FOR f IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace LOOP
+            EXECUTE 'DROP FUNCTION ' || f || ' CASCADE';
+        END LOOP;
+    END $$
+"""
 WITH_JSON: Final = ("check", "verify", "report", "why", "list", "show", "validate")
 
 
@@ -152,8 +159,7 @@ def test_the_migrations_of_every_earlier_schema_are_found(app_database: Urls, nu
         "DELETE FROM bridge.migrations",
         "DELETE FROM bridge.laid_functions",
         "DROP TABLE bridge.migrations",
-        "DO $$ DECLARE f text; BEGIN FOR f IN SELECT oid::regprocedure FROM pg_proc"
-        " WHERE pronamespace = 'bridge'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f || ' CASCADE'; END LOOP; END $$",
+        DROP_FUNCTIONS,
         "DROP TRIGGER bridge_after_message ON messages; DROP TRIGGER bridge_after_match ON matches",
     ],
     ids=["installation", "migrations", "laid_functions", "table", "functions", "triggers"],
@@ -174,7 +180,7 @@ def test_every_command_sends_a_half_installation_to_migrate(
     bridge_database: Urls, redis_server: RedisServer, table: str, words: list[str]
 ) -> None:
     """In one line that names the empty table, with exit code 1; one JSON object where JSON is asked for."""
-    execute(bridge_database.admin, f"DELETE FROM bridge.{table}")
+    execute(bridge_database.admin, f"TRUNCATE bridge.{table}")
     url = bridge_database.of("bridge_validator") if words == ["validate"] else bridge_database.service
     assert_not(url, ADMIN)
     environment = {"DATABASE_URL": url, "REDIS_URL": redis_server.url()}
