@@ -8,7 +8,8 @@
         ├── SchemaMissing          run `python -m bridge_service migrate`
         │   └── SchemaIncomplete   the same: rows are missing that it writes
         ├── DatabaseRefused        running it again will not help
-        │   └── RightMissing       a right or a table is missing: no row is to blame
+        │   ├── RightMissing       a right or a table is missing: no row is to blame
+        │   └── TablesUnfit        the app's tables are not as the bridge needs them
         ├── ResponderUnavailable   ask again later; no attempt is counted
         └── BadMessage             drop it
 
@@ -75,6 +76,18 @@ class DatabaseRefused(BridgeError):
 
 class RightMissing(DatabaseRefused):
     """Raised when a right, a table or a setting is missing: every row is refused until somebody mends it."""
+
+
+class TablesUnfit(DatabaseRefused):
+    """Raised when the bridge cannot work on the app's tables; nothing was changed.
+
+    Parameters:
+      faults: one line each, naming the table and the column, or the function.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 class ResponderUnavailable(BridgeError):

@@ -21,7 +21,7 @@ import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
-from bridge_service import remains
+from bridge_service import proof, remains
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
 
@@ -87,16 +87,21 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
     Raises:
       DatabaseUnavailable: not reachable, or the app's tables stayed locked through every attempt.
       DatabaseRefused: a table, a column, a role or a right is missing; the text names it.
+      TablesUnfit: the bridge cannot work on the app's tables as they are; it has a line for each cause.
     """
     report = Report()
     app: dict[str, str] = {}
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
-            app, statements = _plan(cursor, report, runtime_role, reader_roles)
-            for statement in statements:
+            app, functions, rest = _plan(cursor, report, runtime_role, reader_roles)
+            for statement in functions:
                 cursor.execute(statement)
-            _may_make_triggers(cursor, "matches", app)
+            for table in ("messages", "matches"):
+                _may_make_triggers(cursor, table, app)
+            proof.prove(cursor, app, report.kept)
+            for statement in rest:
+                cursor.execute(statement)
     for attempt in _attempts():
         with attempt, _transaction(url) as cursor:
             for name, statement in _missing_triggers(cursor, "matches", app).items():
@@ -117,7 +122,8 @@ def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[st
     """
     report = Report()
     with _transaction(url, read_only=True) as cursor:
-        app, first = _plan(cursor, report, runtime_role, reader_roles)
+        app, functions, rest = _plan(cursor, report, runtime_role, reader_roles)
+        first = [*functions, *rest]
         second = _missing_triggers(cursor, "matches", app)
         report.triggers += second
         cursor.execute("SELECT current_setting('search_path')")
@@ -232,17 +238,23 @@ def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
 
 def _plan(
     cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Plan all but the trigger on `matches`, and change nothing; return the app's tables, and the statements."""
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Plan all but the trigger on `matches`, and change nothing.
+
+    Returns:
+      The app's tables; the statements up to the last function, and those that may follow once the functions are proven.
+    """
     schema, app = _find_app_tables(cursor)
     _refuse_another_owner(cursor)
     _refuse_foreign_schema(cursor)
     _refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
-    statements = [
+    functions = [
         *_schema(cursor),
         *_migrations(cursor, report),
         *_functions(cursor, schema, report),
     ]
+    proof.refuse_unfit_columns(cursor, app, report.kept)
+    statements = []
     # They lock out the table's writers until the commit. What locks a table of the bridge's comes after them, as in the
     # app's own INSERT.
     triggers = _missing_triggers(cursor, "messages", app)
@@ -253,7 +265,7 @@ def _plan(
         statements.append(_template("begin"))
     statements += _rights_to_call(cursor, runtime_role, report)
     statements += _rights_to_read(cursor, reader_roles, report)
-    return app, statements
+    return app, functions, statements
 
 
 def _find_app_tables(cursor: Cursor) -> tuple[str, dict[str, str]]:
@@ -458,9 +470,15 @@ def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> dict[s
 
 def _may_make_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> None:
     """Find out now what would else come to light in the next transaction."""
-    cursor.execute("SELECT has_table_privilege(%s, 'TRIGGER')", (app[table],))
-    if not _value(cursor) and _missing_triggers(cursor, table, app):
-        raise DatabaseRefused(f"permission denied for table {table}: the role has to own it or to have TRIGGER on it")
+    cursor.execute(
+        "SELECT min(relid::regclass::text) FROM ("
+        "  SELECT %(name)s::regclass::oid UNION SELECT relid FROM pg_partition_tree(%(name)s::regclass)) AS t (relid)"
+        " WHERE NOT has_table_privilege(relid, 'TRIGGER')",
+        {"name": app[table]},
+    )
+    closed = _value(cursor)
+    if closed and _missing_triggers(cursor, table, app):
+        raise DatabaseRefused(f"permission denied for table {closed}: the role has to own it or to have TRIGGER on it")
 
 
 def _may_take_out(cursor: Cursor) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from bridge_service import migrate
+from bridge_service.errors import TablesUnfit
 from bridge_service.output import Output, counted
 from bridge_service.settings import Settings
 
@@ -12,7 +13,10 @@ _UP_TO_DATE = "Schema bridge is up to date."
 
 def run(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
     """Migrate and say what was done."""
-    report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    try:
+        report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    except TablesUnfit as error:
+        return _refused(error, output)
     if report.found:
         output.say(f"Found in the schema, which a restore left without its rows: {', '.join(report.found)}.")
     for name in report.migrations:
@@ -35,7 +39,10 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
 
 def plan(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
     """Print what `run` would execute, for psql."""
-    report, script = migrate.plan(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    try:
+        report, script = migrate.plan(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+    except TablesUnfit as error:
+        return _refused(error, output)
     if script:
         output.script("-- What `migrate` would run here now. As the same role: psql -v ON_ERROR_STOP=1 -f FILE")
     else:
@@ -46,3 +53,10 @@ def plan(settings: Settings, output: Output, runtime_role: str | None, reader_ro
         output.script(script)
     output.document({**asdict(report), "sql": script})
     return True
+
+
+def _refused(error: TablesUnfit, output: Output) -> bool:
+    for fault in error.faults:
+        output.complain(f"{fault}: nothing was changed")
+    output.document({"error": str(error)})
+    return False
