@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
-from bridge_service import migrate
+from bridge_service import migrate, proof
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding, encryption
 from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaIncomplete, SchemaMissing
@@ -366,7 +366,53 @@ def _app_tables(connection: Connection) -> Finding:
     if faults:
         remedy = "create them, or add their schema to the search_path of DATABASE_URL's role"
         return Finding("app_tables", ok=False, detail="; ".join(faults), remedy=remedy)
-    return Finding("app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}")
+    return _unfit_columns(connection, schema) or Finding(
+        "app_tables", ok=True, detail=f"{', '.join(migrate.APP_TABLES)} in schema {schema}"
+    )
+
+
+def _unfit_columns(connection: Connection, schema: str) -> Finding | None:
+    """Find the columns whose types the bridge cannot use; None if there are none.
+
+    A type that was changed after `migrate` makes the triggers fail, and with them every INSERT of the app.
+    """
+    try:
+        replaced = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed
+    except (SchemaMissing, DatabaseRefused):
+        replaced = ()
+    tables = {table: f"{schema}.{table}" for table in migrate.APP_TABLES}
+    rows = connection.execute(proof.UNFIT_COLUMNS, proof.needs(tables, replaced), seconds=TIMEOUT_SECONDS)
+    if not rows:
+        return None
+    detail = "; ".join(fault for fault, _, _ in rows)
+    statements = _off_and_on(connection)
+    if not statements:
+        remedy = "give each column the type that is needed, then " + _MIGRATE
+        return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    off, on = statements
+    remedy = (
+        f"the app's INSERTs may fail now: {off} lets them through, and so does `uninstall`;"
+        f" then give each column the type that is needed, {on}, and {_REPLAY}"
+    )
+    return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+
+
+def _off_and_on(connection: Connection) -> tuple[str, str] | None:
+    """Return statements that disable and enable the triggers that fire now; None if there are none."""
+    [off, on] = _row(
+        connection,
+        """
+        SELECT string_agg(replace(statement, '{}', 'DISABLE'), '; ' ORDER BY statement),
+               string_agg(replace(statement, '{}', 'ENABLE'), '; ' ORDER BY statement)
+        FROM (SELECT 'ALTER TABLE ' || tgrelid::regclass || ' '
+                     || string_agg('{} TRIGGER ' || quote_ident(tgname), ', ' ORDER BY tgname)
+              FROM pg_catalog.pg_trigger
+              WHERE tgname = ANY (%s) AND tgenabled IN ('O', 'A') AND tgparentid = 0
+              GROUP BY tgrelid) AS t (statement)
+        """,
+        list(migrate.TRIGGERS),
+    )
+    return None if off is None else (str(off), str(on))
 
 
 def _app_schema(connection: Connection) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from typer.testing import CliRunner
 
+from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.cli import app as command_line
 from bridge_service.errors import DatabaseRefused, TablesUnfit
 from bridge_service.migrate import migrate, plan
@@ -155,11 +158,11 @@ def test_a_partitioned_table_is_served(app: App) -> None:
 def test_a_partition_on_which_no_trigger_may_be_made_is_named_before_anything_is_laid(app: App) -> None:
     """The right on the partitioned table does not do; the second table's partitions are looked at in time, too."""
     app.rows(
-        "DROP TABLE matches CASCADE; CREATE TABLE matches (id uuid, user1_id uuid, user2_id uuid, created_at timestamptz)"
-        " PARTITION BY HASH (id); CREATE TABLE matches_0 PARTITION OF matches FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+        "ALTER TABLE matches RENAME TO old; CREATE TABLE matches (LIKE old) PARTITION BY HASH (id);"
+        " CREATE TABLE matches_0 PARTITION OF matches FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
         f" GRANT SELECT, TRIGGER ON matches TO {OWNER}"
     )
-    with pytest.raises(DatabaseRefused, match="permission denied for table matches_0: .* TRIGGER"):
+    with pytest.raises(DatabaseRefused, match=r"permission denied for table matches_0: .* TRIGGER"):
         migrate(app.urls.owner)
     assert app.value("SELECT to_regnamespace('bridge')") is None
 
@@ -282,3 +285,39 @@ def test_the_proof_leaves_no_trace(app: App) -> None:
         assert listener.connection.notifies == []
     assert app.value("SELECT count(*) FROM bridge.events") == 0
     assert app.value("SELECT count(*) FROM messages") == 1
+
+
+CHANGED: Final = {
+    "profiles.is_bot": "ALTER TABLE profiles ALTER is_bot DROP DEFAULT, ALTER is_bot TYPE text USING is_bot::text",
+    "messages.sender_id": "ALTER TABLE messages DROP CONSTRAINT messages_sender_id_fkey, ALTER sender_id TYPE text",
+    "matches.created_at": (
+        "ALTER TABLE matches ALTER created_at DROP DEFAULT, ALTER created_at TYPE bigint"
+        " USING extract(epoch FROM created_at)::bigint"
+    ),
+}
+
+
+@pytest.mark.parametrize("column", CHANGED)
+def test_check_names_a_type_that_was_changed_and_how_the_app_can_write_again(app: App, column: str) -> None:
+    """The remedy begins with the statement that lets the app's INSERTs through, which works as it is printed."""
+    migrate(app.urls.owner, runtime_role=SERVICE)
+    match = app.match()
+    app.rows(CHANGED[column])
+
+    def write() -> None:
+        if column.startswith("matches"):
+            app.people.rows("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s)", LEA, CAMILLE)
+        else:
+            app.write(match, "salut")
+
+    with pytest.raises(psycopg2.Error):
+        write()
+    [finding] = check_postgresql(app.urls.service, describe=str, wanted=lambda name: name == "app_tables")
+    assert not finding.ok
+    assert f"column {column} has type " in finding.detail
+    remedy = re.fullmatch(r"the app's INSERTs may fail now: (ALTER .*) lets them through, .*; then .*", finding.remedy)
+    assert remedy is not None, finding.remedy
+    app.rows(remedy[1])
+    write()
+    with pytest.raises(TablesUnfit, match=column):
+        migrate(app.urls.owner)
