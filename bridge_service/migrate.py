@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
-import psycopg2.errors
-import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service import proof, remains
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
+from bridge_service.waiting import Turnstile
 
 SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
@@ -32,7 +31,6 @@ _ADVISORY_KEY: Final = 0x627269646765
 # A waiting lock on `messages` makes every INSERT queue up behind it: give up soon, let them pass, try again. And before
 # PostgreSQL looks for deadlocks (after 1 s), or it would be the app's transaction that it ends.
 _LOCK_TIMEOUT: Final = "400ms"
-_ATTEMPTS: Final = 100
 
 # The policy names every reader role: without it even a role that was granted a table finds no row there.
 _READER_POLICY: Final = "bridge_reader"
@@ -91,7 +89,8 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
     """
     report = Report()
     app: dict[str, str] = {}
-    for attempt in _attempts():
+    turnstile = Turnstile(url, list(APP_TABLES))
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
             app, functions, rest = _plan(cursor, report, runtime_role, reader_roles)
@@ -102,7 +101,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
             proof.prove(cursor, app, report.kept)
             for statement in rest:
                 cursor.execute(statement)
-    for attempt in _attempts():
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             for name, statement in _missing_triggers(cursor, "matches", app).items():
                 cursor.execute(statement)
@@ -149,14 +148,15 @@ def uninstall(url: str) -> bool:
       DatabaseRefused: the schema is somebody else's, or something else depends on it; the text names it.
     """
     found = False
+    turnstile = Turnstile(url, list(APP_TABLES), readers_matter=True)
     # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema. One at a time:
     # it locks readers out too, and who locks both tables meets somebody who uses both the other way round.
     for name in TRIGGERS:
-        for attempt in _attempts():
+        for attempt in turnstile.attempts():
             with attempt, _transaction(url) as cursor:
                 _may_take_out(cursor)
                 found |= _drop_trigger(cursor, name)
-    for attempt in _attempts():
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             # Whoever makes a view of a table, or a reference to it, has to wait now, and is seen if he came before.
             _lock_tables(cursor)
@@ -189,19 +189,6 @@ def adapter() -> list[str]:
 def steps() -> list[str]:
     """Names of the functions that the run-time role has to be allowed to call."""
     return [file.name.removesuffix(".sql") for file in _sql_files("functions")]
-
-
-def _attempts() -> tenacity.Retrying:
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_busy),
-        wait=tenacity.wait_random(0.1, 0.8),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        reraise=True,
-    )
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error.__cause__, psycopg2.errors.LockNotAvailable | psycopg2.errors.DeadlockDetected)
 
 
 # Of every transaction; the advisory lock is waited for without a limit.

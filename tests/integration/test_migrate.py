@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from bridge_service import migrate as module
+from bridge_service import waiting
 from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
 from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
@@ -880,7 +881,7 @@ def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
 
 def test_a_table_that_stays_locked_is_given_up_in_the_end(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends with an error to try again on, and nothing is laid."""
-    monkeypatch.setattr(module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(waiting, "ATTEMPTS", 2)
     with closing(psycopg2.connect(app.urls.app)) as holder:
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
