@@ -241,7 +241,7 @@ def _plan(
         *_functions(cursor, schema, report),
     ]
     proof.refuse_unfit_columns(cursor, app, report.kept)
-    statements = []
+    statements: list[str] = []
     # They lock out the table's writers until the commit. What locks a table of the bridge's comes after them, as in the
     # app's own INSERT.
     triggers = _missing_triggers(cursor, "messages", app)

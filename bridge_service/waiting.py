@@ -77,9 +77,12 @@ class Turnstile:
             retry=tenacity.retry_if_exception(_is_busy),
             wait=tenacity.wait_random(0.1, 0.8),
             stop=tenacity.stop_after_attempt(ATTEMPTS),
-            before_sleep=lambda _: self._look(),
+            before_sleep=self._between,
             retry_error_callback=self._give_up,
         )
+
+    def _between(self, _: tenacity.RetryCallState) -> None:
+        self._look()
 
     def _look(self) -> list[_Holder]:
         """Look who holds a lock, and ask autovacuum to give way if nobody else is in the way for long."""

@@ -127,3 +127,22 @@ def test_who_only_reads_is_not_taken_for_the_holder(app: App, monkeypatch: pytes
         assert "report" not in str(error.value)
         holder.rollback()
         migrate(app.urls.owner)
+
+
+def test_autovacuum_that_prevents_a_wraparound_is_named(vacuumed: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives way to nobody, so the run says what it is and where its progress stands."""
+    app = vacuumed
+    app.rows("CREATE TABLE spent (one integer)")
+    # Each block that writes spends a transaction id.
+    app.rows(
+        "DO $$BEGIN FOR i IN 1..100100 LOOP BEGIN INSERT INTO spent VALUES (i); EXCEPTION WHEN division_by_zero THEN"
+        " END; END LOOP; END$$"
+    )
+    app.rows("ALTER TABLE messages SET (autovacuum_freeze_max_age = 100000)")
+    wraparound = f"{AT_WORK} AND a.query LIKE '%to prevent wraparound%'"
+    eventually(lambda: bool(app.rows(wraparound)), 60)
+    [(pid,)] = app.rows(wraparound)
+    monkeypatch.setattr(waiting, "ATTEMPTS", 3)
+    with pytest.raises(DatabaseBusy, match=rf"messages stays locked by autovacuum's worker {pid} \(since .* UTC\)"):
+        migrate(app.urls.owner)
+    assert app.rows(wraparound) == [(pid,)]
