@@ -61,16 +61,16 @@ class Report:
     """What a run did, or would do.
 
     Attributes:
-      found: migrations that a restored schema holds already, though no row says so.
       functions: those that were laid, for the first time or anew.
       kept: functions of the adapter that the app replaced and that were left alone.
+      found: migrations that a restored schema holds already, though no row says so.
     """
 
     migrations: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     triggers: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
 
 
 def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> Report:

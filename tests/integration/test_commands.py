@@ -354,7 +354,7 @@ def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: Urls
 
     done = owner("migrate", "--json").document
     assert document == {**done, "sql": document["sql"]}
-    assert list(done) == ["migrations", "functions", "kept", "triggers"]
+    assert list(done) == ["migrations", "functions", "kept", "triggers", "found"]
     assert owner("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
     execute(app_database.admin, "ALTER FUNCTION bridge.deliver COST 7")
     assert owner("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]
@@ -1117,7 +1117,8 @@ def test_check_names_the_rights_that_are_missing(operator: Operator, chat: Chat,
         assert f"--runtime-role {role}" in found(result, "rights")["remedy"]
         assert "permission denied for schema bridge" in operator.by(role)("verify").err
         assert operator.by(role)("status", "--json").document["postgresql"] == "refused"
-        chat.rows(f"GRANT USAGE ON SCHEMA bridge TO {role}; GRANT EXECUTE ON FUNCTION bridge.installed TO {role}")
+        execute_on = "GRANT EXECUTE ON FUNCTION bridge.installed, bridge.assert_complete TO"
+        chat.rows(f"GRANT USAGE ON SCHEMA bridge TO {role}; {execute_on} {role}")
         result = operator.by(role)("check", "--json")
         assert failed(result) == {"rights", "row_security"}
         assert "claim, " in found(result, "rights")["detail"]
