@@ -363,8 +363,8 @@ def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]
         cursor.execute("SELECT name, digest, source FROM bridge.laid_functions")
         laid = {name: (digest, source) for name, digest, source in cursor.fetchall()}
     cursor.execute(_template("found_functions"))
-    there = {name: (source, mark, body) for name, source, mark, body in cursor.fetchall()}
-    sources = {name: source for name, (source, _, _) in there.items()}
+    there = {name: (source, mark, body, public) for name, source, mark, body, public in cursor.fetchall()}
+    sources = {name: source for name, (source, *_) in there.items()}
     for folder in _FUNCTION_FOLDERS:
         for file in _sql_files(folder):
             name = file.name.removesuffix(".sql")
@@ -373,7 +373,7 @@ def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]
             replaced = name in laid and sources.get(name, laid[name][1]) != laid[name][1]
             adapter = folder == "functions/app"
             if adapter and name in there and name not in laid:
-                source, mark, body = there[name]
+                source, mark, body, _ = there[name]
                 body = body.replace(f" {app_schema}.", " {app}.")
                 raw = file.read_text(encoding="utf-8")
                 if not remains.is_ours(SQL_FOLDER, name, raw, digest=source, mark=mark, source=body):
@@ -388,6 +388,8 @@ def _functions(cursor: Cursor, app_schema: str, report: Report) -> Iterator[str]
                 yield _template("note_function", name=name, digest=digest)
                 if adapter:
                     yield _template("mark_function", name=name)
+            elif there[name][-1]:
+                yield f"REVOKE ALL ON FUNCTION bridge.{name} FROM PUBLIC"
 
 
 def _rights_to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterator[str]:

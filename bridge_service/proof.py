@@ -90,7 +90,9 @@ def prove(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) ->
     """
     values = {"match": str(_some_match(cursor, tables["matches"])), "message": str(uuid4())}
     faults: dict[str, list[str]] = {}
-    for function, statement in _runs(tables, replaced):
+    # The statements have parameters, so a percent sign in a name is doubled.
+    quoted = {table: name.replace("%", "%%") for table, name in tables.items()}
+    for function, statement in _runs(quoted, replaced):
         try:
             _tried(cursor, statement, values)
         except psycopg2.Error as error:

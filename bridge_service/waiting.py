@@ -100,7 +100,7 @@ class Turnstile:
     def _look_by(self, connection: Connection) -> list[_Holder]:
         with connection, connection.cursor() as cursor:
             holders: list[_Holder] = []
-            # A migration of the bridge's own tables waits for readers, too; elsewhere they are in nobody's way.
+            # Readers count only if no other session is found: a migration of the bridge's own tables waits for them.
             for harmless in (self._harmless, []):
                 if not holders:
                     cursor.execute(_HOLDERS, {"tables": self._tables, "harmless": harmless})

@@ -194,7 +194,7 @@ def test_a_view_is_refused_where_a_trigger_is_needed(app: App, table: str, kind:
 
 
 def test_profiles_may_be_a_view(app: App) -> None:
-    """Nobody lays a trigger on it."""
+    """The bridge lays no trigger on it."""
     app.rows("CREATE TABLE people (id uuid, nick text, bot boolean); DROP TABLE profiles CASCADE")
     app.rows("CREATE VIEW profiles AS SELECT id, nick AS first_name, bot AS is_bot FROM people")
     app.rows(f"GRANT SELECT ON profiles TO {OWNER}")

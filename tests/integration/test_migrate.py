@@ -578,8 +578,8 @@ def test_the_database_may_have_another_encoding(postgres: PostgresServer, encodi
 
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:
-    """Capitals, blanks, dots and quotes do no harm: a message is captured, answered and delivered."""
-    schema = '"My ""app"" v1.2 it\'s"'
+    """Capitals, blanks, dots, quotes, percent signs and braces do no harm: a message is captured and answered."""
+    schema = '"My ""app"" v1.2 it\'s 100% {new}"'
     app.rows(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {APP}, {OWNER}")
     for table in ("profiles", "matches", "messages"):
         app.rows(f"ALTER TABLE {table} SET SCHEMA {schema}")

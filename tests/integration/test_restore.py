@@ -15,8 +15,10 @@ from bridge_service import migrate as module
 from bridge_service import remains
 from bridge_service.cli import app as command_line
 from bridge_service.database import Connection, Database
+from bridge_service.errors import SchemaMissing
 from bridge_service.events import SchemaAbsent
-from bridge_service.migrate import digests, migrate, plan
+from bridge_service.ledger import Ledger
+from bridge_service.migrate import digests, migrate, plan, uninstall
 from bridge_service.startup import wait_for_postgres
 from tests.integration.test_migrate import answer, client, psql, sql_folder
 from tests.support.app import App
@@ -131,6 +133,35 @@ def test_what_the_app_replaced_before_the_dump_is_left_alone(postgres: PostgresS
         app.rows("DROP FUNCTION bridge.deliver")
         report = migrate(urls.owner)
         assert (report.kept, report.functions) == (["history"], ["deliver"])
+
+
+def test_a_restore_without_privileges_opens_no_function(postgres: PostgresServer, bridge_database: Urls) -> None:
+    """PUBLIC may call none of them after `migrate`, with the rows in the dump or without."""
+    for options in (["-x"], ["-x", "--schema-only"]):
+        with copy_of(postgres, "template1") as urls, closing(App(urls)) as app:
+            app.rows(f"GRANT CREATE ON DATABASE {urls.name} TO {OWNER}")
+            restore(bridge_database, urls, *options)
+            app.rows(f"GRANT SELECT, INSERT, TRIGGER ON profiles, matches, messages TO {OWNER}")
+            if "--schema-only" in options:
+                app.rows(PEOPLE)
+            migrate(urls.owner, runtime_role=SERVICE)
+            open_ones = (
+                "SELECT count(*) FROM pg_proc p WHERE p.pronamespace = 'bridge'::regnamespace"
+                " AND has_function_privilege('bridge_reader', p.oid, 'EXECUTE')"
+            )
+            assert app.value(open_ones) == 0
+            assert plan(urls.owner)[1] == ""
+            serves(app)
+
+
+def test_a_restored_schema_can_be_taken_out(restored: App) -> None:
+    """Without a `migrate` before it, which the other commands ask for."""
+    with closing(Connection(restored.urls.service, application="test")) as connection, pytest.raises(SchemaMissing):
+        Ledger(connection).assert_complete()
+    assert uninstall(restored.urls.owner)
+    assert restored.value("SELECT to_regnamespace('bridge')") is None
+    match = restored.match()
+    restored.write(match, "salut")
 
 
 @pytest.mark.parametrize("number", range(1, len(FILES) + 1))

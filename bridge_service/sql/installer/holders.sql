@@ -2,7 +2,7 @@
 -- for. pg_locks shows every lock to every role; of a foreign session pg_stat_activity shows a role without
 -- pg_read_all_stats neither the kind nor the time.
 --
--- Parameters: the names of the app's tables; the modes that keep nobody waiting.
+-- Parameters: the names of the app's tables; the modes that do not count.
 WITH watched (oid) AS (
     SELECT c.oid FROM pg_class c WHERE c.relnamespace = to_regnamespace('bridge')
     UNION SELECT to_regclass(name)::oid FROM unnest(%(tables)s::text[]) AS t (name)
