@@ -226,6 +226,18 @@ def test_every_command_sends_a_half_installation_to_migrate(
             json.loads(result.stdout)
 
 
+@pytest.mark.parametrize("table", ["installation", "migrations", "laid_functions"])
+def test_status_says_of_a_half_installation_that_the_schema_is_not_there(
+    bridge_database: Urls, redis_server: RedisServer, table: str
+) -> None:
+    """With exit code 0, for it could report."""
+    execute(bridge_database.admin, f"TRUNCATE bridge.{table}")
+    environment = {"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url()}
+    result = CliRunner().invoke(command_line, ["status", "--json"], env=environment)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["postgresql"] == "no schema"
+
+
 def test_a_process_waits_for_the_rest_of_a_half_installation(bridge_database: Urls) -> None:
     """It says what it says of a missing schema, and goes on by itself when `migrate` is done."""
     execute(bridge_database.admin, "DELETE FROM bridge.installation")
