@@ -20,6 +20,7 @@ from bridge_service.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     RightMissing,
+    SchemaIncomplete,
     SchemaMissing,
     SequenceBehind,
 )
@@ -44,6 +45,7 @@ _TIMEOUT_SHOWN: Final = "30s"
 
 _BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
 _SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
+_SCHEMA_INCOMPLETE: Final = "BRG01"  # raised by assert_complete.sql alone, in words of its own
 # The classes not supported, authorization, access rule or missing object, foreign data.
 _NO_ROW_TO_BLAME: Final = {"0A", "28", "42", "HV"}
 _NAMES_ONLY: Final = {"aclchk.c", "execMain.c"}
@@ -181,9 +183,9 @@ def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | Da
         return DatabaseBusy(text)
     if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
         return DatabaseUnavailable(text)
-    if state in _SCHEMA_MISSING and "bridge." in words:
-        return SchemaMissing(text)
-    if state == "3F000":
+    if state == _SCHEMA_INCOMPLETE:
+        return SchemaIncomplete(words)
+    if state == "3F000" or (state in _SCHEMA_MISSING and "bridge." in words):
         return SchemaMissing(text)
     return _refusal(error, text, words)
 

@@ -6,9 +6,11 @@
         ├── DatabaseUnavailable    run the step again
         │   └── DatabaseBusy       run it again soon: somebody holds the rows
         ├── SchemaMissing          run `python -m bridge_service migrate`
+        │   └── SchemaIncomplete   the same: rows are missing that it writes
         ├── DatabaseRefused        running it again will not help
-        │   └── RightMissing       a right or a table is missing: no row is to blame
-        │       └── SequenceBehind run `python -m bridge_service migrate`
+        │   ├── RightMissing       a right or a table is missing: no row is to blame
+        │   │   └── SequenceBehind run `python -m bridge_service migrate`
+        │   └── TablesUnfit        the app's tables are not as the bridge needs them
         ├── ResponderUnavailable   ask again later; no attempt is counted
         └── BadMessage             drop it
 
@@ -55,6 +57,10 @@ class SchemaMissing(BridgeError):
     """Raised when schema `bridge` is not there or too old: run `python -m bridge_service migrate`."""
 
 
+class SchemaIncomplete(SchemaMissing):
+    """Raised when schema `bridge` lacks rows that `migrate` writes, as after a restore of the schema alone."""
+
+
 class DatabaseRefused(BridgeError):
     """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing.
 
@@ -75,6 +81,18 @@ class RightMissing(DatabaseRefused):
 
 class SequenceBehind(RightMissing):
     """Raised when a sequence of schema `bridge` gives out ids that its table holds already: run `migrate`."""
+
+
+class TablesUnfit(DatabaseRefused):
+    """Raised when the bridge cannot work on the app's tables; nothing was changed.
+
+    Parameters:
+      faults: one line each, naming the table and the column, or the function.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 class ResponderUnavailable(BridgeError):

@@ -5,6 +5,7 @@ Every method is one call of one function in sql/functions, in one transaction. A
 functions `turn_story` and `why` build, with ids and times in UTC as text.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Final
 import tenacity
 
 from bridge_service.database import CALL_SECONDS, Connection
-from bridge_service.errors import DatabaseBusy
+from bridge_service.errors import DatabaseBusy, RightMissing
 
 LONG_CALL_SECONDS: Final = 600.0
 """For what looks at every message or turn: some seconds a million of them."""
@@ -171,6 +172,14 @@ class Ledger:
         self._connection = connection
         self._seconds = seconds
 
+    def assert_complete(self) -> None:
+        """Raise SchemaIncomplete if rows are missing that `migrate` writes.
+
+        A role that may call only some of the steps is let through: the next call tells what it may not do.
+        """
+        with contextlib.suppress(RightMissing):
+            self._connection.execute("SELECT bridge.assert_complete()", seconds=self._seconds)
+
     def status(self, grouping_delay: float) -> Status:
         """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
         return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
@@ -308,10 +317,13 @@ def open_ledger(url: str, command: str) -> Iterator[Ledger]:
 
     Raises:
       DatabaseUnavailable: it does not answer.
+      SchemaMissing: `migrate` did not run here, or not to its end.
     """
     connection = Connection(url, application=f"bridge {command}")
     try:
-        yield Ledger(connection)
+        ledger = Ledger(connection)
+        ledger.assert_complete()
+        yield ledger
     finally:
         connection.close()
 

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
-import psycopg2.errors
 import psycopg2.extensions
-import tenacity
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
-from bridge_service import binding, session
+from bridge_service import binding, proof, remains, session
 from bridge_service.database import translate
 from bridge_service.errors import DatabaseRefused
+from bridge_service.waiting import Turnstile
 
 SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
@@ -33,7 +32,6 @@ _ADVISORY_KEY: Final = 0x627269646765
 # A waiting lock on `messages` makes every INSERT queue up behind it: give up soon, let them pass, try again. And before
 # PostgreSQL looks for deadlocks (after 1 s), or it would be the app's transaction that it ends.
 _LOCK_TIMEOUT: Final = "400ms"
-_ATTEMPTS: Final = 100
 
 # How many of the things that depend on the schema are named.
 _NAMED: Final = 5
@@ -61,6 +59,7 @@ class Report:
       kept: functions of the adapter that the app replaced and that were left alone.
       bound: the app's tables, if they were not noted before, or under other names.
       sequences: those that stood behind the ids in their tables and were set right.
+      found: migrations that a restored schema holds already, though no row says so.
     """
 
     migrations: list[str] = field(default_factory=list)
@@ -69,6 +68,7 @@ class Report:
     triggers: list[str] = field(default_factory=list)
     bound: list[str] = field(default_factory=list)
     sequences: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
 
 
 def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> Report:
@@ -83,17 +83,23 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
     Raises:
       DatabaseUnavailable: not reachable, or the app's tables stayed locked through every attempt.
       DatabaseRefused: a table, a column, a role or a right is missing; the text names it.
+      TablesUnfit: the bridge cannot work on the app's tables as they are; it has a line for each cause.
     """
     report = Report()
     app: dict[str, str] = {}
-    for attempt in _attempts():
+    turnstile = Turnstile(url, list(APP_TABLES))
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             report = Report()
-            app, statements = _plan(cursor, report, runtime_role, reader_roles)
-            for statement in statements:
+            app, functions, rest = _plan(cursor, report, runtime_role, reader_roles)
+            for statement in functions:
                 cursor.execute(statement)
-            _may_make_triggers(cursor, "matches", app)
-    for attempt in _attempts():
+            for table in ("messages", "matches"):
+                _may_make_triggers(cursor, table, app)
+            proof.prove(cursor, app, report.kept)
+            for statement in rest:
+                cursor.execute(statement)
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             for name, statement in _missing_triggers(cursor, "matches", app).items():
                 cursor.execute(statement)
@@ -113,7 +119,8 @@ def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[st
     """
     report = Report()
     with _transaction(url, read_only=True) as cursor:
-        app, first = _plan(cursor, report, runtime_role, reader_roles)
+        app, functions, rest = _plan(cursor, report, runtime_role, reader_roles)
+        first = [*functions, *rest]
         second = _missing_triggers(cursor, "matches", app)
         report.triggers += second
         cursor.execute("SELECT current_setting('search_path')")
@@ -139,14 +146,15 @@ def uninstall(url: str) -> bool:
       DatabaseRefused: the schema is somebody else's, or something else depends on it; the text names it.
     """
     found = False
+    turnstile = Turnstile(url, list(APP_TABLES), readers_matter=True)
     # Triggers first: that waits for every INSERT that is under way, so none of them meets half a schema. One at a time:
     # it locks readers out too, and who locks both tables meets somebody who uses both the other way round.
     for name in TRIGGERS:
-        for attempt in _attempts():
+        for attempt in turnstile.attempts():
             with attempt, _transaction(url) as cursor:
                 _may_take_out(cursor)
                 found |= _drop_trigger(cursor, name)
-    for attempt in _attempts():
+    for attempt in turnstile.attempts():
         with attempt, _transaction(url) as cursor:
             # Whoever makes a view of a table, or a reference to it, has to wait now, and is seen if he came before.
             _lock_tables(cursor)
@@ -184,19 +192,6 @@ def adapter() -> list[str]:
 def steps() -> list[str]:
     """Names of the functions that the run-time role has to be allowed to call."""
     return [file.name.removesuffix(".sql") for file in _sql_files("functions")]
-
-
-def _attempts() -> tenacity.Retrying:
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_busy),
-        wait=tenacity.wait_random(0.1, 0.8),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        reraise=True,
-    )
-
-
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error.__cause__, psycopg2.errors.LockNotAvailable | psycopg2.errors.DeadlockDetected)
 
 
 # Of every transaction; the advisory lock is waited for without a limit.
@@ -243,42 +238,49 @@ def _transaction(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
 
 def _plan(
     cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Plan all but the trigger on `matches`, and change nothing; return the app's tables, and the statements."""
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Plan all but the trigger on `matches`, and change nothing.
+
+    Returns:
+      The app's tables; the statements up to the last function, and those that may follow once the functions are proven.
+    """
     _refuse_another_owner(cursor)
     bound = binding.bound_tables(cursor)
     app = binding.find_app_tables(cursor, APP_TABLES, bound)
     _refuse_foreign_schema(cursor)
     _refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
-    statements = [
+    functions = [
         *_schema(cursor),
         *_migrations(cursor, report),
         *_functions(cursor, app, report),
     ]
     if bind := [*binding.bind(cursor, bound, app)]:
         report.bound = [*app.values()]
-        statements += bind
+        functions += bind
+    # Before the proof, which captures a message.
+    behind = binding.sequences_behind(cursor)
+    report.sequences += behind
+    functions += behind.values()
+    proof.refuse_unfit_columns(cursor, app, report.kept)
+    statements: list[str] = []
     # They lock out the table's writers until the commit. What locks a table of the bridge's comes after them, as in the
     # app's own INSERT.
     triggers = _missing_triggers(cursor, "messages", app)
     report.triggers += triggers
     statements += triggers.values()
-    if "0001_tables.sql" in report.migrations:
+    if _begins_here(cursor, report):
         # From here on everything is captured; what was written while this ran came before.
-        statements.append("UPDATE bridge.installation SET installed_at = clock_timestamp()")
-    behind = binding.sequences_behind(cursor)
-    report.sequences += behind
-    statements += behind.values()
+        statements.append(_template("begin"))
     statements += _rights_to_call(cursor, runtime_role, report)
     statements += _rights_to_read(cursor, reader_roles, report)
     statements += _rights_to_back_up(cursor, app, changes=bool(report.migrations or reader_roles))
-    return app, statements
+    return app, functions, statements
 
 
 def _refuse_foreign_schema(cursor: Cursor) -> None:
     """Leave alone a schema `bridge` that is somebody else's."""
     cursor.execute(
-        "SELECT to_regclass('bridge.migrations') IS NULL"
+        "SELECT to_regclass('bridge.migrations') IS NULL AND to_regclass('bridge.laid_functions') IS NULL"
         " AND EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('bridge'))"
     )
     if _value(cursor):
@@ -324,13 +326,27 @@ def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
             "CREATE TABLE bridge.migrations (number integer PRIMARY KEY, name text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
-    for file in _sql_files("migrations"):
+    files = _sql_files("migrations")
+    # Only where no row says what ran: a row knows better than the look of the schema.
+    found = 0 if applied else remains.last_found(cursor, files)
+    for count, file in enumerate(files, start=1):
         number = _number(file)
         if number > applied:
-            report.migrations.append(file.name)
-            yield file.read_text(encoding="utf-8")
+            if count <= found:
+                report.found.append(file.name)
+            else:
+                report.migrations.append(file.name)
+                yield file.read_text(encoding="utf-8")
             note = "INSERT INTO bridge.migrations (number, name) VALUES ({}, {})"
             yield _filled(cursor, note, sql.Literal(number), sql.Literal(file.name))
+
+
+def _begins_here(cursor: Cursor, report: Report) -> bool:
+    """Tell whether the installation begins with this run: its schema is new, or a restore left the moment out."""
+    if "0001_tables.sql" in report.migrations:
+        return True
+    cursor.execute("SELECT NOT EXISTS (SELECT FROM bridge.installation)")
+    return bool(_value(cursor))
 
 
 def _functions(cursor: Cursor, app: Mapping[str, str], report: Report) -> Iterator[str]:
@@ -339,24 +355,40 @@ def _functions(cursor: Cursor, app: Mapping[str, str], report: Report) -> Iterat
     if _is_table(cursor, "bridge.laid_functions"):
         cursor.execute("SELECT name, digest, source FROM bridge.laid_functions")
         laid = {name: (digest, source) for name, digest, source in cursor.fetchall()}
-    cursor.execute(
-        "SELECT proname::text, md5(string_agg(pg_get_functiondef(oid), '' ORDER BY oid)) FROM pg_proc"
-        " WHERE pronamespace = to_regnamespace('bridge') AND prokind = 'f' GROUP BY 1"
-    )
-    sources: dict[str, str] = dict(cursor.fetchall())
+    cursor.execute(_template("found_functions"))
+    there = {name: (source, mark, body, public) for name, source, mark, body, public in cursor.fetchall()}
+    sources = {name: source for name, (source, *_) in there.items()}
     for folder in _FUNCTION_FOLDERS:
         for file in _sql_files(folder):
             name = file.name.removesuffix(".sql")
             text = _text(file, app)
             digest = _digest(text)
             replaced = name in laid and sources.get(name, laid[name][1]) != laid[name][1]
-            if folder == "functions/app" and replaced:
+            adapter = folder == "functions/app"
+            if adapter and name in there and name not in laid and not _is_ours(file, app, there[name]):
+                replaced = True
+                yield _template("note_replaced", name=name, digest=digest, source=remains.UNKNOWN_SOURCE)
+            if adapter and replaced:
                 report.kept.append(name)
             elif name not in laid or laid[name][0] != digest or replaced or name not in sources:
                 report.functions.append(name)
                 yield _template("replace_function", name=name, definition=text.strip()) if name in sources else text
                 yield f"REVOKE ALL ON FUNCTION bridge.{name} FROM PUBLIC"
                 yield _template("note_function", name=name, digest=digest)
+                if adapter:
+                    yield _template("mark_function", name=name)
+            elif there[name][-1]:
+                yield f"REVOKE ALL ON FUNCTION bridge.{name} FROM PUBLIC"
+
+
+def _is_ours(file: Path, app: Mapping[str, str], found: tuple[str, str | None, str, bool]) -> bool:
+    """Tell whether a restored function of the adapter, as found_functions.sql returns it, is one that we laid."""
+    source, mark, body, _ = found
+    for table, name in app.items():
+        body = body.replace(f" {name}", f" {{app}}.{table}")
+    text = file.read_text(encoding="utf-8")
+    name = file.name.removesuffix(".sql")
+    return remains.is_ours(SQL_FOLDER, name, text, digest=source, mark=mark, source=body)
 
 
 def _rights_to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterator[str]:
@@ -415,9 +447,15 @@ def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> dict[s
 
 def _may_make_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> None:
     """Find out now what would else come to light in the next transaction."""
-    cursor.execute("SELECT has_table_privilege(%s, 'TRIGGER')", (app[table],))
-    if not _value(cursor) and _missing_triggers(cursor, table, app):
-        raise DatabaseRefused(f"permission denied for table {table}: the role has to own it or to have TRIGGER on it")
+    cursor.execute(
+        "SELECT min(relid::regclass::text) FROM ("
+        "  SELECT %(name)s::regclass::oid UNION SELECT relid FROM pg_partition_tree(%(name)s::regclass)) AS t (relid)"
+        " WHERE NOT has_table_privilege(relid, 'TRIGGER')",
+        {"name": app[table]},
+    )
+    closed = _value(cursor)
+    if closed and _missing_triggers(cursor, table, app):
+        raise DatabaseRefused(f"permission denied for table {closed}: the role has to own it or to have TRIGGER on it")
 
 
 def _may_take_out(cursor: Cursor) -> None:

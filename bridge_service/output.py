@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
 from bridge_service.logs import escape, pattern_of
 
 _WIDTH_OF_A_PIPE: Final = 200
 _TOLD_AS: Final[Mapping[type[BridgeError], str]] = {
-    SchemaMissing: "schema bridge is missing or older than this code, run `python -m bridge_service migrate`",
+    SchemaMissing: (
+        "schema bridge is missing, incomplete or older than this code, run `python -m bridge_service migrate`"
+    ),
+    DatabaseBusy: "PostgreSQL is busy",
     DatabaseUnavailable: "PostgreSQL (DATABASE_URL) does not answer",
     DatabaseRefused: "PostgreSQL refused",
 }

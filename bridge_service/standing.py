@@ -47,7 +47,7 @@ def ask_postgresql(ask: Callable[[], T]) -> tuple[Standing, T | None]:
 
 def of_postgresql(database: Database) -> Standing:
     """Ask PostgreSQL and the schema with one call."""
-    return ask_postgresql(lambda: database.call("SELECT bridge.triggers_installed()"))[0]
+    return ask_postgresql(lambda: database.call("SELECT bridge.assert_complete()"))[0]
 
 
 def word_for(error: BridgeError) -> str:

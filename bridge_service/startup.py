@@ -50,8 +50,8 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
     def there() -> bool:
         nonlocal connected
-        # A function of the newest migration: a schema that is too old is missing, too.
-        found, _ = standing.ask_postgresql(lambda: database.call("SELECT bridge.queue_id()"))
+        # Of the newest migrations: a schema that is too old is missing, too.
+        found, _ = standing.ask_postgresql(lambda: database.call("SELECT bridge.assert_complete(), bridge.queue_id()"))
         if found.word != DOWN and not connected:
             connected = True
             emit(PostgresConnected())

@@ -2,11 +2,11 @@
 
 from typing import Final, NamedTuple
 
-from bridge_service import migrate
+from bridge_service import migrate, proof
 from bridge_service.checks import binding
 from bridge_service.checks.binding import AppTable
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.checks.look import REPLAY, replaced
+from bridge_service.checks.look import MIGRATE, REPLAY, replaced
 from bridge_service.database import Connection
 
 _READERS: Final = {
@@ -38,7 +38,9 @@ def app_tables(connection: Connection) -> Finding:
     tables = find_tables(connection)
     missing = _missing_columns(connection, tables)
     if not missing:
-        return Finding("app_tables", ok=True, detail=", ".join(table.name for table in tables.values()))
+        return _unfit_columns(connection, tables) or Finding(
+            "app_tables", ok=True, detail=", ".join(table.name for table in tables.values())
+        )
     detail = "; ".join(
         f"{table} has no column {', '.join(columns)}" if table in tables else f"no table {table}"
         for table, columns in missing.items()
@@ -69,6 +71,28 @@ def app_tables(connection: Connection) -> Finding:
     remedy = (
         f"let the app's INSERTs through first: {_switch('DISABLE', failing)} (or `uninstall`); then {mend};"
         f" then {_switch('ENABLE', failing)}, then {REPLAY}"
+    )
+    return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+
+
+def _unfit_columns(connection: Connection, tables: dict[str, AppTable]) -> Finding | None:
+    """Find the columns whose types the bridge cannot use; None if there are none.
+
+    A type that was changed after `migrate` makes the triggers fail, and with them every INSERT of the app.
+    """
+    names = {name: table.name for name, table in tables.items()}
+    needs = proof.needs(names, replaced(connection))
+    rows = connection.execute(proof.UNFIT_COLUMNS, needs, seconds=TIMEOUT_SECONDS)
+    if not rows:
+        return None
+    detail = "; ".join(fault for fault, _, _ in rows)
+    firing = [trigger for trigger in _our_triggers(connection) if trigger.enabled]
+    if not firing:
+        remedy = f"give each column the type that is needed, then {MIGRATE}"
+        return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
+    remedy = (
+        f"the app's INSERTs may fail now: {_switch('DISABLE', firing)} lets them through, and so does `uninstall`;"
+        f" then give each column the type that is needed, {_switch('ENABLE', firing)}, and {REPLAY}"
     )
     return Finding("app_tables", ok=False, detail=detail, remedy=remedy)
 

@@ -7,7 +7,7 @@ from bridge_service.checks import binding
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
 from bridge_service.database import Connection
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import DatabaseRefused, SchemaIncomplete, SchemaMissing
 from bridge_service.ledger import Installed, Ledger
 
 _TABLES: Final = ("events", "turns", "installation", "migrations", "laid_functions", "processes")
@@ -30,10 +30,14 @@ def schema(connection: Connection) -> Finding:
     if not there:
         return Finding("schema", ok=False, detail="schema bridge is not there", remedy=MIGRATE)
     try:
-        installed = Ledger(connection, seconds=TIMEOUT_SECONDS).installed()
+        ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+        ledger.assert_complete()
+        installed = ledger.installed()
     except (SchemaMissing, DatabaseRefused) as error:
         closed = isinstance(error, DatabaseRefused)
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
+        if isinstance(error, SchemaIncomplete):
+            detail = f"schema bridge is incomplete: {error}"
         remedy = ANOTHER_ROLE.format("this role") if closed else MIGRATE
         return Finding("schema", ok=False, detail=detail, remedy=remedy)
     detail, fault, remedy = _compare(connection, installed)

@@ -84,6 +84,7 @@ def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int], str | No
     connection = Connection(settings.database_url, application="bridge status", seconds=TIMEOUT_SECONDS)
     with closing(connection):
         ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+        ledger.assert_complete()
         status = ledger.status(settings.grouping_delay)
         return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), _queue_id(ledger)
 

@@ -48,6 +48,7 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
                 output.complain(f"{line}; {remedy}")
             output.document({"ok": False, "steps": [], "error": "; ".join(lacking)})
             return False
+        Ledger(connection).assert_complete()
         if ask and not _agreed(settings):
             output.complain("Nothing was done.")
             return False

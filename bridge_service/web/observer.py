@@ -104,7 +104,7 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s)),"
+            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
             self._grouping_delay,
             SILENCE_SECONDS,

@@ -375,7 +375,7 @@ def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: Urls
 
     done = owner("migrate", "--json").document
     assert document == {**done, "sql": document["sql"]}
-    assert list(done) == ["migrations", "functions", "kept", "triggers", "bound", "sequences"]
+    assert list(done) == ["migrations", "functions", "kept", "triggers", "bound", "sequences", "found"]
     assert owner("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
     execute(app_database.admin, "ALTER FUNCTION bridge.deliver COST 7")
     assert owner("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]

@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from bridge_service import migrate as module
+from bridge_service import waiting
 from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
 from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
@@ -588,8 +589,8 @@ def test_the_database_may_have_another_encoding(postgres: PostgresServer, encodi
 
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:
-    """Capitals, blanks, dots and quotes do no harm: a message is captured, answered and delivered."""
-    schema = '"My ""app"" v1.2 it\'s"'
+    """Capitals, blanks, dots, quotes, percent signs and braces do no harm: a message is captured and answered."""
+    schema = '"My ""app"" v1.2 it\'s 100% {new}"'
     app.rows(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {APP}, {OWNER}")
     for table in ("profiles", "matches", "messages"):
         app.rows(f"ALTER TABLE {table} SET SCHEMA {schema}")
@@ -891,7 +892,7 @@ def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
 
 def test_a_table_that_stays_locked_is_given_up_in_the_end(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends with an error to try again on, and nothing is laid."""
-    monkeypatch.setattr(module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(waiting, "ATTEMPTS", 2)
     with closing(psycopg2.connect(app.urls.app)) as holder:
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")

@@ -1,3 +1,4 @@
+-- Found by: to_regclass('bridge.events') IS NOT NULL
 -- The whole system in thirty lines.
 --
 -- A trigger writes one row into bridge.events inside the app's own transaction: from that commit on, the message cannot

@@ -1,3 +1,4 @@
+-- Found by: to_regclass('bridge.incidents') IS NOT NULL
 -- What the bridge notes about itself, for `report` and `status`. No step reads any of it: were these tables empty or gone,
 -- no turn would move otherwise.
 

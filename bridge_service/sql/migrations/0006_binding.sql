@@ -1,3 +1,4 @@
+-- Found by: EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('bridge.installation') AND attname = 'messages' AND NOT attisdropped)
 -- The app's tables that the bridge serves, by identity: another schema with tables of the same names, or a search path that
 -- leads there, does not move the installation. A regclass follows its table through a renaming, a dump and pg_upgrade.
 ALTER TABLE bridge.installation
