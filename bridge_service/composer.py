@@ -6,7 +6,9 @@ fault of one turn alone; they are written to the turn.
 """
 
 import random
-from typing import Final
+import re
+from collections.abc import Mapping
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from dramatiq.middleware import Interrupt
@@ -124,7 +126,7 @@ class Composer:
             except RightMissing:
                 raise
             except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
-                return self._failed(turn_id, token, task, error)
+                return self._failed(turn_id, token, task, error, refused=_refusal(error))
         if outcome.name == "typing" and pause <= 0:
             outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
         elif outcome.name == "typing":
@@ -141,13 +143,13 @@ class Composer:
 
     def _claim_readable(self, turn_id: int, token: UUID) -> Outcome:
         try:
-            return self._store.claim(turn_id, token)
+            return self._store.claim(turn_id, token, max_merges=self._max_merges)
         except RightMissing:
             raise
         except DatabaseRefused as error:
             # What cannot be read may be an old line. It is history to each later turn of its conversation, and none of
             # them shall die of it: better answered without any.
-            outcome = self._store.claim(turn_id, token, lines=0)
+            outcome = self._store.claim(turn_id, token, lines=0, max_merges=self._max_merges)
             if outcome.task is not None:
                 self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {error}"))
             return outcome
@@ -155,8 +157,12 @@ class Composer:
     def _deliver(self, turn_id: int) -> Outcome:
         return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
 
-    def _failed(self, turn_id: int, token: UUID, task: Task, error: BaseException) -> int | None:
-        outcome = self._store.fail(turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True)
+    def _failed(
+        self, turn_id: int, token: UUID, task: Task, error: BaseException, refused: str | None = None
+    ) -> int | None:
+        outcome = self._store.fail(
+            turn_id, token, _describe(error), retry=float(2**task.attempts), counts=True, refused=refused
+        )
         if outcome.name == "failed":
             self._emit(TurnFailed(turn_id, task.match_id, type_of(error), outcome.details["attempts"]))
         elif outcome.name == "dead":
@@ -176,6 +182,8 @@ def _found_done(outcome: Outcome, stage: str) -> bool:
     if outcome.name == "fenced":
         return True
     if outcome.name not in {"nothing", "answered"} or not (stage == "claim" or outcome.details.get("again")):
+        return False
+    if outcome.details.get("early"):
         return False
     return outcome.details.get("state") in _BEYOND[stage]
 
@@ -199,13 +207,24 @@ def _event(turn_id: int, outcome: Outcome) -> Event | None:  # noqa: PLR0911 - o
         case "cancelled":
             return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
         case "failed":
-            return TurnFailed(turn_id, details["match_id"], details.get("error", "delivery"), details["attempts"])
+            return TurnFailed(turn_id, details["match_id"], _error_of(details), details["attempts"])
         case "later" if "error" in details:
-            return PostgresRefused(f"replies cannot be inserted (SQLSTATE {details['error']})")
+            names = details.get("named", "").removeprefix(details["error"])
+            return PostgresRefused(f"replies cannot be inserted{names} (SQLSTATE {details['error']})")
         case "dead":
-            return TurnDead(turn_id, details["match_id"], details.get("error", "delivery"))
+            return TurnDead(turn_id, details["match_id"], _error_of(details))
         case _:
             return None
+
+
+def _refusal(error: DatabaseRefused) -> str | None:
+    """Why PostgreSQL refused a draft, if that was for a character that its encoding lacks."""
+    return str(error) if re.search(r"SQLSTATE (22P05|22021)", str(error)) else None
+
+
+def _error_of(details: Mapping[str, Any]) -> str:
+    """What may be logged of a failed step: its kind, and the names that PostgreSQL gives to what refused it."""
+    return ": ".join(details[key] for key in ("error", "named") if key in details)
 
 
 def _pause(wanted: object) -> float:

@@ -187,7 +187,7 @@ class Metrics:
             case events.TurnDead():
                 self._turns("dead").inc()
             case events.TurnFailed(error_type=error_type):
-                self._failures(_CAUSES.get(error_type, "responder")).inc()
+                self._failures(_CAUSES.get(error_type.partition(":")[0], "responder")).inc()
             case events.ResponderAway():
                 self._failures("responder_away").inc()
             case events.DuplicatePrevented(stage=stage):

@@ -175,10 +175,16 @@ class Store:
         """Make everything due that was pushed and not taken; how many turns that is."""
         return self._number("SELECT bridge.reset_pushes()")
 
-    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES) -> Outcome:
+    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES, max_merges: int = 3) -> Outcome:
         """Claim a turn for a worker, with so many lines of history."""
         [[answer]] = self._database.call(
-            "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, lines
+            "SELECT bridge.claim(%s, %s, %s, %s, %s, %s)",
+            turn_id,
+            str(token),
+            LEASE_SECONDS,
+            lines,
+            max_merges,
+            MAX_ATTEMPTS,
         )
         task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
@@ -215,10 +221,23 @@ class Store:
             "SELECT bridge.deliver_turn(%s, %s, %s, %s)", turn_id, max_merges, grouping_delay, MAX_ATTEMPTS
         )
 
-    def fail(self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool) -> Outcome:
-        """Give up a claim after an error, to be tried again after `retry` seconds, or later if it does not count."""
+    def fail(
+        self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None
+    ) -> Outcome:
+        """Give up a claim after an error, to be tried again after `retry` seconds, or later if it does not count.
+
+        Parameters:
+          refused: why PostgreSQL refused the draft, if that was the error; see Task.
+        """
         return self._step(
-            "SELECT bridge.fail(%s, %s, %s, %s, %s, %s)", turn_id, str(token), error, retry, counts, MAX_ATTEMPTS
+            "SELECT bridge.fail(%s, %s, %s, %s, %s, %s, %s)",
+            turn_id,
+            str(token),
+            error,
+            retry,
+            counts,
+            MAX_ATTEMPTS,
+            refused,
         )
 
     def unreadable(self, turn_id: int, step: str, error: str) -> Outcome:
@@ -277,6 +296,7 @@ def _task(turn_id: int, answer: Mapping[str, Any]) -> Task:
         history=_lines(answer["history"]),
         attempts=answer["attempts"],
         merges=answer["merges"],
+        refused=answer.get("refused") or "",
     )
 
 

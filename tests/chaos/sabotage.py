@@ -251,7 +251,7 @@ BREAKAGES: Final = (
         taken=(
             (
                 "deliver_turn",
-                "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() THEN",
+                "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN",
                 "IF NOT FOUND OR t.draft IS NULL THEN",
             ),
             ("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"),

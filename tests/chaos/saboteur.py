@@ -60,9 +60,11 @@ def trusting_consumer() -> None:
 def away_counts() -> None:
     """Count it as an attempt when the responder is away."""
 
-    def fail(self: Store, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool) -> Outcome:
+    def fail(
+        self: Store, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None
+    ) -> Outcome:
         del counts
-        return intact(self, turn_id, token, error, retry=retry, counts=True)
+        return intact(self, turn_id, token, error, retry=retry, counts=True, refused=refused)
 
     intact = Store.fail
     Store.fail = fail  # type: ignore[method-assign]

@@ -1,20 +1,29 @@
 -- queued --> composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
--- failed. Whatever else is asked for finds nothing to do (T5).
+-- failed. Whatever else is asked for finds nothing to do, and so does a turn that failed and is asked for before its
+-- `retry_at` (T5).
 --
 -- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the
 --   same answer (T6)
 -- p_lease: seconds until the turn is taken away again, unless renewed
 -- p_lines: how many earlier messages to return as history, 4,000 characters of each
+-- p_max_merges: how often a chain of replies may be superseded; a turn that is claimed again makes way for the waiting turn
+--   unless the chain is that long
+-- p_max_attempts: a turn has so many; the last one is its own, so that the waiting turn does not die with it
+-- The defaults are for a process of the release before.
 --
--- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | cancelled | dead, ...}. A turn is dead at once if its
--- messages together hold more than 100 MB.
-CREATE OR REPLACE FUNCTION bridge.claim(p_turn bigint, p_token uuid, p_lease double precision, p_lines integer) RETURNS jsonb
+-- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
+-- before `retry_at` also `early`. A turn is dead at once if its messages together hold more than 100 MB.
+CREATE OR REPLACE FUNCTION bridge.claim(
+    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT 3,
+    p_max_attempts integer DEFAULT 5)
+RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t          bridge.turns%ROWTYPE;
     c          record;
     v_active   bigint;
+    v_waiting  bigint;
     v_ids      bigint[];
     v_messages uuid[];
     v_lines    jsonb;
@@ -35,6 +44,9 @@ BEGIN
     IF t.state = 'composing' AND t.token = p_token THEN
         v_ids := t.covers;
     ELSIF t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL) THEN
+        IF t.retry_at > bridge.now() THEN
+            RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'early', true);
+        END IF;
         IF t.state = 'queued' THEN
             v_active := bridge.active_turn(t.match_id);
         END IF;
@@ -76,16 +88,19 @@ BEGIN
            coalesce(max(bytes), 0)
     INTO v_covered, v_lines, v_bytes
     FROM (
-        SELECT h.covered, h.number, o.position, h.bytes,
+        SELECT h.covered, h.number, h.position, h.bytes,
                CASE WHEN h.bytes <= c_most_bytes THEN jsonb_build_object(
                    'message_id', h.message_id, 'from_bot', h.sender_id = t.bot_id,
                    'content', coalesce(CASE WHEN h.covered THEN h.content ELSE left(h.content, c_line) END, ''),
                    'sent_at', h.created_at::text) END AS line
-        FROM (SELECT h.*, coalesce(
+        FROM (SELECT h.*, o.position, coalesce(
                   sum(200 + coalesce(octet_length(h.content), 0)) FILTER (WHERE h.covered) OVER (), 0) AS bytes
-              FROM bridge.history(t.match_id, v_messages, p_lines)
-              WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)) h
-        LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)) lines;
+              -- Asked for by id, a later turn's messages take no line of the history, and are left out.
+              FROM bridge.history(t.match_id, v_messages || CASE WHEN t.kind = 'reply' AND p_lines > 0
+                                      THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END, p_lines)
+              WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)
+              LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
+              WHERE NOT h.covered OR o.position IS NOT NULL) h) lines;
 
     IF t.kind = 'reply' AND v_covered = '[]' THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
@@ -97,11 +112,21 @@ BEGIN
             v_bytes, cardinality(v_messages), c_most_bytes));
         RETURN jsonb_build_object('outcome', 'dead', 'error', 'TooMuchToAnswer', 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
+    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
+          AND t.merges < p_max_merges AND t.attempts + 1 < p_max_attempts THEN
+        -- A newer turn waits: one answer to all, before a call is wasted (E1). Only now, since what cannot be read or is
+        -- too much ends alone. The active turn is locked before the waiting one.
+        SELECT w.id INTO v_waiting FROM bridge.turns w
+        WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')
+        FOR NO KEY UPDATE;
+        IF FOUND THEN
+            RETURN bridge.supersede(t.id, v_waiting);
+        END IF;
     END IF;
 
     BEGIN
         UPDATE bridge.turns
-        SET state = 'composing', token = p_token, covers = v_ids, pushes = 0, claimed_at = bridge.now(),
+        SET state = 'composing', token = p_token, covers = v_ids, pushes = 0, retry_at = NULL, claimed_at = bridge.now(),
             due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
@@ -110,6 +135,6 @@ BEGIN
     RETURN jsonb_build_object(
         'outcome', 'claimed', 'kind', t.kind, 'match_id', t.match_id, 'bot_id', t.bot_id,
         'bot_name', c.bot_name, 'person_name', c.person_name, 'attempts', t.attempts, 'merges', t.merges,
-        'messages', v_covered, 'history', v_lines);
+        'refused', t.refused, 'messages', v_covered, 'history', v_lines);
 END
 $$;

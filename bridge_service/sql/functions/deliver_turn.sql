@@ -7,8 +7,12 @@
 -- p_max_attempts: a turn whose insertion raised so many times is dead; what the machine or a missing right is to blame for
 --   does not count
 --
+-- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
+-- error the same draft is inserted again.
+--
 -- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a
--- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take nobody's reply until somebody mends them.
+-- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them.
+-- `named` tells the SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
     p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
 RETURNS jsonb
@@ -22,10 +26,15 @@ DECLARE
     v_messages  uuid[];
     v_events    bigint[];
     v_reply     uuid;
-    v_error     text;
+    v_error     record;
     v_state     text;
-    v_constraint text;
+    v_message   text;
+    v_context   text;
+    v_schema    text;
     v_table     text;
+    v_column    text;
+    v_constraint text;
+    v_type      text;
 BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
@@ -36,7 +45,7 @@ BEGIN
         BEGIN
             PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
         EXCEPTION WHEN lock_not_available THEN
-            UPDATE bridge.turns SET due_at = greatest(deliver_at, bridge.now() + interval '1 second')
+            UPDATE bridge.turns SET due_at = greatest(deliver_at, retry_at, bridge.now() + interval '1 second')
             WHERE id = p_turn AND state = 'typing'
             RETURNING due_at INTO t.due_at;
             PERFORM bridge.ring_due(p_turn, t.due_at);
@@ -45,7 +54,7 @@ BEGIN
     END IF;
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
-    IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() THEN
+    IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN
         RETURN jsonb_build_object(
             'outcome', CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END, 'state', t.state, 'again', true,
             'kind', t.kind, 'match_id', t.match_id, 'message_id', t.reply_message_id,
@@ -53,16 +62,7 @@ BEGIN
     END IF;
 
     -- The last look. Each of these is a new statement with a new snapshot.
-    PERFORM FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
-    IF NOT FOUND THEN
-        RETURN bridge.cancel_turn(t.id, 'gone');
-    END IF;
-    IF t.kind = 'initiation' THEN
-        PERFORM FROM bridge.history(t.match_id, '{}', 1);
-        IF FOUND THEN
-            RETURN bridge.cancel_turn(t.id, 'message');
-        END IF;
-    ELSE
+    IF t.kind = 'reply' THEN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
         INTO v_events, v_messages
         FROM bridge.events e WHERE e.turn_id = t.id;
@@ -73,13 +73,18 @@ BEGIN
             WHERE id = t.id;
             RETURN jsonb_build_object('outcome', 'nothing', 'state', 'composing');
         END IF;
+    END IF;
+    IF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
+        RETURN bridge.cancel_turn(t.id, 'gone');
+    ELSIF t.kind = 'initiation' THEN
+        PERFORM FROM bridge.history(t.match_id, '{}', 1);
+        IF FOUND THEN
+            RETURN bridge.cancel_turn(t.id, 'message');
+        END IF;
+    ELSE
         v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
-        END IF;
-        PERFORM FROM bridge.history(t.match_id, v_messages, 0) WHERE covered;
-        IF NOT FOUND THEN
-            RETURN bridge.cancel_turn(t.id, 'gone');
         END IF;
     END IF;
 
@@ -95,31 +100,40 @@ BEGIN
     EXCEPTION
         WHEN SQLSTATE 'BR001' THEN
             RETURN bridge.cancel_turn(t.id, 'refused');
-        WHEN foreign_key_violation THEN
-            RETURN bridge.cancel_turn(t.id, 'gone');
         WHEN lock_not_available OR deadlock_detected THEN
             UPDATE bridge.turns SET due_at = bridge.now() + interval '1 second' WHERE id = t.id
             RETURNING due_at INTO t.due_at;
             PERFORM bridge.ring_due(t.id, t.due_at);
             RETURN jsonb_build_object('outcome', 'later');
-        WHEN OTHERS THEN
+        WHEN OTHERS OR assert_failure THEN  -- which OTHERS leaves out
             GET STACKED DIAGNOSTICS
-                v_error = MESSAGE_TEXT, v_state = RETURNED_SQLSTATE, v_constraint = CONSTRAINT_NAME,
-                v_table = TABLE_NAME;
+                v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_context = PG_EXCEPTION_CONTEXT,
+                v_schema = SCHEMA_NAME, v_table = TABLE_NAME, v_column = COLUMN_NAME, v_constraint = CONSTRAINT_NAME,
+                v_type = PG_DATATYPE_NAME;
+            -- A foreign key may say that the match went in this very moment, and as well that the bot lacks a row which the
+            -- operator can still insert. Only a new look tells.
+            IF v_state = '23503' AND bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
+                RETURN bridge.cancel_turn(t.id, 'gone');
+            END IF;
+            v_error := bridge.diagnose(
+                v_state, v_message, v_context, v_schema, v_table, v_column, v_constraint, v_type);
             -- A full disk, a lost right, a server that became read-only, a table, function or partition that is not
             -- there: no turn is to blame, and none may die of an hour of it (I6, as A1).
             IF v_state ~ '^(08|40|53|57|58|HV|XX)' OR v_state IN ('42501', '25006', '42P01', '42883', '3F000')
                OR (v_state = '23514' AND v_constraint = '' AND v_table <> '') THEN
-                UPDATE bridge.turns SET last_error = v_state, pushes = 0, due_at = bridge.now() + interval '5 seconds'
+                UPDATE bridge.turns SET last_error = v_error.named, pushes = 0, due_at = bridge.now() + interval '5 seconds'
                 WHERE id = t.id
                 RETURNING due_at INTO t.due_at;
                 PERFORM bridge.ring_due(t.id, t.due_at);
-                RETURN jsonb_build_object('outcome', 'later', 'error', v_state);
+                RETURN jsonb_build_object('outcome', 'later', 'error', v_state, 'named', v_error.named);
             END IF;
-            -- Of PostgreSQL's own errors only the code: their texts quote values, hence the draft.
-            RETURN bridge.count_failure(
-                t.id, rtrim(v_state || ' ' || CASE WHEN v_state LIKE 'P0%' THEN v_error ELSE v_constraint END),
-                2 ^ t.attempts, p_max_attempts);
+            IF v_error.refused IS NOT NULL THEN
+                -- It stays active: back in `queued` it would collide with the waiting turn (T6).
+                UPDATE bridge.turns SET state = 'composing', token = NULL, draft = NULL, refused = v_error.refused
+                WHERE id = t.id;
+            END IF;
+            RETURN bridge.count_failure(t.id, v_error.words, 2 ^ t.attempts, p_max_attempts)
+                || jsonb_build_object('error', 'delivery', 'named', v_error.named);
     END;
     RETURN jsonb_build_object(
         'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply,

@@ -14,7 +14,7 @@ DECLARE
     t bridge.turns%ROWTYPE;
 BEGIN
     SELECT * INTO t FROM bridge.turns
-    WHERE id = p_turn AND pushes > 0
+    WHERE id = p_turn AND pushes > 0 AND (retry_at > bridge.now()) IS NOT TRUE
       AND CASE p_step WHEN 'compose' THEN state = 'queued' OR (state = 'composing' AND token IS NULL)
                       WHEN 'deliver' THEN state = 'typing' END
     FOR NO KEY UPDATE;

@@ -5,4 +5,4 @@ GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.pr
 REVOKE SELECT ON bridge.turns FROM {role};
 GRANT SELECT (
     id, kind, match_id, bot_id, state, due_at, deliver_at, opened_at, queued_at, claimed_at, answered_at, ended_at,
-    pushes, attempts, takeovers, merges, covers, reply_message_id, reason, last_error) ON bridge.turns TO {role}
+    pushes, attempts, takeovers, merges, covers, reply_message_id, retry_at, reason, last_error) ON bridge.turns TO {role}

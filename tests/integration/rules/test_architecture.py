@@ -133,7 +133,10 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
     bridge.write(unreadable)
     ways.append(bridge.store.unreadable(bridge.pushed(unreadable), "compose", "no").name == "failed")
 
-    bridge.rows("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$")
+    bridge.rows(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'no' USING ERRCODE = 'feature_not_supported'; END $$"
+    )
     bridge.write(match)
     turn = bridge.typing(match)
     bridge.rows("CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse()")

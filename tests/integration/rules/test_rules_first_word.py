@@ -191,7 +191,11 @@ def test_F1_an_opener_that_is_held_up_tells_the_schedulers_when_it_is_due(bridge
 
 
 @without(
-    ("deliver_turn", "greatest(deliver_at, bridge.now() + interval '1 second')", "bridge.now() + interval '1 second'")
+    (
+        "deliver_turn",
+        "greatest(deliver_at, retry_at, bridge.now() + interval '1 second')",
+        "bridge.now() + interval '1 second'",
+    )
 )
 def test_F1_an_early_delivery_that_is_held_up_moves_no_due_time_forward(bridge: Bridge) -> None:
     """An opener that somebody asks for too early, while a message is under way, is still pushed when it may be said."""

@@ -4,6 +4,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     v_answer jsonb;
 BEGIN
+    IF p_reason = 'gone' THEN
+        PERFORM bridge.assert_rows_seen();
+    END IF;
     PERFORM bridge.end_turn(p_turn, 'cancelled', p_reason);
     SELECT jsonb_build_object('outcome', 'cancelled', 'reason', p_reason, 'kind', t.kind, 'match_id', t.match_id,
                               'next_turn', bridge.next_turn(t.match_id))

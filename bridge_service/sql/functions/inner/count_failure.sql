@@ -1,15 +1,16 @@
--- One failed attempt of an active turn: tried again after `p_retry` seconds, or dead after `p_max_attempts`.
+-- One failed attempt of an active turn: tried again after `p_retry` seconds and not before, or dead after `p_max_attempts`.
 -- Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.count_failure(p_turn bigint, p_error text, p_retry double precision, p_max_attempts integer)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
-    t bridge.turns%ROWTYPE;
+    t       bridge.turns%ROWTYPE;
+    v_retry timestamptz := bridge.now() + make_interval(secs => p_retry);
 BEGIN
     UPDATE bridge.turns
     SET attempts = attempts + 1, last_error = left(p_error, 500), pushes = 0,
         token = CASE WHEN state = 'typing' THEN token END,
-        due_at = bridge.now() + make_interval(secs => p_retry)
+        retry_at = v_retry, due_at = v_retry
     WHERE id = p_turn
     RETURNING * INTO t;
     IF t.attempts >= p_max_attempts THEN

@@ -1,5 +1,6 @@
 -- A newer message came: the reply is cancelled undelivered and its events move into the waiting turn, for one coherent
--- answer to all. The chain's length is inherited, or MAX_MERGES would never be reached (D2). Only the turn's own events
+-- answer to all. The chain's length is inherited, or MAX_MERGES would never be reached (D2); so are its failures and
+-- the time before which it is not asked again, or a message would make them forgotten (E4). Only the turn's own events
 -- move; ungrouped ones are the scheduler's (D1).
 -- Internal: the caller holds both turns' locks.
 CREATE OR REPLACE FUNCTION bridge.supersede(p_turn bigint, p_waiting bigint) RETURNS jsonb
@@ -10,7 +11,12 @@ DECLARE
     v_answer jsonb;
 BEGIN
     UPDATE bridge.events SET turn_id = p_waiting WHERE turn_id = p_turn;
-    UPDATE bridge.turns newer SET merges = greatest(newer.merges, older.merges + 1)
+    UPDATE bridge.turns newer
+    SET merges = greatest(newer.merges, older.merges + 1), attempts = greatest(newer.attempts, older.attempts),
+        takeovers = greatest(newer.takeovers, older.takeovers),
+        last_error = coalesce(older.last_error, newer.last_error), refused = coalesce(older.refused, newer.refused),
+        retry_at = greatest(newer.retry_at, older.retry_at),
+        due_at = greatest(newer.due_at, newer.retry_at, older.retry_at)
     FROM bridge.turns older
     WHERE newer.id = p_waiting AND older.id = p_turn
     RETURNING newer.merges INTO v_merges;
