@@ -369,6 +369,12 @@ VARIABLES: Final = (
         "Days, fractions allowed, after which finished turns and their events are deleted.",
     ),
     Variable(
+        "IGNORE_OLDER_DAYS",
+        "15",
+        _number(0, 36500),
+        "Days, fractions allowed: messages and matches whose created_at is older are kept and not answered; 0: never.",
+    ),
+    Variable(
         "LOG_LEVEL",
         "INFO",
         _one_of("DEBUG, INFO, WARNING, ERROR or CRITICAL", {level.lower(): level for level in _LEVELS}),
@@ -429,6 +435,7 @@ class Settings:
     responder_timeout: float
     redis_max_attempts: int
     retention_days: float
+    ignore_older_days: float
     log_level: str
     log_format: str
     host: str
@@ -495,6 +502,30 @@ def _read(variable: Variable, text: str) -> object:
 
 def _is_above(low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and low > high
+
+
+POLICY: Final = (
+    "GROUPING_DELAY",
+    "INITIATION_DELAY_MIN",
+    "INITIATION_DELAY_MAX",
+    "INITIATION_PROBABILITY",
+    "THINKING_DELAY_MIN",
+    "THINKING_DELAY_MAX",
+    "TYPING_SPEED_CPS",
+    "MAX_MERGES",
+    "IGNORE_OLDER_DAYS",
+)
+"""The variables that bridge.bots holds; the rest is no policy."""
+
+
+def policy(settings: Settings, environ: Mapping[str, str]) -> dict[str, float]:
+    """Return what the environment sets of the policy, by column of bridge.bots; TEST_MODE sets what it changes."""
+    return {
+        variable.name.lower(): getattr(settings, variable.name.lower())
+        for variable in VARIABLES
+        if variable.name in POLICY
+        and (environ.get(variable.name, "").strip() or (settings.test_mode and variable.default_in_test_mode))
+    }
 
 
 def summary(settings: Settings) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """How a process begins: it says how it is set up, waits for what it needs, and says what is amiss there."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from dramatiq.errors import ConnectionClosed
@@ -23,6 +23,7 @@ from bridge_service.events import (
     WaitingForRedis,
 )
 from bridge_service.settings import Settings, is_open, plaintext, summary
+from bridge_service.store import Store
 
 RETRY_SECONDS: Final = 1.0
 
@@ -68,6 +69,27 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
         return True
 
     return _until(connect, stopping) and _until(find_schema, stopping)
+
+
+def write_environment(store: Store, values: Mapping[str, float], emit: Emit, stopping: threading.Event) -> bool:
+    """Return True once the policy's row of the environment stands in PostgreSQL; False if told to stop first.
+
+    Parameters:
+      values: what this process's environment sets, by column of bridge.bots.
+    """
+
+    def write() -> bool:
+        try:
+            store.set_environment(values)
+        except SchemaMissing:
+            emit(SchemaAbsent())
+            return False
+        except (DatabaseUnavailable, DatabaseRefused) as error:
+            emit(WaitingForPostgres(str(error)))
+            return False
+        return True
+
+    return _until(write, stopping)
 
 
 def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event) -> bool:

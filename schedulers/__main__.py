@@ -23,8 +23,14 @@ from bridge_service.incidents import Incidents
 from bridge_service.journal import Journal
 from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
-from bridge_service.settings import Settings, secrets
-from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
+from bridge_service.settings import Settings, policy, secrets
+from bridge_service.startup import (
+    announce,
+    look_at_postgresql,
+    wait_for_postgres,
+    wait_for_redis,
+    write_environment,
+)
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
 from schedulers.listener import Listener
@@ -141,7 +147,11 @@ def run(
             registry=registry,
             token=settings.console_token,
         ).start()
-    if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
+    if not (
+        wait_for_postgres(database, emit, stopping)
+        and write_environment(store, policy(settings, os.environ), emit, stopping)
+        and wait_for_redis(broker, emit, stopping)
+    ):
         return
     threading.Thread(
         target=look_at_postgresql,

@@ -49,6 +49,7 @@ def test_defaults() -> None:
         responder_timeout=180,
         redis_max_attempts=3,
         retention_days=30,
+        ignore_older_days=15,
         log_level="INFO",
         log_format="text",
         host="127.0.0.1",
