@@ -116,6 +116,7 @@ BOUNDS = [
     ("RESPONDER_TIMEOUT", ["1", "2.5", "86400"], ["0", "0.9", "86401", "nan"]),
     ("REDIS_MAX_ATTEMPTS", ["1", "100"], ["0", "101", "1.5"]),
     ("RETENTION_DAYS", ["0.001", "7", "36500"], ["0", "-1", "36501"]),
+    ("IGNORE_OLDER_DAYS", ["0", "0.01", "15", "36500"], ["-1", "36501", "never"]),
     ("PORT", ["1", "65535"], ["0", "65536", "80.0"]),
     ("HEALTH_PORT", ["1", "65535"], ["0", "65536", "80.0"]),
 ]
@@ -543,8 +544,8 @@ def test_summary() -> None:
     assert " ".join(f"{name}={text}" for name, text in summary(read(GROUPING_DELAY="0.50")).items()) == (
         "GROUPING_DELAY=0.5 TEST_MODE=false INITIATION_DELAY_MIN=120 INITIATION_DELAY_MAX=300"
         " INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15 TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
-        " RESPONDER=scripted RESPONDER_TIMEOUT=180 REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 LOG_LEVEL=INFO"
-        " LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"
+        " RESPONDER=scripted RESPONDER_TIMEOUT=180 REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
+        " LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"
     )
     assert (
         summary(read(HEALTH_PORT="9090", TEST_MODE="on")).items()

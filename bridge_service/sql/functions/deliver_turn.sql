@@ -20,7 +20,6 @@ DECLARE
     v_match     uuid;
     v_waiting   bigint;
     v_messages  uuid[];
-    v_after     timestamptz;
     v_events    bigint[];
     v_reply     uuid;
     v_error     text;
@@ -54,7 +53,7 @@ BEGIN
     END IF;
 
     -- The last look. Each of these is a new statement with a new snapshot.
-    SELECT c.matched_at INTO v_after FROM bridge.conversation(t.match_id) c WHERE c.bot_id = t.bot_id;
+    PERFORM FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
     IF NOT FOUND THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
     END IF;
@@ -78,8 +77,7 @@ BEGIN
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;
-        SELECT max(h.created_at) FILTER (WHERE h.created_at <= bridge.now() + interval '1 day') INTO v_after
-        FROM bridge.history(t.match_id, v_messages, 0) h WHERE h.covered HAVING count(*) > 0;
+        PERFORM FROM bridge.history(t.match_id, v_messages, 0) WHERE covered;
         IF NOT FOUND THEN
             RETURN bridge.cancel_turn(t.id, 'gone');
         END IF;
@@ -88,7 +86,7 @@ BEGIN
     BEGIN
         -- Answered before the insert: the reply's own triggers look at the turn (D4).
         PERFORM bridge.end_turn(t.id, 'answered');
-        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(v_after));
+        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
         IF v_reply IS NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'BR001';
         ELSIF v_reply <> t.reply_message_id THEN

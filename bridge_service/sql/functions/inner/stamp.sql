@@ -1,11 +1,14 @@
--- The time that a reply bears: now, or a millisecond after what it answers, if the app dates that later. A clock of the app's
--- that is more than a day ahead is wrong, and is left out. A millisecond, because apps and their clients keep no more.
-CREATE OR REPLACE FUNCTION bridge.stamp(p_after timestamptz) RETURNS timestamptz
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- The time that a turn's message bears in the app: now, or a millisecond after the newest `created_at` that it answers (an
+-- opener: its match's), if that is later. So no reply stands before its question when the app's clock is ahead. A clock that
+-- is more than a day ahead is wrong and left out. A millisecond, because many apps and their clients keep no less.
+CREATE OR REPLACE FUNCTION bridge.stamp(p_turn bigint) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_now timestamptz := bridge.now();
 BEGIN
-    RETURN CASE WHEN p_after <= v_now + interval '1 day'
-                THEN greatest(v_now, p_after + interval '1 millisecond') ELSE v_now END;
+    RETURN greatest(v_now, (
+        SELECT max(e.created_at) + interval '1 millisecond' FROM bridge.events e
+        WHERE e.turn_id = p_turn AND (e.created_at <= v_now + interval '1 day') IS TRUE AND isfinite(e.created_at)));
 END
 $$;
