@@ -54,7 +54,7 @@ def run(
         output.say(f"{counted(ignored, 'message')} {verb} older than IGNORE_OLDER_DAYS: kept, and not answered.")
     if given_back:
         verb = "would be" if dry_run else "were"
-        output.say(f"{counted(given_back, 'event')} that had been set aside or cancelled as gone {verb} given back.")
+        output.say(f"{counted(given_back, 'event')} that had been set aside {verb} given back, those cancelled as gone included.")
     return True
 
 
