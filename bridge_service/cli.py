@@ -197,8 +197,8 @@ def replay(
     since: Annotated[
         datetime | None,
         typer.Option(
-            help="Not what is older; UTC unless it says otherwise. By default as far back as `verify` looks: nine tenths of"
-            " RETENTION_DAYS, and also before the installation.",
+            help="Not what is older; UTC unless it says otherwise. By default as far back as `verify`: nine tenths"
+            " of RETENTION_DAYS, and also before the installation.",
             **_TIME,
         ),
     ] = None,

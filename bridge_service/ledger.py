@@ -201,9 +201,7 @@ class Ledger:
             dry_run,
             seconds=LONG_CALL_SECONDS,
         )
-        return Replayed(
-            answer["found"], answer["old"], answer["ignored"], answer["captured"], answer["given_back"]
-        )
+        return Replayed(answer["found"], answer["old"], answer["ignored"], answer["captured"], answer["given_back"])
 
     def report(self, seconds: float, grouping_delay: float) -> dict[str, Any]:
         """Tell what the last `seconds` came to; see sql/functions/report.sql."""

@@ -53,8 +53,8 @@ def run(
         verb = "is" if ignored == 1 else "are"
         output.say(f"{counted(ignored, 'message')} {verb} older than IGNORE_OLDER_DAYS: kept, and not answered.")
     if given_back:
-        verb = "would be" if dry_run else "were"
-        output.say(f"{counted(given_back, 'event')} that had been set aside {verb} given back, those cancelled as gone included.")
+        back = f"{counted(given_back, 'event')} that had been set aside {'would be' if dry_run else 'were'} given back"
+        output.say(f"{back}, those cancelled as gone included.")
     return True
 
 

@@ -892,7 +892,7 @@ def test_replay_answers_nobody_whom_the_program_before_has_answered(operator: Op
 
 
 def test_replay_keeps_what_is_old_without_an_answer(operator: Operator, chat: Chat) -> None:
-    """What is older than IGNORE_OLDER_DAYS is captured and cancelled as `old`; by default it looks as far as `verify`."""
+    """What is older than IGNORE_OLDER_DAYS is captured and cancelled as `old`; it looks as far as `verify` does."""
     chat.install_earlier("29 days")
     match = chat.match()
     old, young = chat.write(match, age="16 days", unseen=True), chat.write(match, age="14 days", unseen=True)

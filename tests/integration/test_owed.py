@@ -199,9 +199,7 @@ def test_a_conversation_that_was_gone_and_is_back(
     match = bridge.match()
     message = bridge.write(match)
     turn = bridge.pushed(match) if step == "claim" else bridge.typing(match)
-    away, back = (
-        statement.format(bot=CAMILLE, hugo=HUGO, paul=PAUL, match=match) for statement in GONE[how]
-    )
+    away, back = (statement.format(bot=CAMILLE, hugo=HUGO, paul=PAUL, match=match) for statement in GONE[how])
     bridge.rows(away)
     outcome = bridge.claim(turn).outcome if step == "claim" else bridge.deliver(turn)
     assert outcome.details.get("reason") == "gone"

@@ -9,6 +9,7 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extras
 import pytest
+from psycopg2 import sql
 
 from bridge_service.database import Connection, Database
 from bridge_service.settings import POLICY, VARIABLES, Settings, policy
@@ -50,15 +51,17 @@ def _policy(admin: Any, bot: str | None = None) -> dict[str, float]:  # noqa: AN
 
 def _set(admin: Any, scope: str, bot: str | None = None, **values: float | None) -> None:  # noqa: ANN401
     admin.execute("INSERT INTO bridge.bots (scope, bot_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", (scope, bot))
-    assignments = ", ".join(f"{name} = %({name})s" for name in values)
-    admin.execute(
-        f"UPDATE bridge.bots SET {assignments} WHERE scope = %(scope)s AND bot_id IS NOT DISTINCT FROM %(bot)s",
-        {"scope": scope, "bot": bot, **values},
-    )
+    for name, value in values.items():
+        admin.execute(
+            sql.SQL("UPDATE bridge.bots SET {} = %s WHERE scope = %s AND bot_id IS NOT DISTINCT FROM %s").format(
+                sql.Identifier(name)
+            ),
+            (value, scope, bot),
+        )
 
 
 def test_what_is_built_in_is_what_settings_have_as_defaults(admin: Any) -> None:  # noqa: ANN401
-    """Its columns are the variables' names in lower case, and a database without any row of policy uses the defaults."""
+    """Its columns are the variables' names in lower case, and a database without any row uses the defaults."""
     admin.execute("DELETE FROM bridge.bots")
     defaults = {variable.name.lower(): float(variable.default) for variable in VARIABLES if variable.name in POLICY}
     assert _policy(admin) == defaults
@@ -138,8 +141,8 @@ def test_what_makes_no_sense_is_refused(admin: Any) -> None:  # noqa: ANN401
         "INSERT INTO bridge.bots (scope) VALUES ('default')",
         "INSERT INTO bridge.bots (scope) VALUES ('bot')",
         "INSERT INTO bridge.bots (scope) VALUES ('other')",
-        f"INSERT INTO bridge.bots (scope, bot_id) VALUES ('bot', '{CAMILLE}')",
-        f"INSERT INTO bridge.bots (scope, bot_id) VALUES ('environment', '{PAUL}')",
+        "INSERT INTO bridge.bots (scope, bot_id) SELECT scope, bot_id FROM bridge.bots WHERE scope = 'bot'",
+        "INSERT INTO bridge.bots (scope, bot_id) VALUES ('environment', gen_random_uuid())",
     ):
         with pytest.raises(psycopg2.errors.IntegrityError):
             admin.execute(statement)
@@ -184,9 +187,12 @@ def test_the_environment_is_written_only_if_it_differs(store: Store, admin: Any)
 def test_nobody_else_writes_policy(bridge_database: Urls) -> None:
     """The app's role and the run-time role may not touch the table."""
     for role in (APP, SERVICE):
-        with closing(psycopg2.connect(bridge_database.of(role))) as connection, connection.cursor() as cursor:
-            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-                cursor.execute("UPDATE bridge.bots SET max_merges = 0")
+        with (
+            closing(psycopg2.connect(bridge_database.of(role))) as connection,
+            connection.cursor() as cursor,
+            pytest.raises(psycopg2.errors.InsufficientPrivilege),
+        ):
+            cursor.execute("UPDATE bridge.bots SET max_merges = 0")
 
 
 def test_a_scheduler_writes_its_environment_at_its_start(

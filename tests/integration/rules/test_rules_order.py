@@ -83,7 +83,8 @@ def _is_stamped_by_the_bridge(bridge: Bridge, time: str | None) -> None:
     _answer(bridge, match, "réponse")
     assert bridge.turns(match)[0].attempts == 0
     assert bridge.value(
-        "SELECT created_at BETWEEN bridge.now() - interval '1 minute' AND bridge.now() FROM messages WHERE sender_id = %s",
+        "SELECT created_at BETWEEN bridge.now() - interval '1 minute' AND bridge.now()"
+        " FROM messages WHERE sender_id = %s",
         CAMILLE,
     )
 
@@ -161,7 +162,8 @@ def test_the_order_is_found_by_keys_alone(bridge: Bridge) -> None:
         SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'cancelled', 'dropped', now(), now(), '{1}'
         FROM generate_series(1, 20000);
         INSERT INTO bridge.events (kind, match_id, message_id, bot_id, turn_id, captured_at)
-        SELECT 'message', t.match_id, gen_random_uuid(), t.bot_id, t.id, now() FROM bridge.turns t WHERE t.reason = 'dropped';
+        SELECT 'message', t.match_id, gen_random_uuid(), t.bot_id, t.id, now()
+        FROM bridge.turns t WHERE t.reason = 'dropped';
     """)
     read = (
         "SELECT sum(seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_all_tables"
@@ -171,7 +173,7 @@ def test_the_order_is_found_by_keys_alone(bridge: Bridge) -> None:
     ids = bridge.rows("SELECT array_agg(id ORDER BY created_at)::uuid[] FROM messages", connection=session)[0][0]
     bridge.rows("SELECT count(*) FROM bridge.capture_order(%s, %s::uuid[])", match, ids, connection=session)
     before = bridge.value(read, connection=session) or 0
-    assert bridge.rows(
-        "SELECT count(*) FROM bridge.capture_order(%s, %s::uuid[])", match, ids, connection=session
-    ) == [(6,)]
+    assert bridge.rows("SELECT count(*) FROM bridge.capture_order(%s, %s::uuid[])", match, ids, connection=session) == [
+        (6,)
+    ]
     assert bridge.value(read, connection=session) - before < 50

@@ -22,9 +22,10 @@ BEGIN
     FROM (SELECT DISTINCT h.turn_id FROM heard h WHERE h.turn_id IS NOT NULL) d
     CROSS JOIN LATERAL (
         SELECT a.reply_message_id, a.covers, a.state FROM bridge.turns a WHERE a.id = d.turn_id OFFSET 0) t
-    WHERE t.state = 'answered'
+    WHERE t.state = 'answered' AND t.reply_message_id IS NOT NULL
     UNION ALL
     SELECT t.reply_message_id, 0::bigint, true FROM bridge.turns t
-    WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE;
+    WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE
+      AND t.reply_message_id IS NOT NULL;
 END
 $$;
