@@ -35,7 +35,7 @@ _ATTEMPTS: Final = 100
 
 # The policy names every reader role: without it even a role that was granted a table finds no row there.
 _READER_POLICY: Final = "bridge_reader"
-_READABLE: Final = ("events", "turns", "installation", "migrations", "processes", "incidents", "bots", "forgotten")
+_READABLE: Final = ("events", "turns", "installation", "migrations", "processes", "incidents")
 _CREATE_POLICY: Final = "CREATE POLICY {policy} ON {table} FOR SELECT TO {roles} USING (true)"
 _ALTER_POLICY: Final = "ALTER POLICY {policy} ON {table} TO {roles}"
 _DROP_POLICY: Final = "DROP POLICY {policy} ON {table}"

@@ -71,26 +71,23 @@ BEGIN
     -- Times leave as text: the app may hold any (C3). The covered ones stand in the order of their capture, and whole; the
     -- others are there to be glanced at. Nothing is built of more than a call can carry: PostgreSQL would refuse it, or
     -- nobody wait for it, at every claim.
-    -- The order of the others is the core's work (capture_order): an app's clock may be wrong, and its history replaced.
-    WITH told AS MATERIALIZED (
-        SELECT h.* FROM bridge.history(t.match_id, v_messages, p_lines)
-            WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number))
     SELECT coalesce(jsonb_agg(line ORDER BY position) FILTER (WHERE covered), '[]'),
-           coalesce(jsonb_agg(line ORDER BY place) FILTER (WHERE NOT covered), '[]'),
+           coalesce(jsonb_agg(line ORDER BY number) FILTER (WHERE NOT covered), '[]'),
            coalesce(max(bytes), 0)
     INTO v_covered, v_lines, v_bytes
     FROM (
-        SELECT h.covered, s.place, o.position, h.bytes,
+        SELECT h.covered, h.number, o.position, h.bytes,
                CASE WHEN h.bytes <= c_most_bytes THEN jsonb_build_object(
                    'message_id', h.message_id, 'from_bot', h.sender_id = t.bot_id,
                    'content', coalesce(CASE WHEN h.covered THEN h.content ELSE left(h.content, c_line) END, ''),
                    'sent_at', h.created_at::text) END AS line
         FROM (SELECT h.*, coalesce(
                   sum(200 + coalesce(octet_length(h.content), 0)) FILTER (WHERE h.covered) OVER (), 0) AS bytes
-              FROM told h) h
-        LEFT JOIN bridge.capture_order(t.match_id, ARRAY(
-            SELECT h.message_id FROM told h WHERE NOT h.covered ORDER BY h.number)) AS s USING (message_id)
+              FROM bridge.history(t.match_id, v_messages, p_lines)
+              WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)) h
         LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)) lines;
+
+    v_lines := bridge.capture_order(t.match_id, v_lines);
 
     IF t.kind = 'reply' AND v_covered = '[]' THEN
         RETURN bridge.cancel_turn(t.id, 'gone');

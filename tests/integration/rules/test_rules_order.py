@@ -18,7 +18,7 @@ WRITE_AT: Final = (
     " VALUES (%s, %s, %s, %s, bridge.now() + %s::interval)"
 )
 NOT_AFTER: Final = ("deliver_turn", "bridge.stamp(t.id)", "bridge.now()")
-BY_THE_APP: Final = ("claim", "jsonb_agg(line ORDER BY place)", "jsonb_agg(line ORDER BY line ->> 'sent_at')")
+BY_THE_APP: Final = ("claim", "v_lines := bridge.capture_order(t.match_id, v_lines);", "")
 
 
 def _write(bridge: Bridge, match: str, text: str, shift: str = "0 s", *, sender: str = LEA) -> str:
@@ -170,10 +170,11 @@ def test_the_order_is_found_by_keys_alone(bridge: Bridge) -> None:
         " WHERE schemaname = 'bridge' AND relname IN ('turns', 'events')"
     )
     session = bridge.session(ADMIN)
-    ids = bridge.rows("SELECT array_agg(id ORDER BY created_at)::uuid[] FROM messages", connection=session)[0][0]
-    bridge.rows("SELECT count(*) FROM bridge.capture_order(%s, %s::uuid[])", match, ids, connection=session)
+    order = (
+        "SELECT jsonb_array_length(bridge.capture_order(%s,"
+        " (SELECT jsonb_agg(jsonb_build_object('message_id', id) ORDER BY created_at) FROM messages)))"
+    )
+    bridge.rows(order, match, connection=session)
     before = bridge.value(read, connection=session) or 0
-    assert bridge.rows("SELECT count(*) FROM bridge.capture_order(%s, %s::uuid[])", match, ids, connection=session) == [
-        (6,)
-    ]
+    assert bridge.value(order, match, connection=session) == 6
     assert bridge.value(read, connection=session) - before < 50
