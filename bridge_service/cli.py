@@ -201,8 +201,8 @@ def replay(
     since: Annotated[
         datetime | None,
         typer.Option(
-            help="Not what is older; UTC unless it says otherwise. By default as far back as half of RETENTION_DAYS,"
-            " hence also from before the installation.",
+            help="Not what is older; UTC unless it says otherwise. By default as far back as `verify`: nine tenths"
+            " of RETENTION_DAYS, and also before the installation.",
             **_TIME,
         ),
     ] = None,

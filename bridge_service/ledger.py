@@ -99,16 +99,17 @@ class Replayed:
     """What a replay did.
 
     Attributes:
-      too_old: the earliest time that may be replayed, if what was asked for began before it; nothing was done then.
       found: messages that no event knew.
       old: of these, those from before the installation.
+      ignored: of these, those that are older than IGNORE_OLDER_DAYS: they are kept and not answered.
       captured: of these, those that have an event now; 0 in a dry run.
-      given_back: events that had been set aside; in a dry run those that would be given back.
+      given_back: events that had been set aside, or whose conversation was gone and is there again; in a dry run those
+        that would be given back.
     """
 
-    too_old: datetime | None = None
     found: int = 0
     old: int = 0
+    ignored: int = 0
     captured: int = 0
     given_back: int = 0
 
@@ -234,10 +235,10 @@ class Ledger:
         retention_days: float,
         dry_run: bool,
     ) -> Replayed:
-        """Capture one batch of what no event knows, or only count all of it.
+        """Capture one batch of what no event knows, and give back what is owed again; or only count all of it.
 
         Parameters:
-          since, until: aware, by the app's times; None: as far back as is allowed, until now.
+          since, until: aware, by the app's times; None: as far back as `verify` looks, until now.
           match_id: one conversation only.
         """
         answer = self._ask(
@@ -250,9 +251,7 @@ class Ledger:
             dry_run,
             seconds=LONG_CALL_SECONDS,
         )
-        if answer["outcome"] == "too_old":
-            return Replayed(too_old=datetime.fromisoformat(answer["earliest"]))
-        return Replayed(None, answer["found"], answer["old"], answer["captured"], answer["given_back"])
+        return Replayed(answer["found"], answer["old"], answer["ignored"], answer["captured"], answer["given_back"])
 
     def report(self, seconds: float, grouping_delay: float) -> dict[str, Any]:
         """Tell what the last `seconds` came to; see sql/functions/report.sql."""

@@ -1,7 +1,7 @@
 """How a process begins: it says how it is set up, waits for what it needs, and says what is amiss there."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from bridge_service import standing
@@ -22,7 +22,8 @@ from bridge_service.events import (
     WaitingForRedis,
 )
 from bridge_service.settings import Settings, is_open, plaintext, summary
-from bridge_service.standing import DOWN, NO_SCHEMA, OK
+from bridge_service.standing import DOWN, NO_SCHEMA, OK, Standing
+from bridge_service.store import Store
 
 RETRY_SECONDS: Final = 1.0
 
@@ -55,13 +56,27 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
         if found.word != DOWN and not connected:
             connected = True
             emit(PostgresConnected())
-        if found.word == NO_SCHEMA:
-            emit(SchemaAbsent())
-        elif found.word != OK:
-            emit(WaitingForPostgres(found.detail))
-        return found.word == OK
+        return _is_well(found, emit)
 
     return _until(there, stopping)
+
+
+def _is_well(found: Standing, emit: Emit) -> bool:
+    """Tell whether PostgreSQL did as it was asked, and say what it is that the process waits for."""
+    if found.word == NO_SCHEMA:
+        emit(SchemaAbsent())
+    elif found.word != OK:
+        emit(WaitingForPostgres(found.detail))
+    return found.word == OK
+
+
+def write_environment(store: Store, values: Mapping[str, float], emit: Emit, stopping: threading.Event) -> bool:
+    """Return True once the policy's row of the environment stands in PostgreSQL; False if told to stop first.
+
+    Parameters:
+      values: what this process's environment sets, by column of bridge.bots.
+    """
+    return _until(lambda: _is_well(standing.ask_postgresql(lambda: store.set_environment(values))[0], emit), stopping)
 
 
 def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event) -> bool:

@@ -4,6 +4,7 @@ Every method is one call of one function in one transaction, and may be called a
 when, PostgreSQL decides whether. All of them raise what `Database.call` raises.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -138,6 +139,11 @@ class Store:
             "SELECT bridge.capture_notified(%s, %s, %s)", match_id, message_id, retention_days
         )
         return None if event is None else int(event)
+
+    def set_environment(self, values: Mapping[str, float]) -> bool:
+        """Write what this process's environment sets of the policy, by column; whether it was something new."""
+        [[written]] = self._database.call("SELECT bridge.set_environment(%s)", json.dumps(values))
+        return bool(written)
 
     def notify(self, channel: str, payload: str) -> bool:
         """Send a notification; whether it was sent, for a filling queue of them takes none."""

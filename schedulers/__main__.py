@@ -24,8 +24,14 @@ from bridge_service.metrics import Metrics
 from bridge_service.middleware import Reconnect
 from bridge_service.queue_id import QueueId
 from bridge_service.redis_client import connect
-from bridge_service.settings import Settings, secrets
-from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
+from bridge_service.settings import Settings, policy, secrets
+from bridge_service.startup import (
+    announce,
+    look_at_postgresql,
+    wait_for_postgres,
+    wait_for_redis,
+    write_environment,
+)
 from bridge_service.store import Grouped, GroupingRules, Store
 from bridge_service.watchdog import Watchdog
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
@@ -143,7 +149,11 @@ def run(
             numbers=registry,
             token=settings.console_token,
         ).start()
-    if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
+    if not (
+        wait_for_postgres(database, emit, stopping)
+        and write_environment(store, policy(settings, os.environ), emit, stopping)
+        and wait_for_redis(broker, emit, stopping)
+    ):
         return
     threading.Thread(
         target=look_at_postgresql,

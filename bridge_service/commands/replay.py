@@ -1,4 +1,4 @@
-"""`replay`: messages that no event knows, captured now."""
+"""`replay`: messages that are owed an answer and have no turn, brought back now."""
 
 from datetime import datetime
 
@@ -19,14 +19,14 @@ def run(
     dry_run: bool,
     ask: bool,
 ) -> bool:
-    """Capture batch after batch; return whether that was allowed.
+    """Capture batch after batch; return whether the operator wanted it.
 
     Parameters:
-      since, until: aware, by the app's times; None: as far back as is allowed, until now.
+      since, until: aware, by the app's times; None: as far back as `verify` looks, until now.
       match_id: one conversation only.
       ask: before anything from before the installation is captured.
     """
-    captured = old = given_back = 0
+    captured = old = ignored = given_back = 0
     with open_ledger(settings.database_url, "replay") as ledger:
         if ask and not dry_run:
             all_of_it = ledger.replay(since, until, match_id, retention_days=settings.retention_days, dry_run=True)
@@ -36,14 +36,9 @@ def run(
                 return False
         while True:
             batch = ledger.replay(since, until, match_id, retention_days=settings.retention_days, dry_run=dry_run)
-            if batch.too_old:
-                output.complain(
-                    f"--since: not before {batch.too_old:%Y-%m-%dT%H:%M:%SZ}, half of RETENTION_DAYS ago:"
-                    " what is older may have been answered and forgotten"
-                )
-                return False
             captured += batch.captured
             old += batch.old
+            ignored += batch.ignored
             given_back += batch.given_back
             if dry_run or not batch.captured or batch.found < REPLAY_BATCH:
                 break
@@ -54,9 +49,12 @@ def run(
         output.say(f"{counted(captured, 'message')} captured.")
     if old:
         output.say(f"{_old(old)}.")
+    if ignored:
+        verb = "is" if ignored == 1 else "are"
+        output.say(f"{counted(ignored, 'message')} {verb} older than IGNORE_OLDER_DAYS: kept, and not answered.")
     if given_back:
-        verb = "would be" if dry_run else "were"
-        output.say(f"{counted(given_back, 'event')} that had been set aside {verb} given back.")
+        back = f"{counted(given_back, 'event')} that had been set aside {'would be' if dry_run else 'were'} given back"
+        output.say(f"{back}, those cancelled as gone included.")
     return True
 
 

@@ -263,6 +263,14 @@ FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__  # type: i
 """By name, in order."""
 
 
+BY_TEST_MODE: Final = frozenset(
+    name
+    for name, field in FIELDS.items()
+    if any(isinstance(getattr(each, "func", None), ByTestMode) for each in field.metadata)
+)
+"""The fields whose default TEST_MODE decides."""
+
+
 def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
     """Yield the fields that are at fault, and what to do; our own words alone, for pydantic's may quote a value."""
     for each in error.errors(include_url=False, include_input=False):

@@ -176,9 +176,9 @@ class Chat:
         """Return the messages that events know, in the order of their events."""
         return [row[0] for row in self.rows("SELECT message_id FROM bridge.events WHERE kind = 'message' ORDER BY id")]
 
-    def install_earlier(self) -> None:
-        """Make the installation ten days older than it is."""
-        self.rows("UPDATE bridge.installation SET installed_at = now() - interval '10 days'")
+    def install_earlier(self, age: str = "10 days") -> None:
+        """Make the installation as old as that."""
+        self.rows("UPDATE bridge.installation SET installed_at = now() - %s::interval", age)
 
 
 @pytest.fixture
@@ -915,17 +915,22 @@ def test_replay_answers_nobody_whom_the_program_before_has_answered(operator: Op
     assert after in chat.known()
 
 
-def test_replay_refuses_what_may_have_been_answered_and_forgotten(operator: Operator, chat: Chat) -> None:
-    """Half of RETENTION_DAYS is as far back as it goes, and --since before that ends with 1 (A3)."""
-    old = chat.write(chat.match(), age="16 days", unseen=True)
-    [[since]] = chat.rows("SELECT (now() - interval '17 days')::date::text")
-    result = operator("replay", "--since", since)
-    assert (result.code, result.err.count("\n")) == (1, 1)
-    assert "RETENTION_DAYS" in result.err
-    assert operator("replay").out == "0 messages captured.\n"
-    operator.environ["RETENTION_DAYS"] = "40"
-    operator("replay")
-    assert chat.known() == [old]
+def test_replay_keeps_what_is_old_without_an_answer(operator: Operator, chat: Chat) -> None:
+    """What is older than IGNORE_OLDER_DAYS is captured and cancelled as `old`; it looks as far as `verify` does."""
+    chat.install_earlier("29 days")
+    match = chat.match()
+    old, young = chat.write(match, age="16 days", unseen=True), chat.write(match, age="14 days", unseen=True)
+    older = chat.write(chat.match(HUGO), sender=HUGO, age="28 days", unseen=True)
+    assert columns(operator("verify", "--json")) == {"messages": 2, "unaccounted": 2}
+    told = "1 message is older than IGNORE_OLDER_DAYS: kept, and not answered.\n"
+    assert operator("replay", "--dry-run").out == f"2 messages would be captured.\n{told}"
+    assert operator("replay").out == f"2 messages captured.\n{told}"
+    assert chat.known() == [old, young]
+    assert columns(operator("verify", "--json")) == {"messages": 2, "open": 1, "cancelled": 1}
+    assert operator("why", old).out.startswith(f"{old} cancelled")
+    [[since]] = chat.rows("SELECT (now() - interval '29 days')::date::text")
+    assert operator("replay", "--since", since).out == f"1 message captured.\n{told}"
+    assert chat.known() == [old, young, older]
 
 
 def test_replay_says_what_is_from_before_the_installation(operator: Operator, chat: Chat) -> None:

@@ -102,6 +102,8 @@ BEGIN
               LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
               WHERE NOT h.covered OR o.position IS NOT NULL) h) lines;
 
+    v_lines := bridge.capture_order(t.match_id, v_lines);
+
     IF t.kind = 'reply' AND v_covered = '[]' THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
     ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN

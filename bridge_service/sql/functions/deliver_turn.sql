@@ -91,7 +91,7 @@ BEGIN
     BEGIN
         -- Answered before the insert: the reply's own triggers look at the turn (D4).
         PERFORM bridge.end_turn(t.id, 'answered');
-        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.now());
+        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
         IF v_reply IS NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'BR001';
         ELSIF v_reply <> t.reply_message_id THEN

@@ -15,6 +15,7 @@ BEGIN
     GET DIAGNOSTICS v_events = ROW_COUNT;
     DELETE FROM bridge.turns WHERE match_id = ANY (v_gone);
     GET DIAGNOSTICS v_turns = ROW_COUNT;
+    DELETE FROM bridge.forgotten WHERE match_id = ANY (v_gone);
     RETURN v_events + v_turns;
 END
 $$;

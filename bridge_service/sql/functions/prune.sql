@@ -1,5 +1,7 @@
--- Deletes finished turns and their events once they are older than the retention. Never what is unfinished or dead, and
--- never an opener or its match's event: a forgotten draw would be drawn again (A3). They stay, one small row a match.
+-- Deletes finished turns and their events once they are older than the retention by both clocks, the bridge's and the
+-- app's: a message dated into the future is remembered until then, or `verify` would miss it on that day. Never what is
+-- unfinished or dead, and never an opener or its match's event: a forgotten draw would be drawn again (A3). They stay, one
+-- small row a match, and so does the time up to which a conversation is forgotten.
 -- Incidents and processes of that age go too.
 -- Returns how many turns went; call again until it returns less than `p_limit`.
 CREATE OR REPLACE FUNCTION bridge.prune(p_retention_days double precision, p_limit integer) RETURNS integer
@@ -12,8 +14,16 @@ BEGIN
     FROM (SELECT t.id FROM bridge.turns t
           WHERE t.ended_at < v_before
             AND t.kind = 'reply' AND t.state IN ('answered', 'cancelled')
+            -- A scalar, which PostgreSQL asks for each turn: it would hash all events for a NOT EXISTS.
+            AND (SELECT bool_or(e.created_at >= v_before AND e.created_at < 'infinity')
+                 FROM bridge.events e WHERE e.turn_id = t.id) IS NOT TRUE
           ORDER BY t.ended_at LIMIT p_limit
           FOR UPDATE SKIP LOCKED) old;
+    INSERT INTO bridge.forgotten AS known (match_id, until)
+    SELECT e.match_id, max(e.created_at) FROM bridge.events e
+    WHERE e.turn_id = ANY (v_turns) AND isfinite(e.created_at)
+    GROUP BY e.match_id ORDER BY e.match_id
+    ON CONFLICT (match_id) DO UPDATE SET until = EXCLUDED.until WHERE known.until < EXCLUDED.until;
     DELETE FROM bridge.events WHERE turn_id = ANY (v_turns);
     DELETE FROM bridge.turns WHERE id = ANY (v_turns);
     DELETE FROM bridge.incidents WHERE happened_at < v_before;

@@ -1,8 +1,8 @@
 -- The ledger: every message from a person to a bot that was captured since the installation and is younger than the
 -- retention, in exactly one column. `python -m bridge_service verify`.
 --
--- unaccounted: the app has it and no event knows it (from after the installation), or its event was set aside, points
---   nowhere, or belongs to an answered turn whose draft did not cover it
+-- unaccounted: the app has it (from after the installation) and it is owed by owed.sql, or its event was set aside, points
+--   nowhere, or belongs to an answered turn whose draft did not cover it. `replay` mends what is owed or was set aside.
 -- doubled: covered by two answered turns, or its reply's id is another turn's reply too; counted beside the columns
 --
 -- What the app dates in the future is not asked after, nor is the last tenth of the retention: there an app's clock that
@@ -30,15 +30,19 @@ BEGIN
     repeated AS MATERIALIZED (
         SELECT t.reply_message_id FROM bridge.turns t
         WHERE t.state = 'answered' GROUP BY t.reply_message_id HAVING count(*) > 1),
+    owed AS MATERIALIZED (
+        SELECT o.message_id, o.event_id FROM bridge.owed(greatest(v_installed, v_now - v_retention * 0.9), v_now, NULL) o),
     ledger AS (
         SELECT e.message_id,
                CASE
+                   WHEN o.event_id IS NOT NULL THEN 'unaccounted'
                    WHEN e.error IS NOT NULL OR (e.turn_id IS NOT NULL AND t.id IS NULL) THEN 'unaccounted'
                    WHEN t.id IS NULL OR t.state IN ('open', 'queued', 'composing', 'typing') THEN 'open'
                    WHEN t.state = 'answered' AND (e.id = ANY (t.covers)) IS NOT TRUE THEN 'unaccounted'
                    ELSE t.state
                END AS place,
                CASE
+                   WHEN o.event_id IS NOT NULL THEN 'cancelled as gone, and its conversation is there again'
                    WHEN e.error IS NOT NULL THEN 'set aside: ' || e.error
                    WHEN t.id IS NULL THEN 'its turn is gone'
                    ELSE 'its turn was answered without it'
@@ -48,11 +52,10 @@ BEGIN
         LEFT JOIN bridge.turns t ON t.id = e.turn_id
         LEFT JOIN covered c ON c.event_id = e.id
         LEFT JOIN repeated r ON r.reply_message_id = t.reply_message_id
+        LEFT JOIN owed o ON o.event_id = e.id
         WHERE e.kind = 'message' AND e.captured_at > v_now - v_retention
         UNION ALL
-        SELECT m.message_id, 'unaccounted', 'never captured', false
-        FROM bridge.messages_to_bots(greatest(v_installed, v_now - v_retention * 0.9), v_now) m
-        WHERE NOT EXISTS (SELECT FROM bridge.events e WHERE e.kind = 'message' AND e.message_id = m.message_id)),
+        SELECT o.message_id, 'unaccounted', 'never captured', false FROM owed o WHERE o.event_id IS NULL),
     faults AS (
         SELECT l.message_id, CASE WHEN l.place = 'unaccounted' THEN l.fault ELSE 'answered twice' END AS fault
         FROM ledger l WHERE l.place = 'unaccounted' OR l.doubled LIMIT p_faults)
