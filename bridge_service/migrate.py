@@ -317,10 +317,10 @@ def _schema(cursor: Cursor) -> Iterator[str]:
 
 
 def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
-    applied = 0
+    applied: set[int] = set()
     if _is_table(cursor, "bridge.migrations"):
-        cursor.execute("SELECT coalesce(max(number), 0) FROM bridge.migrations")
-        applied = _value(cursor)
+        cursor.execute("SELECT number FROM bridge.migrations")
+        applied = {number for (number,) in cursor.fetchall()}
     else:
         yield (
             "CREATE TABLE bridge.migrations (number integer PRIMARY KEY, name text NOT NULL,"
@@ -331,7 +331,7 @@ def _migrations(cursor: Cursor, report: Report) -> Iterator[str]:
     found = 0 if applied else remains.last_found(cursor, files)
     for count, file in enumerate(files, start=1):
         number = _number(file)
-        if number > applied:
+        if number not in applied:
             if count <= found:
                 report.found.append(file.name)
             else:
