@@ -12,28 +12,29 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from bridge_service import logs, standing
-from bridge_service.broker import WaitingBroker
-from bridge_service.database import Connection, Database
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.queue_id import QueueId
+from bridge_service.brokers.redis_client import connect
+from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
-from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
-from bridge_service.heartbeat import Heartbeat
-from bridge_service.incidents import Incidents
-from bridge_service.journal import Journal
-from bridge_service.metrics import Metrics
-from bridge_service.middleware import Reconnect
-from bridge_service.queue_id import QueueId
-from bridge_service.redis_client import connect
-from bridge_service.settings import Settings, policy, secrets
-from bridge_service.startup import (
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.process.heartbeat import Heartbeat
+from bridge_service.process.incidents import Incidents
+from bridge_service.process.startup import (
     announce,
     look_at_postgresql,
     wait_for_postgres,
     wait_for_redis,
     write_environment,
 )
-from bridge_service.store import Grouped, GroupingRules, Store
-from bridge_service.watchdog import Watchdog
+from bridge_service.process.watchdog import Watchdog
+from bridge_service.settings import Settings, policy, secrets
+from bridge_service.telemetry import logs
+from bridge_service.telemetry.journal import Journal
+from bridge_service.telemetry.metrics import Metrics
+from bridge_service.telemetry.signals import Draining, Emit, FatalError, Stopped, fan_out
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
 from schedulers.listener import Listener
 from schedulers.planner import Planner

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
-from bridge_service.database import Connection
 from bridge_service.errors import (
     BadMessage,
     BridgeError,
@@ -24,7 +23,9 @@ from bridge_service.errors import (
     RightMissing,
     SequenceBehind,
 )
-from bridge_service.events import (
+from bridge_service.machine.database import Connection
+from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.telemetry.signals import (
     Emit,
     EventSetAside,
     ListenActive,
@@ -36,7 +37,6 @@ from bridge_service.events import (
     NotificationRejected,
     database_trouble,
 )
-from bridge_service.store import Grouped, GroupingRules, Store
 from schedulers.notifications import MATCH_CHANNEL, MESSAGE_CHANNEL, Notification, parse
 
 DUE_CHANNEL: Final = "bridge_due"

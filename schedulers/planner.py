@@ -15,8 +15,8 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bridge_service.errors import BridgeError, DatabaseBusy
-from bridge_service.events import Emit, Pruned, database_trouble
-from bridge_service.store import Due, Store
+from bridge_service.machine.steps import Due, Store
+from bridge_service.telemetry.signals import Emit, Pruned, database_trouble
 
 SWEEP_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0

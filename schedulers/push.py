@@ -8,8 +8,10 @@ from typing import Any, Final, Protocol
 from dramatiq import Message
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import WaitingBroker, message_for
-from bridge_service.events import (
+from bridge_service.brokers.broker import WaitingBroker, message_for
+from bridge_service.brokers.circuit import CircuitOpen, Reconnect
+from bridge_service.machine.steps import PUSH_WINDOW, Push, Store
+from bridge_service.telemetry.signals import (
     Emit,
     GroupClosed,
     InitiationDue,
@@ -20,8 +22,6 @@ from bridge_service.events import (
     TurnPushed,
     TurnsRecovered,
 )
-from bridge_service.middleware import CircuitOpen, Reconnect
-from bridge_service.store import PUSH_WINDOW, Push, Store
 from bridge_service.turns import Kind
 
 BATCH: Final = 500

@@ -15,8 +15,8 @@ from typing import Final
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.redis_client import Command, Nodes, redis_call
-from bridge_service.store import Grouped
+from bridge_service.brokers.redis_client import Command, Nodes, redis_call
+from bridge_service.machine.steps import Grouped
 
 TTL_MARGIN_SECONDS: Final = 60
 """How long a key outlives its group's closing: the push deletes it, so this shows only when the push is late."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from bridge_service import migrate
-from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.install import plan as migrate
+from bridge_service.machine.database import Connection
 from tests.support.databases import copy_of, install, make_template
 from tests.support.redis_servers import OldRedisServer, old_redis_binary
 from tests.support.roles import ADMIN, OWNER, assert_not

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from bridge_service import migrate
 from bridge_service.checks.app_tables import find_tables
 from bridge_service.checks.finding import Finding
 from bridge_service.checks.look import VALIDATE, ask, replaced
-from bridge_service.database import Connection
+from bridge_service.install import plan as migrate
+from bridge_service.machine.database import Connection
 
 _ALWAYS: Final = "is GENERATED ALWAYS, so that bridge.deliver may not fill it"
 _FAULTS: Final = {

@@ -5,7 +5,7 @@ from typing import Final
 from bridge_service.checks.app_tables import find_tables
 from bridge_service.checks.finding import Finding
 from bridge_service.checks.look import ask
-from bridge_service.database import Connection
+from bridge_service.machine.database import Connection
 
 _NEEDED: Final = (("messages", "match_id"), ("messages", "id"), ("matches", "id"), ("profiles", "id"))
 

@@ -2,12 +2,13 @@
 
 from typing import Final, NamedTuple
 
-from bridge_service import migrate, proof
 from bridge_service.checks import binding
 from bridge_service.checks.binding import AppTable
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import MIGRATE, REPLAY, replaced
-from bridge_service.database import Connection
+from bridge_service.install import plan as migrate
+from bridge_service.install import proof
+from bridge_service.machine.database import Connection
 
 _READERS: Final = {
     ("profiles", "id"): ("conversation", "messages_to_bots"),

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from bridge_service import migrate
 from bridge_service.checks.app_tables import find_tables
 from bridge_service.checks.finding import Finding
 from bridge_service.checks.look import MIGRATE, ask, row
-from bridge_service.database import Connection
+from bridge_service.install import plan as migrate
+from bridge_service.machine.database import Connection
 
 CHANNELS: Final = ("bot_events", "new_match")
 

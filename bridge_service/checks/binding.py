@@ -2,12 +2,12 @@
 
 from typing import Final, NamedTuple
 
-from bridge_service import migrate
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import MIGRATE
-from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, SchemaMissing
-from bridge_service.ledger import BoundTable, Ledger
+from bridge_service.install import plan as migrate
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import BoundTable, Ledger
 
 _UNKNOWN: Final = "not known while the schema or a right is missing"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge_service.errors import BridgeError, type_of
-from bridge_service.logs import place_of
+from bridge_service.telemetry.logs import place_of
 
 TIMEOUT_SECONDS: Final = 3.0
 

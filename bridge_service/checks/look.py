@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.database import Connection, Row
 from bridge_service.errors import DatabaseRefused, SchemaMissing
-from bridge_service.ledger import Ledger
+from bridge_service.machine.database import Connection, Row
+from bridge_service.machine.ledger import Ledger
 
-_SQL_FOLDER: Final = Path(__file__).parents[1] / "sql" / "looks"
+_SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
 MIGRATE: Final = "run `python -m bridge_service migrate`"
 MIGRATE_FOR: Final = f"{MIGRATE} as the schema's owner, with --runtime-role {{}}"
@@ -45,7 +45,7 @@ def row(connection: Connection, statement: str, *parameters: object) -> Row:
 
 
 def ask(connection: Connection, file: str, *parameters: object) -> list[Row]:
-    """Return the rows of the statement in sql/looks/`file`.sql."""
+    """Return the rows of the statement in sql/`file`.sql."""
     # The planner overrates these looks at catalogs, and compiling them takes seconds.
     statement = "SET LOCAL jit = off; " + (_SQL_FOLDER / f"{file}.sql").read_text(encoding="utf-8")
     return connection.execute(statement, parameters, seconds=TIMEOUT_SECONDS)

@@ -8,12 +8,12 @@ from typing import Final
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import connect, row
-from bridge_service.database import Connection
+from bridge_service.machine.database import Connection
 
 LISTEN_SECONDS: Final = 2.0
 
 BELL_STOPS_AT: Final = 0.5
-"""Share of the notification queue above which sql/functions/notify.sql stays silent."""
+"""Share of the notification queue above which sql/steps/notify.sql stays silent."""
 
 
 def listen(connection: Connection, url: str) -> Finding:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from bridge_service import standing
 from bridge_service.checks import (
     app_columns,
     app_indexes,
@@ -15,6 +14,7 @@ from bridge_service.checks import (
     processes,
     schema,
     server,
+    standing,
 )
 from bridge_service.checks.finding import Finding, attempt
 from bridge_service.checks.look import MIGRATE, Look, connect

@@ -3,10 +3,10 @@
 from typing import Final
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, SchemaMissing
-from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
-from bridge_service.ledger import Ledger
+from bridge_service.machine.alive import SILENCE_SECONDS, count_alive
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
 
 RESTART_SECONDS: Final = 15.0
 """How long people may wait for a process that a deployment is about to start again."""

@@ -10,12 +10,12 @@ import redis
 import redis.exceptions
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service import standing
-from bridge_service.broker import QUEUE_NAME, WaitingBroker
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker
+from bridge_service.brokers.redis_client import describe as in_short
+from bridge_service.brokers.redis_client import redis_call
+from bridge_service.checks import standing
 from bridge_service.checks.finding import Finding, attempt, encryption
 from bridge_service.checks.remedies import redis_remedy
-from bridge_service.redis_client import describe as in_short
-from bridge_service.redis_client import redis_call
 from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 2)

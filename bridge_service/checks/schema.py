@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from bridge_service import migrate
 from bridge_service.checks import binding
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
-from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, SchemaIncomplete, SchemaMissing
-from bridge_service.ledger import Installed, Ledger
+from bridge_service.install import plan as migrate
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Installed, Ledger
 
 _TABLES: Final = ("events", "turns", "installation", "migrations", "laid_functions", "processes")
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.look import row
-from bridge_service.database import Connection
+from bridge_service.machine.database import Connection
 
 OLDEST_VERSION: Final = 150000
 CLOCK_SECONDS: Final = 5.0

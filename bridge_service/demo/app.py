@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import uuid4
 
-from bridge_service.database import Connection
 from bridge_service.errors import BridgeError
+from bridge_service.machine.database import Connection
 
 POLL_SECONDS: Final = 0.05
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bridge_service.database import Connection
 from bridge_service.demo.log import LogLine
+from bridge_service.machine.database import Connection
 from bridge_service.settings import Settings
 
 DETECTION_SECONDS: Final = 0.5

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge_service.demo.log import LogLine
-from bridge_service.logs import escape
+from bridge_service.telemetry.logs import escape
 
 try:
     import readline

@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bridge_service.database import Connection
 from bridge_service.demo.app import App
 from bridge_service.demo.log import Log, LogLine, first_missing
 from bridge_service.demo.processes import Processes
 from bridge_service.demo.screen import Screen
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.errors import BridgeError
-from bridge_service.migrate import migrate
-from bridge_service.pacing import MAXIMUM_TYPING_SECONDS
+from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection
 from bridge_service.settings import Settings
+from bridge_service.worker.pacing import MAXIMUM_TYPING_SECONDS
 
 READY_SECONDS: Final = 60.0
 SLACK_SECONDS: Final = 25.0

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bridge_service.errors import BridgeError
-from bridge_service.metrics import show_build
+from bridge_service.telemetry.metrics import show_build
 from bridge_service.web import probes
 from bridge_service.web.numbers import BridgeCollector
 from bridge_service.web.observer import Observer

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from bridge_service.standing import OK
+from bridge_service.checks.standing import OK
 from bridge_service.web.observer import Figures, Look
 
 UNFINISHED: Final = ("open", "queued", "composing", "typing")

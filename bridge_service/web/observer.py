@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import redis
 
-from bridge_service import standing
-from bridge_service.database import Database
-from bridge_service.heartbeat import SILENCE_SECONDS, count_alive
-from bridge_service.standing import DOWN, Standing
+from bridge_service.checks import standing
+from bridge_service.checks.standing import DOWN, Standing
+from bridge_service.machine.alive import SILENCE_SECONDS, count_alive
+from bridge_service.machine.database import Database
 from bridge_service.web.question import Question
 
 LOOK_SECONDS: Final = 2.0
@@ -22,7 +22,7 @@ LATEST_TURNS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the whole bridge owes; see sql/functions/metrics.sql. Times in seconds since the epoch, None for none.
+    """What the whole bridge owes; see sql/operate/metrics.sql. Times in seconds since the epoch, None for none.
 
     Attributes:
       processes: those that live, by role.

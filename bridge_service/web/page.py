@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from bridge_service.standing import OK
+from bridge_service.checks.standing import OK
 from bridge_service.web.observer import Figures, Look, Turn
 
 REFRESH_SECONDS: Final = 5

@@ -14,7 +14,7 @@ import psycopg2.errors
 import pytest
 
 from bridge_service.errors import DatabaseRefused
-from bridge_service.store import HISTORY_LINES, LEASE_SECONDS, PUSH_AGAIN_SECONDS
+from bridge_service.machine.steps import HISTORY_LINES, LEASE_SECONDS, PUSH_AGAIN_SECONDS
 from tests.support.clock import install_clock
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, MAX_MERGES, Bridge, grouping
 from tests.support.waiting import eventually

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
+from bridge_service.install.plan import migrate
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App
 from tests.support.clock import install_clock

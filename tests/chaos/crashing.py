@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
 
-from bridge_service import broker, leases, store, watchdog
-from bridge_service.broker import WaitingBroker
+from bridge_service.brokers import broker
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.machine import steps as store
+from bridge_service.machine.steps import Store
+from bridge_service.process import watchdog
 from bridge_service.responders import echo
-from bridge_service.store import Store
-from bridge_service.worker import assemble
+from bridge_service.worker import leases
+from bridge_service.worker.process import assemble
 from schedulers import __main__ as scheduler
 from schedulers import listener, planner
 

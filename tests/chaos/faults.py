@@ -23,7 +23,7 @@ import psycopg2
 import redis
 
 from bridge_service.demo.servers import ServerFailed
-from bridge_service.store import LEASE_SECONDS
+from bridge_service.machine.steps import LEASE_SECONDS
 from tests.chaos import responder
 from tests.chaos.crew import send
 from tests.chaos.proxy import FINE, Way, Weather

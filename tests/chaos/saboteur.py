@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq import Message
 
-from bridge_service.store import Outcome, Store
+from bridge_service.machine.steps import Outcome, Store
 from schedulers import listener
 from schedulers.__main__ import main
 from schedulers.listener import Listener
@@ -54,7 +54,7 @@ def trusting_consumer() -> None:
         return Message.decode(body)
 
     # Not by attribute: that is the broker itself, which the package calls so too.
-    vars(sys.modules["bridge_service.broker"])["rebuild"] = rebuild
+    vars(sys.modules["bridge_service.brokers.broker"])["rebuild"] = rebuild
 
 
 def away_counts() -> None:

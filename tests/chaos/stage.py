@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
+from bridge_service.install.plan import migrate
 from bridge_service.settings.pages import VARIABLES
 from tests.chaos import crowd, responder
 from tests.chaos.crew import Command, Crew, Noise

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge_service.checks.postgresql import check_postgresql
-from bridge_service.cli import app as command_line
 from bridge_service.errors import DatabaseRefused, TablesUnfit
-from bridge_service.migrate import migrate, plan
-from bridge_service.store import GroupingRules
+from bridge_service.install.plan import migrate, plan
+from bridge_service.machine.steps import GroupingRules
+from bridge_service.operate.cli import app as command_line
 from tests.integration.test_migrate import dump
 from tests.support.app import CAMILLE, LEA, App
 from tests.support.databases import execute

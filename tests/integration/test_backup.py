@@ -11,10 +11,10 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import migrate as module
 from bridge_service.demo import servers
-from bridge_service.migrate import migrate, newest_migration, plan, steps
-from bridge_service.store import GroupingRules
+from bridge_service.install import plan as module
+from bridge_service.install.plan import migrate, newest_migration, plan, steps
+from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
 from tests.support.roles import APP, OWNER, SERVICE

@@ -15,8 +15,8 @@ import pytest
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.demo import servers
 from bridge_service.errors import DatabaseRefused
-from bridge_service.migrate import TRIGGERS, migrate, plan, uninstall
-from bridge_service.store import GroupingRules
+from bridge_service.install.plan import TRIGGERS, migrate, plan, uninstall
+from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App
 from tests.support.databases import DEMO_FOLDER, execute
 from tests.support.roles import APP, OWNER, ROOT, SERVICE

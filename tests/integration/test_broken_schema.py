@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from bridge_service.checks import app_tables, server
-from bridge_service.commands import status
+from bridge_service.operate.commands import status
 from tests.integration.test_commands import CONTENT, READING, WRITING, Chat, Operator, failed, found
 from tests.support.roles import OWNER
 

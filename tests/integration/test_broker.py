@@ -16,8 +16,8 @@ from dramatiq.middleware import Retries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import broker as module
-from bridge_service.broker import (
+from bridge_service.brokers import broker as module
+from bridge_service.brokers.broker import (
     ACTOR_NAMES,
     BELL_SECONDS,
     BELL_TIMEOUT_SECONDS,
@@ -27,11 +27,11 @@ from bridge_service.broker import (
     message_for,
     rebuild,
 )
-from bridge_service.delayed import DelayConsumer
+from bridge_service.brokers.delayed import DelayConsumer
+from bridge_service.brokers.redis_client import describe
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import BadMessage
-from bridge_service.events import BadBrokerMessage, RedisConnected, RedisLost
-from bridge_service.redis_client import describe
+from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected, RedisLost
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually

@@ -9,10 +9,10 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.redis_client import HOPS, Nodes, connect
 from bridge_service.checks.redis import check_redis
 from bridge_service.demo.servers import RedisServer
-from bridge_service.redis_client import HOPS, Nodes, connect
 from tests.support.app import App
 from tests.support.recorder import Recorder
 from tests.support.redis_servers import OldRedisServer, cluster_node, cluster_of, old_redis_binary

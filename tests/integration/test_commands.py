@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 from bridge_service.checks import notifications
 from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.redis import check_redis
-from bridge_service.cli import app
-from bridge_service.database import Connection, Database
 from bridge_service.errors import BridgeError, DatabaseUnavailable
-from bridge_service.ledger import Ledger
-from bridge_service.output import Output
-from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.operate.cli import app
+from bridge_service.operate.output import Output
 from tests.support.app import Client
 from tests.support.databases import execute
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
@@ -879,8 +879,8 @@ def test_replay_captures_what_was_missed_in_order(operator: Operator, chat: Chat
 
 def test_replay_goes_on_batch_after_batch(operator: Operator, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into one batch comes in the next ones, and is counted together."""
-    monkeypatch.setattr("bridge_service.ledger.REPLAY_BATCH", 2)
-    monkeypatch.setattr("bridge_service.commands.replay.REPLAY_BATCH", 2)
+    monkeypatch.setattr("bridge_service.machine.ledger.REPLAY_BATCH", 2)
+    monkeypatch.setattr("bridge_service.operate.commands.replay.REPLAY_BATCH", 2)
     match = chat.match()
     messages = [chat.write(match, age=f"{5 - number} hours", unseen=True) for number in range(5)]
     assert operator("replay").out.endswith("\n5 messages captured.\n5 messages are from before the installation.\n")

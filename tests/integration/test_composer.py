@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 import pytest
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
-from bridge_service.composer import Composer
-from bridge_service.database import Connection
 from bridge_service.errors import BridgeError, DatabaseUnavailable, ResponderUnavailable, RightMissing, SchemaMissing
-from bridge_service.events import (
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
+from bridge_service.responders import echo
+from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     Event,
     PostgresRefused,
@@ -25,12 +27,10 @@ from bridge_service.events import (
     TurnSuperseded,
     TurnTyping,
 )
-from bridge_service.leases import Leases
-from bridge_service.ledger import Ledger
-from bridge_service.pacing import Pace
-from bridge_service.responders import echo
-from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.turns import Kind
+from bridge_service.worker.composer import Composer
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import advance, install_clock, stop
 from tests.support.databases import copy_of, execute, install, make_template

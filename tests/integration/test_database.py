@@ -11,8 +11,6 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
-from bridge_service import database as module
-from bridge_service.database import Connection, Database, Row, translate
 from bridge_service.errors import (
     BridgeError,
     DatabaseBusy,
@@ -21,7 +19,9 @@ from bridge_service.errors import (
     RightMissing,
     SchemaMissing,
 )
-from bridge_service.store import GroupingRules, Store
+from bridge_service.machine import database as module
+from bridge_service.machine.database import Connection, Database, Row, translate
+from bridge_service.machine.steps import GroupingRules, Store
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.app import App
 from tests.support.waiting import eventually

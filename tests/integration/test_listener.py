@@ -13,9 +13,11 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service.database import Connection, Row
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
-from bridge_service.events import (
+from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection, Row
+from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.telemetry.signals import (
     EventSetAside,
     ListenActive,
     ListenSilent,
@@ -28,8 +30,6 @@ from bridge_service.events import (
     PostgresRefused,
     SchemaAbsent,
 )
-from bridge_service.migrate import migrate
-from bridge_service.store import Grouped, GroupingRules, Store
 from schedulers import listener as module
 from schedulers.listener import DUE_CHANNEL, LOOK_SECONDS, Listener
 from tests.chaos.proxy import FINE, Way, Weather

@@ -13,12 +13,12 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import migrate as module
-from bridge_service import waiting
 from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
-from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
-from bridge_service.store import GroupingRules
+from bridge_service.install import plan as module
+from bridge_service.install import waiting
+from bridge_service.install.plan import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
+from bridge_service.machine.steps import GroupingRules
 from tests.support.app import CAMILLE, LEA, App, Client
 from tests.support.databases import DEMO_FOLDER, copy_of, execute, install, make_template
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bridge_service.demo.servers import PostgresServer
-    from bridge_service.store import Store
+    from bridge_service.machine.steps import Store
     from tests.support.roles import Urls
 
 SEVERAL_SCHEMAS: Final = (
@@ -149,7 +149,7 @@ def test_the_first_run_lays_everything_and_the_second_nothing(app: App) -> None:
 def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
     """Whatever isolation the database has by default, one of them does it, and the others find it done."""
     app.rows(f"ALTER DATABASE {_name(app)} SET default_transaction_isolation = '{isolation}'")
-    script = "import sys; from bridge_service.migrate import migrate; print(len(migrate(sys.argv[1]).functions))"
+    script = "import sys; from bridge_service.install.plan import migrate; print(len(migrate(sys.argv[1]).functions))"
     crew = [
         subprocess.Popen(
             [sys.executable, "-c", script, app.urls.owner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -165,9 +165,7 @@ def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
 def test_a_run_that_fails_leaves_nothing(app: App, sql_folder: Path) -> None:
     """All of it is one transaction: a mistake in the last file leaves the database as it was."""
     before = dump(app.urls.admin)
-    (sql_folder / "functions" / "zzz.sql").write_text(
-        "CREATE OR REPLACE FUNCTION bridge.zzz() RETURNS nonsense", "utf-8"
-    )
+    (sql_folder / "steps" / "zzz.sql").write_text("CREATE OR REPLACE FUNCTION bridge.zzz() RETURNS nonsense", "utf-8")
     with pytest.raises(BridgeError):
         migrate(app.urls.owner)
     assert dump(app.urls.admin) == before
@@ -195,7 +193,7 @@ def test_an_older_code_leaves_a_newer_migration_alone(app: App) -> None:
 def test_a_function_whose_file_changed_is_laid_anew(app: App, sql_folder: Path) -> None:
     """That one only, and it does what the new file says."""
     migrate(app.urls.owner)
-    change(sql_folder / "functions" / "triggers_installed.sql", "count(*) >= 3", "false AND count(*) >= 3")
+    change(sql_folder / "steps" / "triggers_installed.sql", "count(*) >= 3", "false AND count(*) >= 3")
     assert migrate(app.urls.owner).functions == ["triggers_installed"]
     assert app.value("SELECT bridge.triggers_installed()") is False
     assert migrate(app.urls.owner).functions == []
@@ -220,7 +218,7 @@ def test_an_adapter_function_that_the_app_replaced_is_left_alone(app: App, sql_f
     for _ in range(2):
         report = migrate(app.urls.owner)
         assert (report.kept, report.functions) == (["deliver"], [])
-    change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
+    change(sql_folder / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
     report = migrate(app.urls.owner)
     assert (report.kept, report.functions) == (["deliver"], [])
     assert app.value("SELECT prosrc FROM pg_proc WHERE proname = 'deliver'") == "SELECT NULL::uuid"
@@ -241,7 +239,7 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
     """Never two of one name, and whoever was allowed to call the old one may call the new one."""
     with role_of(app) as role:
         migrate(app.urls.owner, runtime_role=role)
-        change(sql_folder / "functions" / "triggers_installed.sql", old, new)
+        change(sql_folder / "steps" / "triggers_installed.sql", old, new)
         assert migrate(app.urls.owner).functions == ["triggers_installed"]
         assert functions(app)["triggers_installed"] == 1
         with closing(Client(app.urls.of(role))) as runtime:
@@ -254,7 +252,7 @@ def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_fol
         migrate(app.urls.owner, runtime_role=role, reader_roles=[reader])
         app.rows(f"GRANT EXECUTE ON FUNCTION bridge.triggers_installed() TO {reader}")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-        (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+        (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
         migrate(app.urls.owner)
         with closing(Client(app.urls.of(role))) as runtime:
             assert runtime.value("SELECT bridge.new_step()") == 7
@@ -277,11 +275,11 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
     number = newest_migration() + 1
     note = "CREATE TABLE bridge.note (id int); ALTER TABLE bridge.turns ADD COLUMN mood text NOT NULL DEFAULT 'calm'"
     (sql_folder / "migrations" / f"{number:04}_note.sql").write_text(note, encoding="utf-8")
-    for file in (sql_folder / "functions").glob("**/*.sql"):
+    for file in (each for each in sql_folder.glob("*/*.sql") if each.parent.name != "migrations"):
         change(file, "CREATE OR REPLACE", "-- Newer.\nCREATE OR REPLACE")
-    change(sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
+    change(sql_folder / "steps" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
     new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-    (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+    (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
 
     with store_on(app.urls) as store:
         with_older()
@@ -393,13 +391,16 @@ def test_whom_somebody_else_let_read_becomes_no_reader(app: App, sql_folder: Pat
         assert readers_of(app) == {reader}
 
 
-def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
+def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New columns, and a new table, without being named again."""
     with role_of(app) as role:
         migrate(app.urls.owner, reader_roles=[role])
         text = "ALTER TABLE bridge.turns ADD mood text; ALTER TABLE bridge.events ADD mood text"
         (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
-        change(sql_folder / "installer" / "let_read.sql", "last_error)", "last_error, mood)")
+        templates = sql_folder / "templates"
+        shutil.copytree(module._TEMPLATES, templates)
+        monkeypatch.setattr(module, "_TEMPLATES", templates)
+        change(templates / "let_read.sql", "last_error)", "last_error, mood)")
         migrate(app.urls.owner)
         assert {(table, column) for table, column in hidden_from(app, role) if table != "laid_functions"} == UNREADABLE
 
@@ -437,13 +438,11 @@ def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_t
 
         number = newest_migration() + 1
         (sql_folder / "migrations" / f"{number:04}_note.sql").write_text("CREATE TABLE bridge.note ()", "utf-8")
-        change(sql_folder / "functions" / "triggers_installed.sql", "RETURNS boolean", "RETURNS SETOF boolean")
-        change(
-            sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7"
-        )
-        change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
+        change(sql_folder / "steps" / "triggers_installed.sql", "RETURNS boolean", "RETURNS SETOF boolean")
+        change(sql_folder / "steps" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
+        change(sql_folder / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-        (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+        (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
         for each in (app, typed):
             each.rows("DROP TRIGGER bridge_after_match ON matches")
             each.rows("DROP FUNCTION bridge.claim")

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from freezegun import freeze_time
 
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, rebuild
-from bridge_service.composer import Composer
-from bridge_service.events import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
-from bridge_service.leases import Leases
-from bridge_service.middleware import Reconnect
-from bridge_service.pacing import Pace
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.machine.steps import GroupingRules
 from bridge_service.responders import echo
-from bridge_service.store import GroupingRules
+from bridge_service.telemetry.signals import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
+from bridge_service.worker.composer import Composer
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace
 from schedulers.planner import Planner
 from schedulers.push import Pusher
 from tests.support.app import CAMILLE, HUGO, LEA, App
@@ -152,7 +152,7 @@ def test_a_whole_day_is_planned_to_the_second(
     chance = Random(7)  # noqa: S311 - the same day each time
     with ExitStack() as stack:
         # APScheduler's thread is paused; the clock of connections has to run on.
-        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.database", "redis"]))
+        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.machine.database", "redis"]))
         day = Day(bridge_database, redis_server.url(), frozen, stack)
         day.move_to(MORNING)
         plan = _plan(day, chance)
@@ -207,7 +207,7 @@ def test_a_night_of_outage_is_made_up_for_in_the_morning(
     """Nobody worked for ten hours: with the first pass everything is pushed, and each conversation gets one answer."""
     assert redis_client.keys() == []
     with ExitStack() as stack:
-        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.database", "redis"]))
+        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.machine.database", "redis"]))
         day = Day(bridge_database, redis_server.url(), frozen, stack)
         day.move_to(MORNING)
         matches = [day.app.old_match() for _ in range(5)]

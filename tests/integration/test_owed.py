@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.database import Connection
-from bridge_service.ledger import Accounts, Ledger, Replayed
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Accounts, Ledger, Replayed
 from tests.support.clock import install_clock
 from tests.support.roles import SERVICE
 from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, Bridge

@@ -13,8 +13,8 @@ import pytest
 from freezegun import freeze_time
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.events import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
-from bridge_service.store import Due, GroupingRules
+from bridge_service.machine.steps import Due, GroupingRules
+from bridge_service.telemetry.signals import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
 from schedulers import planner as module
 from schedulers.planner import Planner
 from tests.support.app import App

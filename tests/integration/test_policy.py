@@ -11,11 +11,11 @@ import psycopg2.extras
 import pytest
 from psycopg2 import sql
 
-from bridge_service.database import Connection, Database
 from bridge_service.errors import ConfigurationError
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.steps import Store
 from bridge_service.settings import POLICY, Settings, policy
 from bridge_service.settings.pages import VARIABLES
-from bridge_service.store import Store
 from tests.support.roles import APP, SERVICE
 from tests.support.rules import CAMILLE, PAUL
 from tests.support.service import Service

@@ -14,9 +14,10 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import database, migrate
-from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
+from bridge_service.install import plan as migrate
+from bridge_service.machine import database
+from bridge_service.machine.database import Connection, Database
 from tests.support.app import App
 from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service

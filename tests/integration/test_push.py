@@ -11,11 +11,13 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service import store as store_module
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.circuit import Reconnect
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.events import (
+from bridge_service.machine import steps as store_module
+from bridge_service.machine.steps import PUSH_WINDOW, GroupingRules, Push, Store
+from bridge_service.telemetry.signals import (
     GroupClosed,
     InitiationDue,
     PushesRepeated,
@@ -28,8 +30,6 @@ from bridge_service.events import (
     TurnPushed,
     TurnsRecovered,
 )
-from bridge_service.middleware import Reconnect
-from bridge_service.store import PUSH_WINDOW, GroupingRules, Push, Store
 from bridge_service.turns import Kind
 from schedulers import push as module
 from schedulers.push import Pusher

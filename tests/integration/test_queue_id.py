@@ -11,11 +11,12 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import migrate, queue_id
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers import queue_id
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.queue_id import QueueId
 from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import DatabaseUnavailable, SchemaMissing
-from bridge_service.queue_id import QueueId
+from bridge_service.install import plan as migrate
 from tests.conftest import QUICK as QUICK_SERVER
 from tests.support.app import App, Client
 from tests.support.clock import install_clock

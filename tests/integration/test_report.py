@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service import heartbeat
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.events import FatalError, Pruned, RedisAttemptFailed, RedisGivenUp
-from bridge_service.heartbeat import Heartbeat, resident_bytes
-from bridge_service.incidents import Incidents
+from bridge_service.process import heartbeat
+from bridge_service.process.heartbeat import Heartbeat, resident_bytes
+from bridge_service.process.incidents import Incidents
+from bridge_service.telemetry.signals import FatalError, Pruned, RedisAttemptFailed, RedisGivenUp
 from tests.integration.test_commands import CONTENT, HUGO, Chat, Operator
 from tests.support.waiting import eventually
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from typer.testing import CliRunner
 
-from bridge_service import migrate as module
-from bridge_service import remains
-from bridge_service.cli import app as command_line
-from bridge_service.database import Connection, Database
 from bridge_service.errors import SchemaMissing
-from bridge_service.events import SchemaAbsent
-from bridge_service.ledger import Ledger
-from bridge_service.migrate import digests, migrate, plan, uninstall
-from bridge_service.startup import wait_for_postgres
+from bridge_service.install import plan as module
+from bridge_service.install import remains
+from bridge_service.install.plan import digests, migrate, plan, uninstall
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.ledger import Ledger
+from bridge_service.operate.cli import app as command_line
+from bridge_service.process.startup import wait_for_postgres
+from bridge_service.telemetry.signals import SchemaAbsent
 from tests.integration.test_migrate import answer, client, psql, sql_folder
 from tests.support.app import App
 from tests.support.databases import DEMO_FOLDER, copy_of, execute

@@ -28,22 +28,22 @@ from dramatiq.middleware import Retries
 from psycopg2 import sql
 from redis.exceptions import NoPermissionError
 
-from bridge_service.actors import declare_actors
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.redis_client import Nodes, redis_call
+from bridge_service.brokers.redis_client import connect as connect_redis
 from bridge_service.checks import schema as looks
-from bridge_service.composer import Composer
-from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import RedisServer
-from bridge_service.events import BadBrokerMessage, RedisConnected
-from bridge_service.leases import Leases
-from bridge_service.ledger import Ledger
-from bridge_service.middleware import Reconnect
-from bridge_service.migrate import migrate, steps, uninstall
-from bridge_service.pacing import Pace
-from bridge_service.redis_client import Nodes, redis_call
-from bridge_service.redis_client import connect as connect_redis
+from bridge_service.install.plan import migrate, steps, uninstall
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import Store
 from bridge_service.responders import echo
-from bridge_service.store import Store
+from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
+from bridge_service.worker.actors import declare_actors
+from bridge_service.worker.composer import Composer
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace
 from schedulers.window import _Group, _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock

@@ -12,11 +12,11 @@ import pytest
 
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.errors import SequenceBehind
-from bridge_service.events import CheckFailed
-from bridge_service.ledger import open_ledger
-from bridge_service.migrate import migrate, plan
-from bridge_service.startup import look_at_postgresql
-from bridge_service.store import GroupingRules
+from bridge_service.install.plan import migrate, plan
+from bridge_service.machine.ledger import open_ledger
+from bridge_service.machine.steps import GroupingRules
+from bridge_service.process.startup import look_at_postgresql
+from bridge_service.telemetry.signals import CheckFailed
 from tests.support.app import CAMILLE, LEA, MATCH, WRITE, App
 from tests.support.recorder import Recorder
 from tests.support.store import store_on

@@ -10,9 +10,10 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from bridge_service import migrate, session
-from bridge_service.database import Connection
 from bridge_service.errors import DatabaseUnavailable
+from bridge_service.install import plan as migrate
+from bridge_service.machine import session
+from bridge_service.machine.database import Connection
 from tests.support.app import App
 from tests.support.databases import execute
 from tests.support.refusing_front import RefusingFront, error

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge_service import standing
+from bridge_service.brokers.redis_client import connect
+from bridge_service.checks import standing
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
-from bridge_service.redis_client import connect
 from tests.chaos.proxy import FINE, Weather
 from tests.support.http import free_port
 from tests.support.weather import forgets_sockets, proxy_to

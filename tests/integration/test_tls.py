@@ -19,13 +19,13 @@ import redis
 from dramatiq.errors import ConnectionClosed
 from psycopg2 import sql
 
+from bridge_service.brokers.redis_client import connect, redis_call
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
-from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, _postgresql_folders
 from bridge_service.errors import EX_CONFIG, DatabaseUnavailable
-from bridge_service.migrate import migrate
-from bridge_service.redis_client import connect, redis_call
+from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from bridge_service.commands import validate_app, validate_steps
+from bridge_service.operate.commands import validate_app, validate_steps
 from tests.integration.test_commands import Operator
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.roles import VALIDATOR

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 import pytest
 
-from bridge_service import waiting
 from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import DatabaseBusy
-from bridge_service.migrate import migrate, uninstall
+from bridge_service.install import waiting
+from bridge_service.install.plan import migrate, uninstall
 from tests.conftest import QUICK
 from tests.support.app import App
 from tests.support.databases import make_template

@@ -1,6 +1,6 @@
 """The SQL functions of the machine in Python, statement by statement; each `yield` is where another session may come.
 
-Every one of them mirrors the function of its name in bridge_service/sql/functions. A machine may be built with one
+Every one of them mirrors the function of its name in bridge_service/machine/sql. A machine may be built with one
 planted mistake: then one rule is left out, at the place where it stands.
 """
 

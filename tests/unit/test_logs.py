@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import events
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.journal import Journal
-from bridge_service.logs import configure, escape
+from bridge_service.telemetry import signals as events
+from bridge_service.telemetry.journal import Journal
+from bridge_service.telemetry.logs import configure, escape
 from tests.support.events import EVENTS, MATCH, Clock, sample
 
 INJECTIONS = [

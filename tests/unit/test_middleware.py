@@ -7,9 +7,9 @@ import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
-from bridge_service.events import RedisAttemptFailed, RedisGivenUp, RedisReconnected
-from bridge_service.middleware import CircuitOpen, Reconnect
+from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.circuit import CircuitOpen, Reconnect
+from bridge_service.telemetry.signals import RedisAttemptFailed, RedisGivenUp, RedisReconnected
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge_service.events import FatalError
+from bridge_service.telemetry.signals import FatalError
 from schedulers.__main__ import Process
 from tests.support.recorder import Recorder
 

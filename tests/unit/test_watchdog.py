@@ -9,11 +9,11 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from bridge_service import watchdog as module
-from bridge_service.broker import WaitingBroker
-from bridge_service.events import WatchdogBarked
-from bridge_service.watchdog import PATIENCE_SECONDS, Watchdog
-from bridge_service.worker import WorkerProcess
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.process import watchdog as module
+from bridge_service.process.watchdog import PATIENCE_SECONDS, Watchdog
+from bridge_service.telemetry.signals import WatchdogBarked
+from bridge_service.worker.process import WorkerProcess
 from tests.support.events import Clock
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually
@@ -142,7 +142,7 @@ def test_it_looks_by_itself_and_stops(kennel: Kennel, monkeypatch: pytest.Monkey
 def test_a_bark_ends_the_process_with_exit_code_1() -> None:
     """Nothing that hangs can hold it up: no cleaning up, no waiting for threads."""
     script = (
-        "import atexit, threading, bridge_service.watchdog as w\n"
+        "import atexit, threading, bridge_service.process.watchdog as w\n"
         "atexit.register(print, 'cleaned up')\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
         "w.end_process()"

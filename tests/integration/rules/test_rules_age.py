@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.database import Connection
-from bridge_service.ledger import Ledger
-from bridge_service.store import MAX_ATTEMPTS
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, WRITE, Bridge, without
 

@@ -13,10 +13,10 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from bridge_service import store
-from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer
-from bridge_service.events import ListenActive, ListenSilent, MessageGrouped
+from bridge_service.machine import steps as store
+from bridge_service.machine.database import Connection
+from bridge_service.telemetry.signals import ListenActive, ListenSilent, MessageGrouped
 from schedulers import listener
 from tests.conftest import QUICK
 from tests.support.clock import install_clock

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.store import MAX_ATTEMPTS
+from bridge_service.machine.steps import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, OWNER, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, MAX_MERGES, WRITE, Bridge, deliver, without
 

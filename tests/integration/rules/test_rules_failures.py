@@ -8,17 +8,17 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.database import Connection
 from bridge_service.errors import DatabaseRefused, RightMissing
-from bridge_service.ledger import Ledger
-from bridge_service.store import MAX_ATTEMPTS
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, OWNER
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bridge_service.store import Outcome
+    from bridge_service.machine.steps import Outcome
     from tests.support.rules import Bridge, Claim
 
 

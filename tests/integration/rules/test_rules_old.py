@@ -9,8 +9,8 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service.database import Connection
-from bridge_service.ledger import Ledger
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
 from tests.support.roles import OWNER
 from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, Bridge, without
 

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused
-from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS
+from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS
 from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, deliver, grouping, without
 from tests.support.waiting import eventually
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
 
-    from bridge_service.store import Outcome, Store
+    from bridge_service.machine.steps import Outcome, Store
     from tests.support.rules import Bridge, Claim, Running
 
 # The steps as statements, for a transaction that stays open.

@@ -1,0 +1,265 @@
+"""PostgreSQL, one call at a time: every step of the machine is one SQL function in one autocommit transaction.
+
+Connections are psycopg2's asynchronous ones, driven from ordinary threads: that mode is always autocommit, and every
+wait ends at a deadline of ours, so a network that swallows packets cannot hold a thread.
+"""
+
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import psycopg2
+import psycopg2.extensions
+
+from bridge_service.errors import (
+    DatabaseBusy,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    RightMissing,
+    SchemaIncomplete,
+    SchemaMissing,
+    SequenceBehind,
+)
+from bridge_service.machine import session
+
+Row = tuple[Any, ...]
+
+CONNECT_SECONDS: Final = 5.0
+CALL_SECONDS: Final = 6.0
+"""A call that has not answered by then is taken for lost: nothing the bridge asks for takes a tenth of it."""
+
+_SESSION_OPTIONS: Final = (
+    "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
+    # A process that was frozen while PostgreSQL sends it an answer would keep its locks until it wakes.
+    " -c tcp_user_timeout=10000"
+)
+# The same for one call, in one message with it: behind a pooler that takes no session options every transaction may be
+# another session's. The isolation level has to come before any query, the user's settings before ours.
+_CALL_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+_CALL_OPTIONS: Final = "SET LOCAL statement_timeout = 30000; SET LOCAL tcp_user_timeout = 10000; "
+
+_TIMEOUT_SHOWN: Final = "30s"
+
+_BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
+_SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
+_SCHEMA_INCOMPLETE: Final = "BRG01"  # raised by assert_complete.sql alone, in words of its own
+# The classes not supported, authorization, access rule or missing object, foreign data.
+_NO_ROW_TO_BLAME: Final = {"0A", "28", "42", "HV"}
+_NAMES_ONLY: Final = {"aclchk.c", "execMain.c"}
+"""Where PostgreSQL denies rights and checks constraints, in words that name nothing but what stands in the schema."""
+
+# Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
+_UNAVAILABLE: Final = {"25006", "25P04"}
+_UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
+
+
+class Connection:
+    """One connection to PostgreSQL whose every wait has a deadline."""
+
+    def __init__(self, url: str, *, application: str, seconds: float = CONNECT_SECONDS) -> None:
+        """Connect.
+
+        Parameters:
+          url: what libpq takes.
+          application: shown in pg_stat_activity.
+          seconds: how long connecting may take.
+
+        Raises:
+          DatabaseUnavailable: it could not be reached, or did not answer in time.
+        """
+        self._before_call = b""
+        end = time.monotonic() + seconds
+        try:
+            _, took = session.connect(url, _SESSION_OPTIONS, lambda options: self._open(url, application, end, options))
+            if not (took and self._has_options(end)):
+                self._before_call = self._call_options(session.user_settings(url))
+        except psycopg2.Error as error:
+            raise translate(error) from None
+
+    def _open(self, url: str, application: str, end: float, options: str) -> psycopg2.extensions.connection:
+        self.raw = psycopg2.connect(
+            url,
+            async_=1,
+            fallback_application_name=application,
+            client_encoding="utf8",  # whatever the database says: messages hold any character
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            options=options,
+        )
+        self.wait(max(0.0, end - time.monotonic()))
+        return self.raw
+
+    def _has_options(self, end: float) -> bool:
+        """Whether the session has our options: some poolers take them and drop them."""
+        asked = "SELECT current_setting('statement_timeout')"
+        return self.execute(asked, seconds=max(0.0, end - time.monotonic())) == [(_TIMEOUT_SHOWN,)]
+
+    def _call_options(self, theirs: Sequence[session.Setting]) -> bytes:
+        cursor = self.raw.cursor()
+        settings = b"".join(cursor.mogrify("SELECT set_config(%s, %s, true); ", setting) for setting in theirs)
+        return _CALL_ISOLATION.encode() + settings + _CALL_OPTIONS.encode()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the running operation is done.
+
+        Raises:
+          DatabaseUnavailable: it was not done in time; the connection is closed.
+          psycopg2.Error: it failed.
+        """
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        while (state := self.raw.poll()) != psycopg2.extensions.POLL_OK:
+            mask = select.POLLOUT if state == psycopg2.extensions.POLL_WRITE else select.POLLIN
+            poller.register(self.raw.fileno(), mask)
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                self.close()
+                message = f"no answer from PostgreSQL within {seconds:g} s"
+                raise DatabaseUnavailable(message)
+            poller.unregister(self.raw.fileno())
+
+    def execute(self, statement: str, parameters: Sequence[object] = (), *, seconds: float = CALL_SECONDS) -> list[Row]:
+        """Run one statement in a transaction of its own and return its rows.
+
+        Raises:
+          DatabaseUnavailable, DatabaseBusy, SchemaMissing, DatabaseRefused: see `translate`.
+        """
+        try:
+            cursor = self.raw.cursor()
+            cursor.execute(self._before_call + cursor.mogrify(statement, parameters or None))
+            self.wait(seconds)
+            rows = cursor.fetchall() if cursor.description else []
+            cursor.close()
+        except psycopg2.Error as error:
+            raise translate(error) from None
+        return rows
+
+    def receive(self) -> None:
+        """Take in notifications that have arrived, without waiting; they stand in `raw.notifies`.
+
+        Raises:
+          DatabaseUnavailable: the connection is gone.
+        """
+        try:
+            self.raw.poll()
+        except psycopg2.Error as error:
+            raise translate(error) from None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone, as far as this side knows."""
+        return bool(self.raw.closed)
+
+    def fileno(self) -> int:
+        """Return the socket, to be waited for together with others."""
+        return int(self.raw.fileno())
+
+    def close(self) -> None:
+        """Close; twice is harmless."""
+        self.raw.close()
+
+
+def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | DatabaseRefused:
+    """Turn an error of psycopg2 into one that says what to do about it, in one line and without any row's values.
+
+    What is raised inside a function, perhaps one of the app's, may quote them under any SQLSTATE, and PostgreSQL's own
+    errors there may, too. Of these only the state is told; their words stand in `DatabaseRefused.words` alone.
+    """
+    state = error.pgcode
+    text = next(iter((error.diag.message_primary or str(error)).strip().splitlines()), type(error).__name__)
+    if state is None:
+        return DatabaseUnavailable(text)
+    if state[:2] == "22":
+        text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like, hence a message
+    words = f"{text} (SQLSTATE {state})"
+    if error.diag.context and error.diag.source_file not in _NAMES_ONLY:
+        text = f"{type(error).__name__} in a function or trigger"  # psycopg2's name of the state
+    text = f"{text} (SQLSTATE {state})"
+    if state in _BUSY:
+        return DatabaseBusy(text)
+    if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
+        return DatabaseUnavailable(text)
+    if state == _SCHEMA_INCOMPLETE:
+        return SchemaIncomplete(words)
+    if state == "3F000" or (state in _SCHEMA_MISSING and "bridge." in words):
+        return SchemaMissing(text)
+    return _refusal(error, text, words)
+
+
+def _refusal(error: psycopg2.Error, text: str, words: str) -> DatabaseRefused:
+    if _is_colliding_id(error):
+        return SequenceBehind(
+            f"the sequence of bridge.{error.diag.table_name} stands behind the ids in its table:"
+            f" run `python -m bridge_service migrate` (SQLSTATE {error.pgcode})"
+        )
+    kind = RightMissing if str(error.pgcode)[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
+    return kind(text, words=words)
+
+
+def _is_colliding_id(error: psycopg2.Error) -> bool:
+    """Tell whether an id that a sequence of the bridge's gave out was in the table already.
+
+    No statement of the bridge names an id itself, so a primary key collides only behind its sequence.
+    """
+    diag = error.diag
+    is_key = diag.constraint_name is not None and diag.constraint_name == f"{diag.table_name}_pkey"
+    return error.pgcode == "23505" and diag.schema_name == "bridge" and is_key
+
+
+class Database:
+    """A pool that opens a connection when a thread needs one and keeps it for the next; safe from any thread."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        """Remember how to connect; nothing is opened before the first call."""
+        self._connect = connect
+        self._idle: deque[Connection] = deque()
+        self._closed = threading.Event()
+
+    def call(self, statement: str, *parameters: object) -> list[Row]:
+        """Call a function of schema `bridge` in one transaction.
+
+        A connection that broke under the call leaves in doubt whether it took effect. Every function gives the same
+        answer, or finds nothing to do, when it is called again; so it is, once, on a new connection (D3).
+
+        Raises:
+          DatabaseUnavailable: no connection, or it broke twice; run the step again later.
+          DatabaseBusy: a lock was not to be had; run the step again soon.
+          SchemaMissing, DatabaseRefused: running it again will not help.
+        """
+        try:
+            return self._call(statement, parameters)
+        except DatabaseBusy:
+            raise
+        except DatabaseUnavailable:
+            self._drop_idle()  # what broke one connection broke its neighbours
+            return self._call(statement, parameters)
+
+    def _call(self, statement: str, parameters: Sequence[object]) -> list[Row]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            return connection.execute(statement, parameters)
+        finally:
+            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENed for
+            if connection.closed or self._closed.is_set():
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+    def close(self) -> None:
+        """Close every idle connection, and each other one as soon as its call returns."""
+        self._closed.set()
+        self._drop_idle()

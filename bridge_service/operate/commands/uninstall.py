@@ -1,0 +1,23 @@
+"""`uninstall`: schema `bridge` and its triggers, out of the database."""
+
+import psycopg2.extensions
+import typer
+
+from bridge_service.install import plan as migrate
+from bridge_service.operate.output import Output
+from bridge_service.settings import Settings
+
+
+def run(settings: Settings, output: Output, *, ask: bool) -> bool:
+    """Take the bridge out, unless the answer to the question is no."""
+    if ask:
+        parts = psycopg2.extensions.parse_dsn(settings.database_url)
+        where = f"{parts.get('dbname', 'the database')} on {parts.get('host', 'this machine')}"
+        if not typer.confirm(f"Take the bridge and all that it knows out of {where}?"):
+            output.complain("Nothing was changed.")
+            return False
+    if migrate.uninstall(settings.database_url):
+        output.say("Took schema bridge and its triggers out.", "green")
+    else:
+        output.say("There was nothing to take out.")
+    return True
