@@ -50,6 +50,8 @@ class Task:
         message is cut there.
       attempts: how often this turn has failed so far.
       merges: how many overtaken replies this turn has inherited messages from.
+      refused: why the app's table refused the last draft of this turn, as SQLSTATE, constraint and limit, or in the
+        words of the app's own trigger; '' if it refused none. A draft that says the same is refused again.
     """
 
     turn_id: int
@@ -62,3 +64,4 @@ class Task:
     history: tuple[Line, ...]
     attempts: int
     merges: int
+    refused: str = ""
