@@ -20,6 +20,7 @@ from bridge_service.responders.openai.replier import Replier
 from bridge_service.settings import Settings
 from tests.support.model_server import (
     ModelServer,
+    babbles,
     completion,
     drips,
     echoes_everything,
@@ -155,8 +156,8 @@ def test_a_redirect_is_not_followed(server: ModelServer) -> None:
         half_closed(b""),
         half_closed(b'{"choices": [{"message": {"content": "' + CANARY.encode()),
         sends(b'{"error": {"code": 429, "message": "' + CANARY.encode() + b'"}}'),
-        lambda handler, _: handler.connection.close(),
-        lambda handler, _: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n"),
+        babbles(b""),
+        babbles(b"SSH-2.0-OpenSSH\r\n"),
     ],
 )
 def test_a_server_that_is_away_costs_no_attempt(

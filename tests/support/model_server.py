@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 CLOSED_SECONDS: Final = 10.0
 
@@ -245,6 +245,18 @@ def half_closed(sent: bytes) -> Act:
     return act
 
 
+def babbles(sent: bytes) -> Act:
+    """Send these bytes, which are no HTTP, and close the connection."""
+
+    def act(handler: Handler, call: Call) -> None:
+        del call
+        handler.wfile.write(sent)
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
+
+    return act
+
+
 def floods(size: int, code: int = 200, *, counted: list[int] | None = None) -> Act:
     """Send so many bytes of one long JSON text, in chunks without a length; note how many the client took."""
 
@@ -267,16 +279,5 @@ def floods(size: int, code: int = 200, *, counted: list[int] | None = None) -> A
             handler.close_connection = True
             if counted is not None:
                 counted.append(sent)
-
-    return act
-
-
-def in_turn(acts: Sequence[Act]) -> Act:
-    """Do these one after another, over and over."""
-    left: deque[Act] = deque(acts)
-
-    def act(handler: Handler, call: Call) -> None:
-        left.rotate(-1)
-        left[-1](handler, call)
 
     return act
