@@ -36,8 +36,7 @@ class Client:
             self._bounds["temperature"] = settings.openai_temperature
         http = httpx2.AsyncClient(
             timeout=self._seconds,
-            follow_redirects=False,  # a redirect could lead out of the private network
-            trust_env=url.startswith("https://"),  # nor may a proxy see what is not encrypted
+            trust_env=url.startswith("https://"),  # no proxy sees what is not encrypted
             headers={"Accept-Encoding": "identity"},
             event_hooks={"request": [self._authorize], "response": [_guard]},
         )
@@ -79,7 +78,10 @@ class Client:
 
 
 async def _guard(response: httpx2.Response) -> None:
-    """Let nothing of an error's body be read, and bound the rest: an error may quote the whole prompt."""
+    """Let nothing but a success be read, and that within bounds.
+
+    An error may quote the whole prompt. A redirect, which ends here too, may lead out of a private network.
+    """
     if not response.is_success:
         raise fault_of(response.status_code, _retry_after(response.headers))
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
