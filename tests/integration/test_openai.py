@@ -66,7 +66,7 @@ async def replier(server: ModelServer, **environ: str) -> AsyncIterator[Replier]
         await made.client.close()
 
 
-def ask(server: ModelServer, asked: Task = ASKED, **environ: str) -> str:
+def ask(server: ModelServer, asked: Task = ASKED, /, **environ: str) -> str:
     """Return the reply to a task, from a replier with this environment."""
 
     async def once() -> str:

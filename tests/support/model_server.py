@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         """Wait until the client closes the connection, for some seconds."""
         self.connection.settimeout(seconds)
         try:
-            closed = self.connection.recv(1) == b""
+            closed = not self.connection.recv(1)
         except TimeoutError:
             return False
         except OSError:

@@ -97,7 +97,7 @@ def _joined(content: object) -> str:
 
 def without_thoughts(text: str) -> str:
     """Return a text without a model's thoughts, the marks that end its turns, and half a character at its end."""
-    return _MARKS.sub("", _THOUGHTS.sub("", text)).strip().rstrip("\ufffd")
+    return _MARKS.sub("", _THOUGHTS.sub("", text)).strip().rstrip("\ufffd").rstrip()
 
 
 def to_last_sentence(text: str) -> str:

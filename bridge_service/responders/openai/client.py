@@ -44,6 +44,8 @@ class Client:
         self._openai = openai.AsyncOpenAI(
             api_key=self._key or "none", base_url=url, timeout=self._seconds, max_retries=0, http_client=http
         )
+        # The library imports the half of itself here, and not in the middle of the first reply.
+        self._create = self._openai.chat.completions.with_raw_response.create
 
     async def ask(self, model: str, messages: Sequence[Message]) -> str:
         """Make one request and return the text of the answer.
@@ -55,9 +57,7 @@ class Client:
         try:
             # The library's own time-out starts anew with each byte.
             async with asyncio.timeout(self._seconds):
-                answer = await self._openai.chat.completions.with_raw_response.create(
-                    model=model, messages=cast("Any", messages), **self._bounds
-                )
+                answer = await self._create(model=model, messages=cast("Any", messages), **self._bounds)
         except (openai.APITimeoutError, TimeoutError):
             raise ResponderUnavailable(f"the model's server did not answer within {self._seconds:g} s") from None
         except openai.APIConnectionError as error:
