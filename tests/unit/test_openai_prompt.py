@@ -168,7 +168,7 @@ def test_a_repeated_question(before: str, now: str, *, repeated: bool) -> None:
     "text", ["Hein ?", "quoi", "??", "je comprends pas", "what do you mean?", "c'est-à-dire ?", "I don’t understand"]
 )
 def test_a_confused_person(text: str) -> None:
-    """Who asks back what the bot meant is noticed, if the bot has said anything."""
+    """A person that asks back what the bot meant is noticed, if the bot has said anything."""
     assert hints.confused(task(text, history=(bot("Le mètre est iambique."),)))
     assert not hints.confused(task(text))
 

@@ -14,7 +14,7 @@ CHARACTERS_A_TOKEN: Final = 8
 """A reply has at most so many for each token of OPENAI_MAX_TOKENS; in most languages a token has three or four."""
 
 ECHO_CHARACTERS: Final = 60
-"""A reply that repeats so many characters of the persona in a row tells the persona."""
+"""A reply that repeats so many characters of the `system` messages in a row tells them; the local time is shorter."""
 
 REPEAT_CHARACTERS: Final = 40
 REPEAT_SIMILARITY: Final = 0.9
@@ -96,8 +96,8 @@ def _joined(content: object) -> str:
 
 
 def without_thoughts(text: str) -> str:
-    """Return a text without a model's thoughts, the marks that end its turns, and half a character at its end."""
-    return _MARKS.sub("", _THOUGHTS.sub("", text)).strip().rstrip("\ufffd").rstrip()
+    """Return a text without what a model thinks aloud and without the marks that end its turns."""
+    return _MARKS.sub("", _THOUGHTS.sub("", text)).strip()
 
 
 def to_last_sentence(text: str) -> str:
@@ -107,9 +107,12 @@ def to_last_sentence(text: str) -> str:
 
 
 def cleaned(text: str, bot_name: str, max_tokens: int) -> str:
-    """Return a text without the bot's name before it or quotation marks around it, and at most as long as paid for."""
+    """Return a text, at most as long as paid for, without the bot's name before it and quotation marks around it.
+
+    U+FFFD goes too: it stands where the answer was no UTF-8, or held half a character.
+    """
     limit = CHARACTERS_A_TOKEN * max_tokens
-    kept = storable(text, len(text)).strip()
+    kept = storable(text, len(text)).replace("\ufffd", "").strip()
     if bot_name:
         kept = re.sub(rf"\A\**{re.escape(bot_name)}\**\s*:\**\s*", "", kept, flags=re.IGNORECASE)
     if re.fullmatch(r'"[^"]+"|«[^«»]+»|“[^“”]+”', kept):
@@ -117,9 +120,9 @@ def cleaned(text: str, bot_name: str, max_tokens: int) -> str:
     return kept if len(kept) <= limit else to_last_sentence(kept[:limit])
 
 
-def tells(reply: str, persona: str) -> bool:
-    """Tell whether a reply repeats `ECHO_CHARACTERS` of a persona, whatever their case, spaces and punctuation."""
-    secret, said = _bare(persona), _bare(reply)
+def tells(reply: str, instructions: str) -> bool:
+    """Tell whether a reply repeats `ECHO_CHARACTERS` of instructions, whatever their case, spaces and punctuation."""
+    secret, said = _bare(instructions), _bare(reply)
     runs = {secret[start : start + ECHO_CHARACTERS] for start in range(len(secret) - ECHO_CHARACTERS + 1)}
     return any(said[start : start + ECHO_CHARACTERS] in runs for start in range(len(said) - ECHO_CHARACTERS + 1))
 

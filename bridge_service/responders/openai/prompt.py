@@ -46,12 +46,12 @@ def messages(task: Task, now: datetime, history_tokens: int, *more_hints: str) -
     Parameters:
       now: the local time.
       history_tokens: of the history at most; the latest lines count.
-      more_hints: stand after the situation.
+      more_hints: stand before the situation, whose last line is the clock.
     """
     return [
         {"role": "system", "content": persona(task)},
         *map(_message, latest(task.history, history_tokens)),
-        {"role": "system", "content": "\n".join([situation(task, now), *more_hints])},
+        {"role": "system", "content": "\n".join([*more_hints, situation(task, now)])},
         *map(_message, latest(task.messages, max(history_tokens, GROUP_TOKENS), whole=False)),
     ]
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.responders.openai.answers import REPEAT_LINES, ModelFault, cleaned, nearly_repeats, tells
 from bridge_service.responders.openai.client import Client
-from bridge_service.responders.openai.prompt import messages, persona
+from bridge_service.responders.openai.prompt import messages
 from bridge_service.settings import Settings
 from bridge_service.turns import Task
 
@@ -51,7 +51,7 @@ class Replier:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Make one of the settings, with a client of its own."""
+        """Make one of the settings, with its own client."""
         return cls(
             client=Client(settings),
             model=settings.openai_model or "",
@@ -106,6 +106,6 @@ class Replier:
         text = cleaned(await self.client.ask(model, told), task.bot_name, self.max_tokens)
         if not text:
             raise ModelFault("the model's answer has no text")
-        if tells(text, persona(task)):
+        if tells(text, "\n".join(each["content"] for each in told if each["role"] == "system")):
             raise ModelFault("the model repeats its instructions")
         return text
