@@ -152,7 +152,8 @@ class Stage:
         speed = settings.typing_speed_cps
         typing = min(MAXIMUM_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
         waiting = max(settings.grouping_delay, settings.initiation_delay_max)
-        return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
+        model = settings.openai_timeout if settings.responder == "openai" else 0.0
+        return waiting + settings.thinking_delay_max + typing + model + SLACK_SECONDS
 
     def _make_app(self) -> None:
         sql = Path(__file__).parent

@@ -28,6 +28,7 @@ message; a reply of 70 million took 3 s to store on two busy cores, and a step m
 _BUILT_IN = {
     "scripted": "bridge_service.responders.scripted:reply",
     "echo": "bridge_service.responders.echo:reply",
+    "openai": "bridge_service.responders.openai.worker:reply",
 }
 
 
@@ -35,7 +36,7 @@ class NamedResponder:
     """The responder of a name; its module is imported by `load` and not before.
 
     Parameters:
-      name: `scripted`, `echo`, or `package.module:callable` for one of your own.
+      name: `scripted`, `echo`, `openai`, or `package.module:callable` for one of your own.
     """
 
     def __init__(self, name: str) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 import psycopg2.extensions
 
 from bridge_service.settings.fields import Settings
-from bridge_service.settings.tls import dsn_hosts, is_here, redis_urls
+from bridge_service.settings.tls import dsn_hosts, is_here, is_plain, redis_urls
 from bridge_service.settings.words import as_text
 
 _ENCRYPTED_MODES: Final = ("require", "verify-ca", "verify-full")
@@ -21,8 +21,8 @@ def summary(settings: Settings) -> dict[str, str]:
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the token and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
-    found = {settings.console_token or "", *_dsn_passwords(settings.database_url)}
+    """Return token, key and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
+    found = {settings.console_token or "", settings.openai_api_key or "", *_dsn_passwords(settings.database_url)}
     for url in (settings.database_url, settings.redis_url, settings.broker_url):
         found.update(_url_passwords(url))
     return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
@@ -43,6 +43,8 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
         parts = urlsplit(url)
         if parts.scheme == "redis" and not is_here(unquote(parts.hostname or "")):
             found.append(name.upper())
+    if is_plain(settings.openai_base_url or ""):
+        found.append("OPENAI_BASE_URL")
     return tuple(found)
 
 

@@ -36,6 +36,9 @@ REQUIRED: Final = ("database_url", "redis_url")
 OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
 """A second variable of a field; it counts where the first one is unset."""
 
+OPENAI: Final = "openai"
+"""The responder that needs OPENAI_MODEL."""
+
 
 def _number(value: object) -> object:
     # pydantic also reads 1_5, digits of every script, and 80.0 as a whole number. The operator meant another value.
@@ -63,7 +66,21 @@ def _token(text: str) -> str:
 
 def _responder(text: str) -> str:
     # Only the form: the worker alone imports the module, for an import may do anything.
-    if text not in ("scripted", "echo") and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+    if text not in ("scripted", "echo", OPENAI) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError
+    return text
+
+
+def _model(text: str) -> str:
+    # Such as llama3.2:3b, openai/gpt-5 or @cf/meta/llama-3: what a JSON file or a sentence would be is a slip.
+    if not re.fullmatch(r"[\w@/.][\w./:@+-]{0,199}", text, re.ASCII):
+        raise ValueError
+    return text
+
+
+def _api_key(text: str) -> str:
+    # The characters of a bearer token (RFC 6750), and the colon of providers that join two parts.
+    if not re.fullmatch(r"[\w.~+/:-]{1,1000}=*", text, re.ASCII):
         raise ValueError
     return text
 
@@ -95,7 +112,12 @@ DatabaseUrl = Annotated[
 ]
 RedisUrl = Annotated[str, AfterValidator(urls.redis_url), Accepts("a redis:// or rediss:// URL")]
 BrokerUrl = Annotated[str, AfterValidator(_broker), Accepts("a redis:// or rediss:// URL")]
-ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo or package.module:callable")]
+ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo, openai or package.module:callable")]
+ModelName = Annotated[str, AfterValidator(_model), Accepts("a model's name without spaces, as its server spells it")]
+ModelUrl = Annotated[str, AfterValidator(urls.model_url), Accepts("an https:// URL, or http:// to a private address")]
+ApiKey = Annotated[
+    str, AfterValidator(_api_key), Accepts("a key as its server issued it: letters, digits and -._~+/:=")
+]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
 Format = Annotated[Literal["text", "json"], BeforeValidator(str.lower)]
 Host = Annotated[str, AfterValidator(urls.host), Accepts("a host name or an IP address")]
@@ -173,6 +195,34 @@ class Settings:
         description="Seconds after which a responder that has not returned counts as hung; another worker takes its"
         " turn.",
     )
+    openai_model: ModelName | None = Field(
+        None, description="The model that RESPONDER=openai asks; required with it.", examples=["gpt-5-mini"]
+    )
+    openai_fallback_model: ModelName | None = Field(
+        None, description="The model that is asked once when OPENAI_MODEL is away or refuses; unset: none."
+    )
+    openai_temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
+        None, description="How freely the model writes; unset: as the model does by itself."
+    )
+    openai_max_tokens: Whole = Field(400, ge=1, le=100000, description="Tokens of one reply, at most.")
+    openai_history_tokens: Whole = Field(
+        4000,
+        ge=0,
+        le=1000000,
+        description="Tokens of history that the model is told, at most, counted as UTF-8 bytes / 3.",
+    )
+    openai_base_url: ModelUrl | None = Field(
+        None,
+        repr=False,
+        description="The server of the model, up to /v1; unset: https://api.openai.com/v1.",
+        examples=["http://127.0.0.1:11434/v1"],
+    )
+    openai_api_key: ApiKey | None = Field(
+        None, repr=False, description="The secret that the model's server asks for; unset: no Authorization header."
+    )
+    openai_timeout: Number = Field(
+        60, gt=0, le=86400, description="Seconds for one request to the model; below RESPONDER_TIMEOUT."
+    )
     redis_max_attempts: Whole = Field(
         3,
         ge=1,
@@ -220,10 +270,20 @@ class Settings:
             raise PydanticCustomError("others", "", {"faults": {low: why}})
         return high
 
+    @field_validator("openai_timeout")
+    @classmethod
+    def _below_the_responders(cls, seconds: float, info: ValidationInfo) -> float:
+        longest = info.data.get("responder_timeout", seconds + 1)
+        if info.data.get("responder") == OPENAI and seconds >= longest:
+            why = "not below RESPONDER_TIMEOUT (a default counts where one is unset): lower it or raise the other"
+            raise PydanticCustomError("refused", "{why}", {"why": why})
+        return seconds
+
     @field_validator("require_tls")
     @classmethod
     def _every_url_verified(cls, required: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic calls it
-        known = [info.data.get(name, "") for name in ("database_url", "redis_url", "broker_url")]
+        urls_read = ("database_url", "redis_url", "broker_url", "openai_base_url")
+        known = [info.data.get(name) or "" for name in urls_read]
         if required and (faults := dict(without_tls(*known))):
             raise PydanticCustomError("others", "", {"faults": faults})
         return required
@@ -246,6 +306,8 @@ class Settings:
             for variable in (name.upper(), OTHER_NAMES.get(name, "")):
                 if name not in texts and (text := environ.get(variable, "").strip()):
                     texts[name], names[name] = text, variable
+        if texts.get("responder") == OPENAI and "redis_url" in needs:  # a worker's, or of what looks at one
+            needs = (*needs, "openai_model")
         faults = {name: f"not set: it must be {accepts(FIELDS[name])}" for name in needs if name not in texts}
         try:
             settings = cls(**texts)

@@ -32,7 +32,7 @@ def verifies(redis_url: str) -> bool:
     return bool(getattr(redis.ConnectionPool.from_url(redis_url).make_connection(), "check_hostname", False))
 
 
-def without_tls(database_url: str, redis_url: str, broker_url: str) -> Iterator[tuple[str, str]]:
+def without_tls(database_url: str, redis_url: str, broker_url: str, model_url: str) -> Iterator[tuple[str, str]]:
     """Yield the fields that REQUIRE_TLS refuses, and what to write there. A URL that is not known is ''."""
     leads = "leads to another machine without TLS that is verified, which REQUIRE_TLS refuses:"
     if database_url:
@@ -44,6 +44,13 @@ def without_tls(database_url: str, redis_url: str, broker_url: str) -> Iterator[
     for name, url in redis_urls(redis_url, broker_url):
         if not verifies(url) and not is_here(unquote(urlsplit(url).hostname or "")):
             yield name, f"{leads} write rediss://, without ssl_cert_reqs and ssl_check_hostname"
+    if is_plain(model_url):
+        yield "openai_base_url", f"{leads} write https://"
+
+
+def is_plain(http_url: str) -> bool:
+    """Tell whether an HTTP URL leads to another machine without encryption."""
+    return http_url.startswith("http://") and not is_here(urlsplit(http_url).hostname or "")
 
 
 def redis_urls(redis_url: str, broker_url: str) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,9 @@ _LEAST_LEVELS: Final = {
     # It announces each retry at INFO; the turn's own events tell that already.
     "dramatiq.middleware.retries.Retries": logging.WARNING,
     "apscheduler": logging.WARNING,
+    # They log each request, and OPENAI_LOG=debug would log what people wrote.
+    "httpx2": logging.WARNING,
+    "openai": logging.WARNING,
 }
 _COLOURS: Final = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
 _NO_COLOUR: Final = "\x1b[0m"

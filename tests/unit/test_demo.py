@@ -5,6 +5,8 @@ from threading import Timer
 
 import pytest
 
+from bridge_service.commands import demo
+from bridge_service.demo import show
 from bridge_service.demo.app import Said
 from bridge_service.demo.figures import Figures
 from bridge_service.demo.log import Log, LogLine, first_missing, parse
@@ -111,3 +113,19 @@ def test_the_environment_wins_but_for_the_servers() -> None:
     assert settings.database_url == "postgresql://bridge@127.0.0.1/app"
     assert settings.broker_url == settings.redis_url == "redis://127.0.0.1"
     assert settings.log_format == "text"
+
+
+@pytest.mark.parametrize(("ends", "responder"), [(True, "scripted"), (False, "openai")])
+def test_a_demo_that_ends_by_itself_spends_nothing(
+    monkeypatch: pytest.MonkeyPatch, *, ends: bool, responder: str
+) -> None:
+    """`--exit` plays the script whatever RESPONDER says; without it the demo talks with the model that is set."""
+    played: list[str] = []
+
+    def run(environ: dict[str, str], *, ends: bool) -> int:
+        played.append(environ["RESPONDER"])
+        return int(ends)
+
+    monkeypatch.setattr(show, "run", run)
+    assert demo.run({"RESPONDER": "openai"}, ends=ends) == int(ends)
+    assert played == [responder]
