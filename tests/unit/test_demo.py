@@ -5,7 +5,6 @@ from threading import Timer
 
 import pytest
 
-from bridge_service.commands import demo
 from bridge_service.demo import show
 from bridge_service.demo.app import Said
 from bridge_service.demo.figures import Figures
@@ -13,6 +12,7 @@ from bridge_service.demo.log import Log, LogLine, first_missing, parse
 from bridge_service.demo.scenes import Result, audit
 from bridge_service.demo.show import closing_table
 from bridge_service.demo.stage import DEFAULTS, environment
+from bridge_service.operate.commands import demo
 from bridge_service.settings import Settings
 
 PERSON, BOT = Said("1", from_bot=False, content="salut"), Said("2", from_bot=True, content="coucou")
