@@ -86,12 +86,10 @@ class Day:
             self.pusher,
             look=lambda: None,
             emit=self.told,
-            stopping=threading.Event(),
-            beat=lambda: None,
             retention_days=30.0,
         )
         self.planner._jobs.start(paused=True)
-        stack.callback(self.planner.stop)
+        stack.callback(self.planner.last)
         self.composer = Composer(
             self.store,
             Leases(self.store, self.told, responder_timeout=180.0),
