@@ -46,7 +46,7 @@ class Looks:
         if not everything:
             if self.next() > now:
                 return None
-            if now - self._looked_at < APART_SECONDS:
+            if now < self._looked_at + APART_SECONDS:
                 self._moments = [max(moment, self._looked_at + APART_SECONDS) for moment in self._moments]
                 return None
         else:
