@@ -82,7 +82,7 @@ class Scheduler:
             self._store,
             self._broker,
             reconnect,
-            window=self._window,
+            on_pushed=self._window.close,
             emit=self._emit,
             stopping=self._ending.stopping,
             attempts=settings.redis_max_attempts,
