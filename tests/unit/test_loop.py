@@ -168,6 +168,29 @@ def test_a_beat_follows_each_turn() -> None:
     assert loop.calls == ["first", "turn", "beat", "last"]
 
 
+def test_a_loop_that_was_stopped_never_starts() -> None:
+    """A process that is told to end while it begins starts nothing any more: no row, no connection, no port."""
+    loop = Counting()
+    loop.stop()
+    loop.start()
+    assert loop._thread is None
+    assert loop.calls == []
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_stop_ends_the_wait_of_every_loop(name: str) -> None:
+    """Whatever it waits for, it ends within a moment."""
+    loop = LOOPS[name]()
+    before = set(threading.enumerate())
+    loop.start()
+    time.sleep(0.2)  # so that it waits
+    assert _threads(loop, before)
+    began = time.monotonic()
+    loop.stop(10)
+    assert _threads(loop, before) == []
+    assert time.monotonic() - began < 5
+
+
 def test_a_loop_may_stop_itself() -> None:
     """It does not wait for its own thread."""
     loop = Counting()
