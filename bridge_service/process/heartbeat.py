@@ -1,8 +1,7 @@
-"""Tells PostgreSQL every few seconds that this process lives, and what it costs: for `status` and `report`."""
+"""Writes a row every 15 s that says that this process lives, with its memory and CPU: for `status` and `report`."""
 
 import resource
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -11,47 +10,41 @@ from uuid import uuid4
 from bridge_service.errors import BridgeError
 from bridge_service.machine.alive import BEAT_SECONDS
 from bridge_service.machine.steps import Store
+from bridge_service.process.loop import Loop
 
 _KIBIBYTE: Final = 1024
 
 
-class Heartbeat:
-    """Beats from a thread of its own, so that no busy loop looks like a dead process.
+class Heartbeat(Loop):
+    """Writes the row from its own thread, so that a process with a busy loop does not look dead.
 
-    A beat that does not reach PostgreSQL is left out: the steps tell of an outage themselves.
+    A row that PostgreSQL does not take is left out: the steps report an outage themselves.
 
     Parameters:
       role: `scheduler` or `worker`.
     """
 
     def __init__(self, store: Store, role: str) -> None:
+        super().__init__("heartbeat")
         self._store = store
         self._role = role
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start beating, the first time at once. Call it in the process itself, after a fork: it draws the id here."""
+    def first(self) -> None:
+        """Draw the row's id: in the process that it stands for, after a fork."""
         self._process = uuid4()
         self._started = time.monotonic()
         self._cpu = time.process_time()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self._thread.start()
 
-    def stop(self, seconds: float = 1.0) -> None:
-        """Beat a last time, for at most so many seconds; twice is harmless, and so is stopping what never started."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
+    def turn(self) -> None:
+        """Write the row, then wait."""
+        self._write(ended=False)
+        self.pause(BEAT_SECONDS)
 
-    def _run(self) -> None:
-        while True:
-            self._beat(ended=False)
-            if self._stopping.wait(BEAT_SECONDS):
-                break
-        self._beat(ended=True)
+    def last(self) -> None:
+        """Write that the process ended."""
+        self._write(ended=True)
 
-    def _beat(self, *, ended: bool) -> None:
+    def _write(self, *, ended: bool) -> None:
         try:
             self._store.heartbeat(
                 self._process,
@@ -66,7 +59,7 @@ class Heartbeat:
 
 
 def resident_bytes() -> int:
-    """Return how much memory this process holds; where there is no /proc, the most that it ever held."""
+    """Return how much memory this process holds; without /proc, the most that it ever held."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,7 +1,7 @@
 """A subscriber that notes in PostgreSQL what only a process can know, for `report`.
 
-Best effort: it never raises, never waits for PostgreSQL but at the very end of a process, and keeps what it could not
-write for later. What a process did not live to write is missing; that it died shows in bridge.processes.
+It never raises. It waits for PostgreSQL only when the process falls, and keeps for later what PostgreSQL did not take.
+What a process did not live to write is missing; that it died shows in bridge.processes.
 """
 
 import threading
@@ -12,6 +12,7 @@ from typing import Final
 
 from bridge_service.errors import BridgeError
 from bridge_service.machine.steps import Store
+from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import (
     Event,
     FatalError,
@@ -36,11 +37,11 @@ NOTED: Final = (
     WatchdogBarked,
     ParentLost,
 )
-"""Nothing that a stranger can cause: whoever may NOTIFY could fill the table."""
+"""None of these can be caused from outside: a role that may NOTIFY could fill the table."""
 
 EVERY_SECONDS: Final = 1.0
 LAST_WORDS_SECONDS: Final = 1.0
-"""How long a process that is about to fall waits for its last row."""
+"""How long a process that falls waits for its last row."""
 
 
 @dataclass(slots=True)
@@ -49,8 +50,8 @@ class _Pending:
     since: float
 
 
-class Incidents:
-    """Notes `NOTED` events, each kind at most once a second, with how often it happened. Safe from any thread.
+class Incidents(Loop):
+    """Notes `NOTED` signals, each kind at most once a second, with how often it happened. Safe from any thread.
 
     Parameters:
       role: `scheduler` or `worker`.
@@ -58,55 +59,49 @@ class Incidents:
     """
 
     def __init__(self, store: Store, role: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__("incidents")
         self._store = store
         self._role = role
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
         self._writing = threading.Lock()
         self._wanted = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
-        """Note `event`, if it is one to be noted."""
+        """Note `event`, if it is in `NOTED`."""
         if not isinstance(event, NOTED):
             return
-        with self._lock:
+        with self._guard:
             pending = self._pending.setdefault(event.name, _Pending(0, self._clock()))
             pending.times += 1
         self._wanted.set()
         if isinstance(event, FatalError | WatchdogBarked):
-            # The process ends as soon as this returns. From a thread, for PostgreSQL may be what everything hangs on.
+            # The process ends as soon as this returns. A thread, because PostgreSQL may never answer.
             last = threading.Thread(target=self.write, name="last words", daemon=True)
             last.start()
             last.join(LAST_WORDS_SECONDS)
 
-    def start(self) -> None:
-        """Start writing. Call it in the process itself, after a fork."""
-        self._thread = threading.Thread(target=self._run, name="incidents", daemon=True)
-        self._thread.start()
-
-    def stop(self, seconds: float = 1.0) -> None:
-        """Write what is left, for at most so many seconds; twice is harmless, so is stopping what never started."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """End the wait for something to note."""
         self._wanted.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wanted.wait()
-            self._wanted.clear()
-            if not self.write():
-                self._wanted.set()
-            self._stopping.wait(EVERY_SECONDS)
+    def turn(self) -> None:
+        """Wait for something to note, and write it."""
+        self._wanted.wait()
+        self._wanted.clear()
+        if not self.write():
+            self._wanted.set()
+        self.pause(EVERY_SECONDS)
+
+    def last(self) -> None:
+        """Write what is left."""
         self.write()
 
     def write(self) -> bool:
         """Write what is pending; return whether PostgreSQL took it."""
         with self._writing:
-            with self._lock:
+            with self._guard:
                 taken, self._pending = self._pending, {}
             try:
                 while taken:
@@ -119,7 +114,7 @@ class Incidents:
             return True
 
     def _put_back(self, taken: dict[str, _Pending]) -> None:
-        with self._lock:
+        with self._guard:
             for kind, older in taken.items():
                 newer = self._pending.get(kind)
                 self._pending[kind] = _Pending(older.times + (newer.times if newer else 0), older.since)

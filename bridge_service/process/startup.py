@@ -1,4 +1,4 @@
-"""How a process begins: it says how it is set up, waits for what it needs, and says what is amiss there."""
+"""How a process begins: it reports its settings, waits for PostgreSQL and Redis, and reports what is wrong there."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -28,15 +28,15 @@ from bridge_service.telemetry.signals import (
 RETRY_SECONDS: Final = 1.0
 
 _TOLD_ELSEWHERE: Final = frozenset({"postgresql_encryption", "listen"})
-"""Of the looks: PlaintextUrl tells of the one, and the listener proves the other by itself."""
+"""Checks left out here: PlaintextUrl reports the first, and the listener proves the second itself."""
 
 
 def announce(settings: Settings, role: str, emit: Emit, *, serves: str | None) -> None:
-    """Tell with which settings a process starts, and which of them let others read along.
+    """Report the settings of a process, and which of them let others read what it sends or shows.
 
     Parameters:
       role: `scheduler`, `worker` or `console`.
-      serves: the variable that holds the port on which it shows pages; None if it shows none.
+      serves: the variable with the port of its pages; None if it has no pages.
     """
     emit(ProcessStarted(summary(settings), role))
     for variable in plaintext(settings):
@@ -51,7 +51,7 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
     def there() -> bool:
         nonlocal connected
-        # Of the newest migrations: a schema that is too old is missing, too.
+        # Functions of the newest migrations: a schema that is too old counts as missing.
         found, _ = standing.ask_postgresql(lambda: database.call("SELECT bridge.assert_complete(), bridge.queue_id()"))
         if found.word != DOWN and not connected:
             connected = True
@@ -62,7 +62,7 @@ def wait_for_postgres(database: Database, emit: Emit, stopping: threading.Event)
 
 
 def _is_well(found: Standing, emit: Emit) -> bool:
-    """Tell whether PostgreSQL did as it was asked, and say what it is that the process waits for."""
+    """Return whether PostgreSQL answered well; otherwise report what the process waits for."""
     if found.word == NO_SCHEMA:
         emit(SchemaAbsent())
     elif found.word != OK:
@@ -71,7 +71,7 @@ def _is_well(found: Standing, emit: Emit) -> bool:
 
 
 def write_environment(store: Store, values: Mapping[str, float], emit: Emit, stopping: threading.Event) -> bool:
-    """Return True once the policy's row of the environment stands in PostgreSQL; False if told to stop first.
+    """Return True once the environment's row of policy stands in PostgreSQL; False if told to stop first.
 
     Parameters:
       values: what this process's environment sets, by column of bridge.bots.
@@ -89,7 +89,7 @@ def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event)
     def there() -> bool:
         try:
             found = standing.of_redis(probe)
-        except BridgeError as error:  # PostgreSQL does not tell the name of the queue
+        except BridgeError as error:  # from PostgreSQL, which holds the queue's ID
             emit(WaitingForPostgres(str(error)))
             return False
         if found.word != OK:
@@ -105,11 +105,11 @@ def wait_for_redis(broker: WaitingBroker, emit: Emit, stopping: threading.Event)
 def look_at_postgresql(
     url: str, emit: Emit, stopping: threading.Event, *, connections: int, nothing_else: bool = False
 ) -> None:
-    """Say what in PostgreSQL is not as the bridge needs it. It ends nothing, and no step waits for it.
+    """Report what in PostgreSQL is not as the bridge needs it. Nothing ends because of it, and no step waits for it.
 
     Parameters:
       connections: how many this process may still open.
-      nothing_else: look at these only; another process looks at the rest.
+      nothing_else: check the connections only; another process checks the rest.
     """
 
     def wanted(name: str) -> bool:

@@ -1,11 +1,11 @@
-"""Ends the process when one of its loops stands still, so that the platform starts another in its place."""
+"""Ends the process when a loop stands still, so that the platform starts another process."""
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
+from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import Emit, WatchdogBarked
 
 PATIENCE_SECONDS: Final = 120.0
@@ -13,12 +13,12 @@ LOOK_SECONDS: Final = 5.0
 
 
 def end_process() -> None:
-    """End at once with exit code 1: a loop that hangs cannot be asked to stop."""
+    """End at once with exit code 1: a loop that hangs does not hear a stop."""
     os._exit(1)
 
 
-class Watchdog:
-    """Watches loops, each of which calls its `beat` every time it turns."""
+class Watchdog(Loop):
+    """Watches loops: each calls its `beat` every time it turns."""
 
     def __init__(
         self,
@@ -31,19 +31,18 @@ class Watchdog:
         """Set up.
 
         Parameters:
-          patience: seconds without a beat before it barks.
-          bark: what to do then.
-          clock: returns seconds; one that stops while the machine sleeps, or every wake-up would be an alarm.
+          patience: seconds without a beat until `bark` is called.
+          clock: returns seconds; it stops while the machine sleeps, or each wake-up of the machine would be an alarm.
         """
+        super().__init__("watchdog")
         self._emit = emit
         self._patience = patience
         self._bark = bark
         self._clock = clock
         self._beats: dict[str, float] = {}
-        self._stopping = threading.Event()
 
     def watch(self, loop: str) -> Callable[[], None]:
-        """Watch a loop from now on; returns its `beat`."""
+        """Watch a loop from now on; return its `beat`."""
 
         def beat() -> None:
             self._beats[loop] = self._clock()
@@ -51,31 +50,24 @@ class Watchdog:
         beat()
         return beat
 
-    def start(self) -> None:
-        """Start watching."""
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop watching; twice is harmless."""
-        self._stopping.set()
-
     def ages(self) -> dict[str, float]:
-        """Seconds since each loop turned."""
+        """Return the seconds since each loop turned."""
         now = self._clock()
-        return {loop: now - beat for loop, beat in self._beats.copy().items()}  # another thread may begin to watch one
+        return {loop: now - beat for loop, beat in self._beats.copy().items()}  # another thread may call `watch`
 
     def look(self) -> None:
-        """Bark if a loop stands still."""
+        """Call `bark` for each loop that stands still."""
         for loop, age in self.ages().items():
             if age > self._patience:
                 self._emit(WatchdogBarked(loop, age))
                 self._bark()
 
-    def _run(self) -> None:
+    def turn(self) -> None:
+        """Wait, then look."""
         looked_at = self._clock()
-        while not self._stopping.wait(LOOK_SECONDS):
-            # A process that was frozen as a whole sees every beat grown old at once: its loops get a new chance.
-            if self._clock() - looked_at > self._patience / 2:
-                self._beats = dict.fromkeys(self._beats, self._clock())
-            self.look()
-            looked_at = self._clock()
+        if self.pause(LOOK_SECONDS):
+            return
+        # In a process that was frozen as a whole every beat is old: its loops get a new chance.
+        if self._clock() - looked_at > self._patience / 2:
+            self._beats = dict.fromkeys(self._beats, self._clock())
+        self.look()

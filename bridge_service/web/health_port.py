@@ -4,12 +4,13 @@ Importing this module is cheap. Only a process that has the port imports the web
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
+
+from bridge_service.process.loop import Loop
 
 if TYPE_CHECKING:
     import uvicorn
@@ -33,7 +34,7 @@ def stuck_loops(ages: Mapping[str, float]) -> list[str]:
     return sorted(loop for loop, age in ages.items() if age > STUCK_SECONDS)
 
 
-class HealthPort:
+class HealthPort(Loop):
     """Serves /health/live, /health/ready and /metrics on a thread of its own, until the process ends.
 
     A port that is taken ends no service. It is told once and tried again until it is free, as when the process that is
@@ -58,39 +59,34 @@ class HealthPort:
         numbers: Collector,
         token: str | None,
     ) -> None:
+        super().__init__("health")
         self._host = host
         self._port = port
         self._live = live
         self._ready = ready
         self._numbers = numbers
         self._token = token
-        self._stopping = threading.Event()
+        self._told = False  # that the port is taken
         self._server: uvicorn.Server | None = None
 
-    def start(self) -> None:
-        """Start serving; once."""
-        threading.Thread(target=self._run, name="health", daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop serving, within a moment; twice is harmless, and so is stopping what never started."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """End the server under way."""
         if self._server is not None:
             self._server.should_exit = True
 
-    def _run(self) -> None:
-        told = False
-        while not self._stopping.is_set():
-            try:
-                self._serve()
-            except OSError as error:
-                if not told:
-                    _logger.warning(
-                        "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
-                        self._port,
-                        error.strerror or error,
-                    )
-                told = True
-                self._stopping.wait(REBIND_SECONDS)
+    def turn(self) -> None:
+        """Serve until stopped; while the port is taken, wait."""
+        try:
+            self._serve()
+        except OSError as error:
+            if not self._told:
+                _logger.warning(
+                    "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
+                    self._port,
+                    error.strerror or error,
+                )
+            self._told = True
+            self.pause(REBIND_SECONDS)
 
     def _serve(self) -> None:
         # Imported here, so that a process without the port does without their memory.
@@ -104,5 +100,5 @@ class HealthPort:
         app = make_app(live=self._live, ready=Question(self._ready, READY_SECONDS), numbers=numbers, token=self._token)
         with listen(self._host, self._port) as listening:
             self._server = server = make_server(app)
-            if not self._stopping.is_set():  # `stop` sets it before it looks for a server
+            if not self.stopping.is_set():  # `stop` sets it before it calls `wake`
                 server.run(sockets=[listening])

@@ -101,6 +101,6 @@ class WorkerMetrics(Middleware):
     def close(self) -> None:
         """Stop serving and take this process's files away; twice is harmless."""
         if self._server is not None:
-            self._server.stop()
+            self._server.stop(0)
         if self._numbers is not None:
             self._numbers.close()

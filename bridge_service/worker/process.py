@@ -28,8 +28,10 @@ from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.steps import Store
+from bridge_service.process.ending import print_faults
 from bridge_service.process.heartbeat import Heartbeat
 from bridge_service.process.incidents import Incidents
+from bridge_service.process.loop import Every, stop_all
 from bridge_service.process.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.responders import NamedResponder
@@ -148,9 +150,7 @@ class ImportResponder(Middleware):
 def _refuse(error: ConfigurationError) -> NoReturn:
     """End this process; a line for each fault comes from the first one alone."""
     if current_process().name == "Process-1":
-        for fault in error.faults:
-            sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
-        sys.stderr.flush()
+        print_faults(error)
     sys.exit(EX_CONFIG)
 
 
@@ -179,6 +179,7 @@ class WorkerProcess(Middleware):
         self._measure = measure
         self._heartbeat = heartbeat
         self._incidents = incidents
+        self._tick = Every("tick", TICK_SECONDS, self._on_tick)
         self._told_to_end_at: float | None = None
         self._stopping = threading.Event()
         self._drained = threading.Event()
@@ -204,7 +205,7 @@ class WorkerProcess(Middleware):
         self._threads = worker.worker_threads
         self._responders_beat = self._watchdog.watch("responders")
         self._watchdog.start()
-        threading.Thread(target=self._tick, name="tick", daemon=True).start()
+        self._tick.start()
         threading.Thread(target=self._wait_and_look, name="postgresql", daemon=True).start()
 
     def after_process_message(
@@ -226,7 +227,8 @@ class WorkerProcess(Middleware):
         del worker
         self._told_to_end()
         self._stopping.set()
-        self._watchdog.stop()
+        self._tick.stop(0)
+        self._watchdog.stop(0)
         self._emit(Draining(DRAIN_SECONDS))
         threading.Thread(target=self._end_in_time, name="drain", daemon=True).start()
         if isinstance(broker, WaitingBroker):
@@ -256,15 +258,13 @@ class WorkerProcess(Middleware):
         end = time.monotonic() + LAST_CALL_SECONDS
         last_call = threading.Thread(target=self._give_back, name="give back", daemon=True)
         last_call.start()
-        for writer in (self._incidents, self._heartbeat):
-            writer.stop(0)
+        stop_all((self._incidents, self._heartbeat), 0)
         last_call.join(LAST_CALL_SECONDS)
-        self._leases.stop()
+        self._leases.stop(0)
         self._emit(Stopped())
         self._journal.flush(everything=True)
         self._measure.close()
-        for writer in (self._incidents, self._heartbeat):
-            writer.stop(max(0.0, end - time.monotonic()))
+        stop_all((self._incidents, self._heartbeat), end - time.monotonic())
         self._database.close()
 
     def _give_back(self) -> None:
@@ -288,19 +288,19 @@ class WorkerProcess(Middleware):
             self._settings.log_level, self._settings.log_format, secrets(self._settings), stream
         )
 
-    def _tick(self) -> None:
-        while not self._stopping.wait(TICK_SECONDS):
-            if os.getppid() != self._parent:
-                # Nobody would ever end this process, nor read the pipe to the parent that its lines went into.
-                self._log_to(sys.__stderr__ or sys.stdout)
-                self._emit(ParentLost())
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            self._journal.flush()
-            self._lines.report_held_back()
-            if self._leases.hung() < self._threads:
-                self._responders_beat()
-            self._measure.loops_turned(self._watchdog.ages())
+    def _on_tick(self) -> None:
+        if os.getppid() != self._parent:
+            # Without a parent nothing ends this process, and nothing reads the pipe that its lines went into.
+            self._tick.stop()
+            self._log_to(sys.__stderr__ or sys.stdout)
+            self._emit(ParentLost())
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self._journal.flush()
+        self._lines.report_held_back()
+        if self._leases.hung() < self._threads:
+            self._responders_beat()
+        self._measure.loops_turned(self._watchdog.ages())
 
 
 def _boot_told() -> Callable[[], bool]:

@@ -29,7 +29,7 @@ from bridge_service.responders import echo
 from bridge_service.worker import leases
 from bridge_service.worker.process import assemble
 from schedulers import __main__ as scheduler
-from schedulers import listener, planner
+from schedulers import bells, planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def arm(crash: str, once: Path) -> None:
     store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     os.environ["RESPONDER_TIMEOUT"] = str(SHORT_PATIENCE_SECONDS)
     broker.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
-    listener.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    bells.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc,unused-ignore]
     assert watchdog.Watchdog.__init__.__kwdefaults__ is not None

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from dramatiq import Message
 
 from bridge_service.machine.steps import Outcome, Store
-from schedulers import listener
+from schedulers import looks
 from schedulers.__main__ import main
-from schedulers.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +29,8 @@ BETWEEN_SECONDS: Final = 0.3
 def no_look_at_start() -> None:
     """Leave only bells: no look at the start or after a reconnection, no look after a batch, no sweep."""
     # What stands on the class as a property is in force whatever an instance sets.
-    Listener._sweep = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
-    listener.LOOKS_AFTER_BATCH = ()  # type: ignore[assignment,misc]
+    looks.Looks._everything = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
+    looks.AFTER_BATCH_SECONDS = ()  # type: ignore[assignment,misc]
 
 
 def half_delivery() -> None:

@@ -31,8 +31,6 @@ from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import redis
 
     from bridge_service.demo.servers import RedisServer
@@ -47,13 +45,6 @@ PACE: Final = Pace(2.0, 15.0, 3.5)
 
 TICK: Final = 0.2
 """Seconds by which the database's clock, which runs on while the test works, may be ahead of the plan."""
-
-
-class NoWindow:
-    """Shows nothing to nobody."""
-
-    def close(self, match_ids: Sequence[str]) -> None:
-        """Do nothing."""
 
 
 class Day:
@@ -76,7 +67,7 @@ class Day:
             self.store,
             self.broker,
             reconnect,
-            window=NoWindow(),
+            on_pushed=lambda _: None,
             emit=self.told,
             stopping=threading.Event(),
             attempts=3,
@@ -86,12 +77,10 @@ class Day:
             self.pusher,
             look=lambda: None,
             emit=self.told,
-            stopping=threading.Event(),
-            beat=lambda: None,
             retention_days=30.0,
         )
         self.planner._jobs.start(paused=True)
-        stack.callback(self.planner.stop)
+        stack.callback(self.planner.last)
         self.composer = Composer(
             self.store,
             Leases(self.store, self.told, responder_timeout=180.0),

@@ -39,7 +39,7 @@ from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.roles import Urls
@@ -65,17 +65,6 @@ class Waits(threading.Event):
         return self.is_set()
 
 
-class Window:
-    """Stands in for the window."""
-
-    def __init__(self) -> None:
-        self.closed: list[str] = []
-
-    def close(self, match_ids: Sequence[str]) -> None:
-        """Note what was closed."""
-        self.closed += match_ids
-
-
 class Desk:
     """A pusher on a real database and a Redis that may be away."""
 
@@ -85,7 +74,7 @@ class Desk:
         self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
         self.waits = Waits()
-        self.window = Window()
+        self.pushed: list[str] = []  # conversations whose groups were pushed
         self.redis = redis
         self.reconnect = Reconnect(self.told)
         self.broker = stack.enter_context(
@@ -102,7 +91,7 @@ class Desk:
             store or self.store,
             self.broker,
             self.reconnect,
-            window=self.window,
+            on_pushed=self.pushed.extend,
             emit=self.told,
             stopping=self.waits,
             attempts=attempts,
@@ -159,7 +148,7 @@ def test_a_group_that_is_due_is_pushed_and_told_of(desk: Desk) -> None:
     assert desk.pusher.push_due() == 1
     assert desk.told.events == [GroupClosed(turn, match, 3), TurnPushed(turn, match, Kind.REPLY)]
     assert desk.fetched() == [f"compose:{turn}"]
-    assert desk.window.closed == [match]
+    assert desk.pushed == [match]
 
 
 def test_nothing_is_pushed_early(desk: Desk) -> None:
@@ -180,7 +169,7 @@ def test_an_opener_is_told_of_as_what_it_is(desk: Desk) -> None:
     desk.pusher.push_due()
     turn = desk.turn(match)
     assert desk.told.events == [InitiationDue(turn, match), TurnPushed(turn, match, Kind.INITIATION)]
-    assert desk.window.closed == []
+    assert desk.pushed == []
 
 
 def test_a_repeated_push_has_no_line_of_its_own(desk: Desk) -> None:
@@ -364,7 +353,7 @@ def test_after_an_outage_everything_is_pushed_at_once(desk: Desk) -> None:
     assert sorted(desk.fetched()) == sorted(f"compose:{desk.turn(match)}" for match in (lost, failed, late))
     assert desk.told.events[0] == RedisReconnected()
     assert {event.match_id for event in desk.told.of(TurnPushed)} == {failed, late}
-    assert desk.window.closed.count(failed) == 1
+    assert desk.pushed.count(failed) == 1
     desk.told.clear()
     advance(desk.urls, LATER)
     desk.pusher.push_due()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import threading
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from bridge_service.demo.servers import PostgresServer
 from bridge_service.machine import steps as store
 from bridge_service.machine.database import Connection
 from bridge_service.telemetry.signals import ListenActive, ListenSilent, MessageGrouped
-from schedulers import listener
+from schedulers import bells, listener
 from tests.conftest import QUICK
 from tests.support.clock import install_clock
 from tests.support.databases import install, make_template
@@ -709,12 +708,12 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
     small_queue: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that it is mute, groups what it polls, and is active as soon as the queue has emptied."""
-    monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(listener, "PROVE_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(bells, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(bells, "PROVE_AGAIN_SECONDS", 0.1)
     with closing(Bridge(small_queue)) as bridge:
         match = bridge.match()
         sleeper = _fill_the_queue(bridge)
-        told, stopping = Recorder(), threading.Event()
+        told = Recorder()
         running = listener.Listener(
             bridge.store,
             lambda: Connection(bridge.urls.service, application="test listener"),
@@ -722,13 +721,9 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
             on_grouped=lambda _: None,
             on_due=lambda: None,
             emit=told,
-            stopping=stopping,
-            beat=lambda: None,
-            listening=threading.Event(),
             retention_days=30,
         )
-        thread = threading.Thread(target=running.run, daemon=True)
-        thread.start()
+        running.start()
         try:
             [silent] = told.wait_for(ListenSilent)
             assert "queue of notifications" in silent.reason
@@ -738,9 +733,7 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
             sleeper.close()
             told.wait_for(ListenActive)
         finally:
-            stopping.set()
-            running.stop()
-            thread.join(10)
+            running.stop(10)
         assert len(told.of(ListenSilent)) == 1
 
 
