@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from bridge_service.checks.app_tables import find_tables
-from bridge_service.checks.finding import Finding
-from bridge_service.checks.look import VALIDATE, ask, replaced
-from bridge_service.install import plan as migrate
+from bridge_service.checks.finding import Found, well, wrong
+from bridge_service.checks.installation import found_tables, replaced
+from bridge_service.checks.look import VALIDATE, ask
+from bridge_service.install.files import APP_TABLES
 from bridge_service.machine.database import Connection
 
-_ALWAYS: Final = "is GENERATED ALWAYS, so that bridge.deliver may not fill it"
+_ALWAYS: Final = "is GENERATED ALWAYS, so bridge.deliver may not fill it"
 _FAULTS: Final = {
     "right": "has a default for which role {owner}, as whom the bridge writes, lacks {missing}",
     "empty": "takes no NULL, has no default, and bridge.deliver does not fill it",
@@ -34,12 +34,12 @@ _REPLACE: Final = (
 )
 
 
-def app_columns(connection: Connection) -> Finding:
+def app_columns(connection: Connection) -> Found:
     """Look for columns of `messages` by which the INSERT of a reply fails."""
-    table = find_tables(connection).get("messages")
+    table = found_tables(connection).get("messages")
     if table is None:
-        return Finding("app_columns", ok=True, detail="not known while `messages` is missing")
-    rows = ask(connection, "app_columns", table.oid, list(migrate.APP_TABLES["messages"]))
+        return well("not known while `messages` is missing")
+    rows = ask(connection, "app_columns", table.oid, list(APP_TABLES["messages"]))
     certain, doubts, remedies = [], [], []
     for column, fault, triggers, missing, owner in rows:
         told = f"messages.{column} {_FAULTS[fault].format(owner=owner, missing=missing)}"
@@ -53,8 +53,7 @@ def app_columns(connection: Connection) -> Finding:
     if rows and "deliver" in replaced(connection):
         doubts, certain = [f"the app replaced bridge.deliver, and {told}" for told in (*certain, *doubts)], []
     if certain:
-        detail = f"{'; '.join(certain)}: each reply would fail"
-        return Finding("app_columns", ok=False, detail=detail, remedy=f"{'; '.join(remedies)}, {_REPLACE}")
+        return wrong(f"{'; '.join(certain)}: each reply would fail", f"{'; '.join(remedies)}, {_REPLACE}")
     if doubts:
-        return Finding("app_columns", ok=True, detail=f"cannot tell: {'; '.join(doubts)}", remedy=VALIDATE)
-    return Finding("app_columns", ok=True, detail="a reply fills every column that has to be filled")
+        return well(f"cannot tell: {'; '.join(doubts)}", VALIDATE)
+    return well("a reply fills every column that has to be filled")

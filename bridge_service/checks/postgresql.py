@@ -73,7 +73,7 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         Look("clock", server.clock, "DATABASE_URL"),
         Look("connections", lambda connection: server.connections(connection, connections), "DATABASE_URL"),
         Look("notify_queue", notifications.notify_queue, "DATABASE_URL"),
-        Look("app_tables", app_tables.app_tables, "DATABASE_URL"),
+        Look("app_tables", app_tables.tables, "DATABASE_URL"),
         Look("app_columns", app_columns.app_columns, "DATABASE_URL"),
         Look("app_indexes", app_indexes.app_indexes, "DATABASE_URL"),
         Look("app_triggers", app_triggers.app_triggers, "DATABASE_URL"),

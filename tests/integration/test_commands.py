@@ -1384,5 +1384,5 @@ def test_check_judges_encryption_by_where_it_leads(
     host: str, *, encrypted: bool, verified: bool, ok: bool, advised: bool
 ) -> None:
     """Plaintext is unwise within the machine and a private network, and wrong beyond; unverified is unwise anywhere."""
-    finding = encryption("x", host, encrypted=encrypted, verified=verified, remedy="write rediss://")
+    finding = encryption(host, encrypted=encrypted, verified=verified, remedy="write rediss://")
     assert (finding.ok, bool(finding.remedy)) == (ok, advised)
