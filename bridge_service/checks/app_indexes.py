@@ -11,7 +11,7 @@ _NEEDED: Final = (("messages", "match_id"), ("messages", "id"), ("matches", "id"
 
 
 def app_indexes(connection: Connection) -> Found:
-    """Look for columns by which the bridge finds rows and with which no index begins."""
+    """Look for columns by which the bridge finds rows and that begin no index."""
     tables = found_tables(connection)
     needed = [(name, tables[name].oid, column) for name, column in _NEEDED if name in tables]
     if not needed:

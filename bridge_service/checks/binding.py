@@ -1,4 +1,4 @@
-"""Looks at what parts the bridge from the app's tables that it is bound to, and at the sequences of its own tables."""
+"""Looks whether the bridge still fits the app's tables that it is bound to, and at the sequences of its own tables."""
 
 from bridge_service.checks.finding import Found, well, wrong
 from bridge_service.checks.installation import bound_tables, ledger, our_triggers
@@ -8,7 +8,7 @@ from bridge_service.machine.database import Connection
 
 
 def astray(connection: Connection) -> Found | None:
-    """Return what parts the bridge from the tables that it is bound to; None if its functions and triggers fit them."""
+    """Return how the functions or triggers differ from the tables that they are bound to; None if they fit."""
     bound = bound_tables(connection)
     if not bound:
         return None

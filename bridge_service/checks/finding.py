@@ -1,4 +1,4 @@
-"""What a look finds, and what the looks at PostgreSQL and at Redis share."""
+"""The results of looks, and what the looks at PostgreSQL and at Redis share."""
 
 import ipaddress
 import socket

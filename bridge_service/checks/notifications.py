@@ -1,4 +1,4 @@
-"""Looks at notifications: whether one comes back, and whether PostgreSQL's queue of them fills."""
+"""Looks at notifications: whether one arrives, and whether PostgreSQL's queue of them fills."""
 
 import secrets
 import select
@@ -13,11 +13,11 @@ from bridge_service.machine.database import Connection
 LISTEN_SECONDS: Final = 2.0
 
 BELL_STOPS_AT: Final = 0.5
-"""Share of the notification queue above which sql/steps/notify.sql stays silent."""
+"""Share of the notification queue above which steps/notify.sql sends nothing."""
 
 
 def listen(connection: Connection, url: str) -> Found:
-    """Send this connection a notification, and wait for it."""
+    """Send this connection a notification and wait for it."""
     channel = f"bridge_check_{secrets.token_hex(8)}"
     connection.execute(f"LISTEN {channel}", seconds=TIMEOUT_SECONDS)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What is looked at in Redis, or in what speaks its protocol."""
+"""The looks at Redis, or at a server that speaks its protocol."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ from bridge_service.settings import verifies
 
 OLDEST_VERSION: Final = (6, 2)
 FULL_AT: Final = 0.9
-"""Share of maxmemory above which there is no headroom left."""
+"""Share of maxmemory above which the look fails."""
 
 Info = dict[str, Any]
 
 _STAND_IN: Final = "check"
 """An ID that no installation has."""
 
-# The last four: redis-py stumbles over a garbled reply in its own code.
+# redis-py raises the last four on a reply that is not of its protocol.
 _FROM_REDIS: Final = (redis.RedisError, OSError, LookupError, AttributeError, TypeError, ValueError)
 
 _BELL_SECONDS: Final = 0.05
@@ -36,7 +36,7 @@ _BELL_SECONDS: Final = 0.05
 def check_redis(
     url: str, name: str, variable: str, *, describe: Callable[[BaseException], str], queue_id: str | None = None
 ) -> Iterator[Finding]:
-    """Look at one thing after the other; only at the first if there is no answer.
+    """Run one look after the other; only the first if Redis does not answer.
 
     Parameters:
       name: that the findings' names begin with.
@@ -92,7 +92,7 @@ def _encrypted(url: str, variable: str) -> Found:
 
 
 def _scripting(broker: WaitingBroker, describe: Callable[[BaseException], str], *, known: bool) -> Found:
-    """Run what the broker runs, with its very keys: each script without a message, and a wait for what never comes."""
+    """Run what the broker runs, on its keys: each script without a message, and a BLPOP that gets nothing."""
     try:
         broker.probe()
         broker.fetch(QUEUE_NAME, 0)
@@ -112,7 +112,7 @@ def _for_script(error: Exception) -> str:
 
 
 def _info(client: redis.Redis, info: Info) -> Found:
-    """Fill `info`; it stays empty where this user may not ask."""
+    """Fill `info`; it stays empty if this user may not ask."""
     try:
         info.update(client.info())
     except redis.ResponseError:

@@ -52,14 +52,14 @@ def _compare(connection: Connection, installed: Installed) -> Found:
         return wrong("its rows are missing, as after a restore without data", MIGRATE)
     detail = f"migration {installed.migration}"
     if installed.migration > newest:
-        return well(f"{detail}, newer than this code's {newest}", "deploy the newer code here, too")
+        return well(f"{detail}, newer than this code's {newest}", "deploy the newer code here")
     expected = digests({name: table.name for name, table in app_tables(connection).items()})
     app = adapter()
     own = [name for name in installed.changed if name in app]
     # A function that the app replaced stays as it is when this release's file changes.
     old = sorted(name for name in expected if installed.digests.get(name) != expected[name] and name not in own)
     if installed.migration < newest or old:
-        return wrong(f"{detail} of {newest}, functions to lay anew: {', '.join(old) or 'none'}", MIGRATE)
+        return wrong(f"{detail} of {newest}, functions to lay again: {', '.join(old) or 'none'}", MIGRATE)
     [missing] = row(
         connection,
         "SELECT ARRAY(SELECT t FROM unnest(%s::text[]) t WHERE pg_catalog.to_regclass('bridge.' || t) IS NULL)",
@@ -68,7 +68,7 @@ def _compare(connection: Connection, installed: Installed) -> Found:
     if missing:
         return wrong(
             f"{detail}, its tables are missing: {', '.join(missing)}",
-            "restore them from a backup, or run `python -m bridge_service uninstall` and `migrate` to begin anew",
+            "restore them from a backup, or run `python -m bridge_service uninstall` and `migrate` to begin again",
         )
     if changed := [name for name in installed.changed if name not in app]:
         detail = f"{detail}, functions changed by hand: {', '.join(changed)}"
@@ -127,9 +127,7 @@ def _owner_rights(connection: Connection) -> Found | None:
     owner = rows[0][0]
     lacking = ", ".join(f"{privilege} on {table}" for _, privilege, table in rows)
     grants = "; ".join(f"GRANT {privilege} ON {table} TO {owner}" for _, privilege, table in rows)
-    return wrong(
-        f"role {owner}, as whom the bridge looks and writes, lacks {lacking}", f"as the tables' owner: {grants}"
-    )
+    return wrong(f"role {owner}, which owns the bridge's functions, lacks {lacking}", f"as the tables' owner: {grants}")
 
 
 def triggers(connection: Connection) -> Found:
@@ -156,7 +154,7 @@ def row_security(connection: Connection) -> Found:
     if shut := [table for table in tables if table["rows"] == "none"]:
         names = ", ".join(table["name"] for table in shut)
         return wrong(
-            f"row-level security keeps role {owner}, as whom the bridge looks and writes, from {names}",
+            f"row-level security keeps role {owner}, which owns the bridge's functions, from {names}",
             f"as the tables' owner: {'; '.join(table['policy'] for table in shut)}",
         )
     doubts = []

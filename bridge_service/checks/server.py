@@ -1,4 +1,4 @@
-"""Looks at the server: version, rights to write, encryption, clock, connections. They read what any role may read."""
+"""Looks at the server: version, rights to write, encryption, clock, connections. Any role may read what they read."""
 
 import time
 from typing import Final
@@ -18,13 +18,15 @@ def reachable(connection: Connection) -> Found:
     )
     detail = f"answers role {role}"
     if superuser:
-        advice = "DATABASE_URL: use a role of its own, made fit by `python -m bridge_service migrate --runtime-role`"
+        advice = (
+            "DATABASE_URL: use an ordinary role, with the rights of `python -m bridge_service migrate --runtime-role`"
+        )
         return well(f"{detail}, a superuser", advice)
     return well(detail)
 
 
 def version(connection: Connection) -> Found:
-    """Compare PostgreSQL's version with the oldest one that the bridge knows."""
+    """Compare PostgreSQL's version with OLDEST_VERSION."""
     statement = "SELECT current_setting('server_version_num')::integer, current_setting('server_version')"
     number, words = row(connection, statement)
     remedy = f"upgrade PostgreSQL to {OLDEST_VERSION // 10000} or newer"
@@ -39,7 +41,7 @@ def encoding(connection: Connection) -> Found:
 
 
 def writable(connection: Connection) -> Found:
-    """Tell a standby and a read-only role from what takes writes."""
+    """Find out whether this session may write: a standby takes no writes, nor does a read-only role."""
     standby, read_only = row(
         connection, "SELECT pg_catalog.pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
     )
@@ -101,7 +103,7 @@ def connections(connection: Connection, needed: int) -> Found:
 
 
 def replication_role(connection: Connection) -> Found:
-    """Look for a setting by which no trigger fires."""
+    """Look for a setting that keeps triggers from firing."""
     here, elsewhere = row(
         connection,
         """
@@ -115,9 +117,9 @@ def replication_role(connection: Connection) -> Found:
         """,
     )
     if here or elsewhere:
-        whose = ", ".join(elsewhere) or "this session"
+        roles = ", ".join(elsewhere) or "this session"
         return wrong(
-            f"session_replication_role is replica for {whose}: no trigger fires",
+            f"session_replication_role is replica for {roles}: no trigger fires",
             "ALTER ROLE ... RESET session_replication_role (it is for importing history only)",
         )
     return well("triggers fire")

@@ -107,7 +107,7 @@ def bind(cursor: Cursor, bound: Mapping[str, Bound], app: Mapping[str, str]) -> 
 
 
 def sequences_behind(cursor: Cursor) -> dict[str, str]:
-    """Return the sequences that give out ids which their tables hold already, and the statements that set them right."""
+    """Return the sequences that give out ids which their tables hold already, each with the statement that mends it."""
     behind = {}
     cursor.execute(template("owned_sequences"))
     for sequence, table, column in cursor.fetchall():

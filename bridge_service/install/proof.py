@@ -1,9 +1,9 @@
 """Proves that the bridge can work on the app's tables, before a trigger is laid on them.
 
 A trigger that fails makes every INSERT of the app fail. So two looks come first. `unfit_columns.sql` compares types by
-the catalogs alone: it locks nothing, and any role may run it, as `check` does. `prove` runs what the triggers and the
-steps run, each in a savepoint that is rolled back. It plans `deliver` and does not run it, because the app's own triggers
-may act on an INSERT.
+the catalogs alone: it locks nothing, and any role may run it, as `check` does. `prove` runs what the triggers and steps
+run, each in a savepoint that is rolled back. It plans `deliver` and does not run it: the app's own triggers may act on
+an INSERT.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

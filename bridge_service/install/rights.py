@@ -30,7 +30,7 @@ def to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterato
         " FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a JOIN pg_roles r ON r.oid = a.grantee"
         " WHERE p.pronamespace = to_regnamespace('bridge') AND a.grantee <> p.proowner GROUP BY 1"
     )
-    # DROP FUNCTION takes the grants along, and a function whose signature changes is dropped.
+    # A function with a new signature is dropped first, and its grants are gone.
     allowed = {role: set(names) - set(report.functions) for role, names in cursor.fetchall() if "claim" in names}
     if runtime_role:
         allowed[runtime_role] = set()

@@ -48,7 +48,7 @@ def uninstall(url: str) -> bool:
 
 
 def _refuse_to_take_out(cursor: Cursor) -> None:
-    """Refuse a schema of another owner, and one whose DROP would take something else along."""
+    """Refuse a schema of another owner, and a schema that something else depends on."""
     cursor.execute(
         "SELECT DISTINCT pg_get_userbyid(owner)::text FROM ("
         "  SELECT nspowner FROM pg_namespace WHERE nspname = 'bridge' UNION"

@@ -1,7 +1,7 @@
 """Tries for a lock on a table that the app works with, and names the holder after the last try.
 
 The app's statements queue behind a lock that waits, so a try lasts 400 ms. PostgreSQL ends an autovacuum only for a
-session that has waited for `deadlock_timeout`. So after a try that met autovacuum, a transaction of its own waits that
+session that has waited for `deadlock_timeout`. So after a try that met autovacuum, another transaction waits that
 long. It holds no other lock, so it is part of no deadlock.
 """
 
@@ -133,8 +133,8 @@ class LockTries:
         when = f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
         if holder.is_autovacuum:
             return (
-                f"autovacuum's worker {holder.pid} (since {when}), which does not give way: it may prevent the wraparound"
-                " of transaction ids (pg_stat_progress_vacuum shows how far it is)"
+                f"autovacuum's worker {holder.pid} (since {when}), which does not give way: it may prevent the"
+                " wraparound of transaction ids (pg_stat_progress_vacuum shows how far it is)"
             )
         application = holder.application or "without a name"
         seen = "in a transaction since" if holder.since else "seen since"

@@ -1165,7 +1165,7 @@ def test_check_names_the_rights_that_the_schema_s_owner_has_lost(operator: Opera
         chat.people.rows(f"REVOKE {right} FROM {OWNER}")
     result = operator("check", "--json")
     assert failed(result) == {"rights"}
-    assert f"role {OWNER}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
+    assert f"role {OWNER}, which owns the bridge's functions, lacks" in found(result, "rights")["detail"]
     remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
     assert "GRANT INSERT ON messages" in remedy
     chat.people.rows(remedy)

@@ -442,7 +442,7 @@ def test_rows_that_are_hidden_from_the_bridge_are_found(secured: Urls, table: st
         finding = look_at_rows(secured)
         assert (
             finding.ok,
-            finding.detail.endswith(f" {OWNER}, as whom the bridge looks and writes, from {table}"),
+            finding.detail.endswith(f" {OWNER}, which owns the bridge's functions, from {table}"),
         ) == (
             False,
             True,

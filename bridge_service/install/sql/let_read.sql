@@ -1,5 +1,5 @@
 -- Of turns only the named columns: a draft is no figure for a dashboard, and with a token a reader could end a worker's
--- turn. REVOKE takes a grant on the whole table away.
+-- turn. REVOKE ends a grant on the whole table.
 GRANT USAGE ON SCHEMA bridge TO {role};
 GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents, bridge.bots,
     bridge.forgotten TO {role};
