@@ -5,8 +5,10 @@ from typing import Final
 from bridge_service.checks.finding import Found, well, wrong
 from bridge_service.checks.installation import found_tables, replaced
 from bridge_service.checks.look import VALIDATE, ask
-from bridge_service.install.files import APP_TABLES
 from bridge_service.machine.database import Connection
+
+_DELIVERED: Final = ("id", "match_id", "sender_id", "content", "created_at")
+"""The columns that `deliver` fills."""
 
 _ALWAYS: Final = "is GENERATED ALWAYS, so bridge.deliver may not fill it"
 _FAULTS: Final = {
@@ -39,7 +41,7 @@ def app_columns(connection: Connection) -> Found:
     table = found_tables(connection).get("messages")
     if table is None:
         return well("not known while `messages` is missing")
-    rows = ask(connection, "app_columns", table.oid, list(APP_TABLES["messages"]))
+    rows = ask(connection, "app_columns", table.oid, list(_DELIVERED))
     certain, doubts, remedies = [], [], []
     for column, fault, triggers, missing, owner in rows:
         told = f"messages.{column} {_FAULTS[fault].format(owner=owner, missing=missing)}"

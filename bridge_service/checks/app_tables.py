@@ -1,22 +1,12 @@
 """The look at the app's tables: whether they are there, with the columns and types that the bridge needs."""
 
-from typing import Final
-
 from bridge_service.checks.binding import astray
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Found, well, wrong
 from bridge_service.checks.installation import AppTable, Trigger, app_tables, found_tables, our_triggers, replaced
 from bridge_service.checks.look import MIGRATE, REPLAY
-from bridge_service.install import proof
-from bridge_service.install.files import APP_TABLES
+from bridge_service.install import needs
+from bridge_service.install.needs import Unmet
 from bridge_service.machine.database import Connection
-
-_READERS: Final = {
-    ("profiles", "id"): ("conversation", "messages_to_bots"),
-    ("profiles", "is_bot"): ("conversation", "messages_to_bots"),
-    ("profiles", "first_name"): ("conversation",),
-    ("messages", "content"): ("deliver", "history"),
-}
-"""The columns that only functions of the adapter name, and these functions. The triggers read the others."""
 
 
 def tables(connection: Connection) -> Found:
@@ -25,11 +15,13 @@ def tables(connection: Connection) -> Found:
         return found
     there = found_tables(connection)
     own = replaced(connection)
-    if missing := _missing_columns(connection, there, own):
+    parameters = needs.parameters({name: table.name for name, table in there.items()}, own)
+    rows = connection.execute(needs.UNMET, parameters, seconds=TIMEOUT_SECONDS)
+    unmet = [Unmet(*row) for row in rows]
+    if missing := [each for each in unmet if each.fault is None]:
         return _with_columns_missing(connection, there, missing, own)
     # A type that the app changed after `migrate` makes the triggers fail, and with them every INSERT of the app.
-    needs = proof.needs({name: table.name for name, table in there.items()}, own)
-    faults = [fault for fault, _, _ in connection.execute(proof.UNFIT_COLUMNS, needs, seconds=TIMEOUT_SECONDS)]
+    faults = [each.fault for each in unmet if each.fault]
     if not faults:
         return well(", ".join(table.name for table in there.values()))
     if firing := [trigger for trigger in _triggers(connection) if trigger.enabled]:
@@ -42,30 +34,26 @@ def tables(connection: Connection) -> Found:
 
 
 def _with_columns_missing(
-    connection: Connection, there: dict[str, AppTable], missing: dict[str, list[str]], own: frozenset[str]
+    connection: Connection, there: dict[str, AppTable], missing: list[Unmet], own: frozenset[str]
 ) -> Found:
     """Say what is missing, whether the app's INSERTs fail by it, and how to mend it."""
+    by_table = {each.table: [other for other in missing if other.table == each.table] for each in missing}
     detail = "; ".join(
-        f"{table} has no column {', '.join(columns)}" if table in there else f"no table {table}"
-        for table, columns in missing.items()
+        f"{table} has no column {', '.join(each.column for each in lacking)}" if table in there else f"no table {table}"
+        for table, lacking in by_table.items()
     )
     triggers = _triggers(connection)
     if not triggers:
         return wrong(detail, "create them, or add their schema to the search_path of DATABASE_URL's role")
     names = app_tables(connection)
     mend = "; ".join(
-        _renaming(there[table].name, columns) + _replacing(table, columns)
+        _mending(there[table].name, lacking)
         if table in there
         else f"give table {names[table].name} its name and place back"
-        for table, columns in missing.items()
+        for table, lacking in by_table.items()
     )
     # A renamed `messages` keeps its triggers, and they find its columns.
-    lost = [
-        (table, column)
-        for table, columns in missing.items()
-        for column in columns
-        if table in there or table != "messages"
-    ]
+    lost = [(each.table, each.column) for each in missing if each.table in there or each.table != "messages"]
     failing = [trigger for trigger in triggers if trigger.enabled and _raises(trigger, lost, own)]
     if not failing:
         return wrong(detail, f"{mend}; then {REPLAY}")
@@ -74,27 +62,6 @@ def _with_columns_missing(
         f"let the app's INSERTs through first: {_switch('DISABLE', failing)} (or `uninstall`); then {mend};"
         f" then {_switch('ENABLE', failing)}, then {REPLAY}",
     )
-
-
-def _missing_columns(connection: Connection, there: dict[str, AppTable], own: frozenset[str]) -> dict[str, list[str]]:
-    """Return the missing columns by table, except those that only functions of the app's own would read."""
-    rows = connection.execute(
-        "SELECT attrelid, attname::text FROM pg_catalog.pg_attribute"
-        " WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped",
-        ([table.oid for table in there.values()],),
-        seconds=TIMEOUT_SECONDS,
-    )
-    found = {(oid, name) for oid, name in rows}
-    missing = {
-        table: [
-            column
-            for column in columns
-            if (table not in there or (there[table].oid, column) not in found)
-            and not own.issuperset(_READERS.get((table, column), ("the triggers",)))
-        ]
-        for table, columns in APP_TABLES.items()
-    }
-    return {table: columns for table, columns in missing.items() if columns}
 
 
 def _triggers(connection: Connection) -> list[Trigger]:
@@ -118,16 +85,13 @@ def _raises(trigger: Trigger, lost: list[tuple[str, str]], own: frozenset[str]) 
     )
 
 
-def _renaming(table: str, columns: list[str]) -> str:
-    statements = "; ".join(f"ALTER TABLE {table} RENAME COLUMN its new name TO {column}" for column in columns)
-    return f"{statements} (ADD COLUMN, where it is gone)"
-
-
-def _replacing(table: str, columns: list[str]) -> str:
-    functions = sorted({name for column in columns for name in _READERS.get((table, column), ())})
-    if not functions or any((table, column) not in _READERS for column in columns):
-        return ""
-    return f" or replace {' and '.join(f'bridge.{name}' for name in functions)} by functions that read what is there"
+def _mending(table: str, lacking: list[Unmet]) -> str:
+    statements = "; ".join(f"ALTER TABLE {table} RENAME COLUMN its new name TO {each.column}" for each in lacking)
+    mend = f"{statements} (ADD COLUMN, where it is gone)"
+    users = sorted({user for each in lacking for user in each.users})
+    if "trigger" in users:
+        return mend
+    return f"{mend} or replace {' and '.join(f'bridge.{user}' for user in users)} by functions that read what is there"
 
 
 def _switch(how: str, triggers: list[Trigger]) -> str:

@@ -68,7 +68,7 @@ def app_tables(connection: Connection) -> dict[str, AppTable]:
             name: AppTable(table.found if table.name is None else table.oid, table.laid_for)
             for name, table in bound.items()
         }
-    return {name: AppTable(oid, table) for name, oid, table in ask(connection, "app_tables", [*APP_TABLES])}
+    return {name: AppTable(oid, table) for name, oid, table in ask(connection, "app_tables", list(APP_TABLES))}
 
 
 def found_tables(connection: Connection) -> dict[str, AppTable]:

@@ -4,14 +4,14 @@ An installation is bound to its tables by their oids. If the search path finds o
 refuses. If a bound table is gone, `migrate` binds again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service.errors import DatabaseRefused
-from bridge_service.install.files import template
+from bridge_service.install.files import APP_TABLES, template
 from bridge_service.install.transaction import value
 
 
@@ -41,23 +41,20 @@ def bound_tables(cursor: Cursor) -> dict[str, Bound]:
     return {}
 
 
-def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: Mapping[str, Bound]) -> dict[str, str]:
+def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str]:
     """Find the app's tables: those that the installation is bound to, else by the search path.
 
-    Parameters:
-      wanted: the columns that each table must have, by the contract's names.
-
     Returns:
-      Their names, quoted and qualified.
+      Their names, quoted and qualified, by the contract's names.
 
     Raises:
-      DatabaseRefused: the search path leads to other tables than the bound ones, or a table or a column is missing.
+      DatabaseRefused: the search path leads to other tables than the bound ones, or a table is missing.
     """
     cursor.execute(
         "SELECT w.name, c.oid, format('%%I.%%I', n.nspname, c.relname), c.relkind = 'v'"
         " FROM unnest(%s) WITH ORDINALITY AS w (name, place) JOIN pg_class c ON c.oid = to_regclass(w.name)"
         " JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place DESC",
-        ([*wanted],),
+        (list(APP_TABLES),),
     )
     found: dict[str, tuple[int, str]] = {}
     for table, oid, name, is_view in cursor.fetchall():
@@ -71,16 +68,11 @@ def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: 
             )
         found[table] = (oid, name)
     found |= {table: (ours.oid, ours.name) for table, ours in bound.items() if ours.name is not None}
-    for table, columns in wanted.items():
+    for table in APP_TABLES:
         if table not in found:
             message = f"the app's table `{table}` was not found: create it, or add its schema to the role's search_path"
             raise DatabaseRefused(message)
-        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s AND NOT attisdropped", (found[table][0],))
-        missing = sorted(set(columns) - {name for (name,) in cursor.fetchall()})
-        if missing:
-            message = f"the app's table `{table}` has no column {', '.join(missing)}"
-            raise DatabaseRefused(message)
-    names = {table: found[table][1] for table in wanted}
+    names = {table: found[table][1] for table in APP_TABLES}
     cursor.execute(
         "SELECT DISTINCT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = ANY (%s::oid[])",

@@ -13,11 +13,7 @@ _CALLED: Final = ("steps", "policy", "operate", "upkeep")
 
 FUNCTION_FOLDERS: Final = ("parts", "app", "capture", *_CALLED)
 
-APP_TABLES: Final = {
-    "profiles": ("id", "first_name", "is_bot"),
-    "matches": ("id", "user1_id", "user2_id", "created_at"),
-    "messages": ("id", "match_id", "sender_id", "content", "created_at"),
-}
+APP_TABLES: Final = ("profiles", "matches", "messages")
 TRIGGERS: Final = {
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",
     "bridge_after_message": "AFTER INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_message()",

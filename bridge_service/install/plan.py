@@ -12,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service.errors import DatabaseRefused
-from bridge_service.install import binding, proof, rights
+from bridge_service.install import binding, needs, proof, rights
 from bridge_service.install.files import APP_TABLES, TRIGGERS, template
 from bridge_service.install.functions import functions
 from bridge_service.install.migrations import migrations
@@ -92,7 +92,7 @@ def _plan(
     """
     _refuse_another_owner(cursor)
     bound = binding.bound_tables(cursor)
-    app = binding.find_app_tables(cursor, APP_TABLES, bound)
+    app = binding.find_app_tables(cursor, bound)
     refuse_foreign_schema(cursor)
     rights.refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
     first = [*_schema(cursor), *migrations(cursor, report), *functions(cursor, app, report)]
@@ -103,7 +103,7 @@ def _plan(
     behind = binding.sequences_behind(cursor)
     report.sequences += behind
     first += behind.values()
-    proof.refuse_unfit_columns(cursor, app, report.kept)
+    needs.refuse_unmet(cursor, app, report.kept)
     # A trigger locks out the writers of `messages` until the commit. What locks a table of the bridge comes after it,
     # in the order of the app's own INSERT.
     triggers = _missing_triggers(cursor, "messages", app)

@@ -1,13 +1,10 @@
 """Proves that the bridge can work on the app's tables, before a trigger is laid on them.
 
-A trigger that fails makes every INSERT of the app fail. So two looks come first. `unfit_columns.sql` compares types by
-the catalogs alone: it locks nothing, and any role may run it, as `check` does. `prove` runs what the triggers and steps
-run, each in a savepoint that is rolled back. It plans `deliver` and does not run it: the app's own triggers may act on
-an INSERT.
+A trigger that fails makes every INSERT of the app fail. So `prove` runs what the triggers and the steps run and rolls
+each back. It plans `deliver` and does not run it: the app's own triggers may act on an INSERT.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -17,8 +14,6 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that ps
 
 from bridge_service.errors import DatabaseUnavailable, TablesUnfit
 from bridge_service.machine.database import translate
-
-UNFIT_COLUMNS: Final = (Path(__file__).parent / "sql" / "unfit_columns.sql").read_text(encoding="utf-8")
 
 # A statement that runs for that long is planned, so its types fit. On a large table it would run for minutes.
 _ENOUGH: Final = "SET LOCAL statement_timeout = '500ms'"
@@ -57,28 +52,6 @@ _VALIDATE: Final = """
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname = 'sql'
     WHERE p.pronamespace = 'bridge'::regnamespace AND p.proname = 'deliver'
 """
-
-
-def needs(tables: Mapping[str, str], replaced: Iterable[str]) -> tuple[list[str | None], list[str]]:
-    """Return the parameters of UNFIT_COLUMNS.
-
-    Parameters:
-      tables: quoted and qualified names of `profiles`, `matches` and `messages`.
-      replaced: functions of the adapter that the app replaced.
-    """
-    return [tables.get(name) for name in ("profiles", "matches", "messages")], list(replaced)
-
-
-def refuse_unfit_columns(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) -> None:
-    """Refuse types that the bridge cannot use.
-
-    Raises:
-      TablesUnfit: a line for each column.
-    """
-    cursor.execute(UNFIT_COLUMNS, needs(tables, replaced))
-    faults = [fault for fault, _, _ in cursor.fetchall()]
-    if faults:
-        raise TablesUnfit(*faults)
 
 
 def prove(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) -> None:
