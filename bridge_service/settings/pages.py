@@ -62,11 +62,11 @@ VARIABLES: Final = tuple(Variable(name, field) for name, field in FIELDS.items()
 def _table(page: str) -> str:
     """Write the rows of CONFIGURATION.md's table."""
     rows = "".join(
-        f"| `{each.name}`{f' (or `{each.other_name}`)' if each.other_name else ''} | {each.default_text}"
-        f" | {each.accepts} | {each.meaning} |\n"
+        f"`{each.name}`{f' (or `{each.other_name}`)' if each.other_name else ''} | {each.default_text}"
+        f" | {each.accepts.replace('a whole number', 'whole,').replace('a number ', '')} | {each.meaning}\n"
         for each in VARIABLES
     )
-    return _replaced(page, r"(?<=\| --- \| --- \| --- \| --- \|\n)(?:\|.*\n)*", rows)
+    return _replaced(page, r"(?<=--- \| --- \| --- \| ---\n)(?:`.*\n)*", rows)
 
 
 def _example(page: str) -> str:
