@@ -11,6 +11,8 @@ from bridge_service.telemetry.logs import place_of
 
 TIMEOUT_SECONDS: Final = 3.0
 
+_PUBLIC: Final = "a public address"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -81,19 +83,14 @@ def encryption(host: str, *, encrypted: bool, verified: bool, remedy: str) -> Fo
       host: that it leads to; a path is a unix socket.
       verified: whether the server has to prove its identity.
     """
+    if encrypted and verified:
+        return well("encrypted, and the server is verified")
     if encrypted:
-        return (
-            well("encrypted, and the server is verified")
-            if verified
-            else well("encrypted, but the server is not verified", remedy)
-        )
+        return well("encrypted, but the server is not verified", remedy)
     if host.startswith("/"):
         return well("a unix socket")
     place = _place(host)
     return Found(place != _PUBLIC, f"not encrypted, to {place}", remedy)
-
-
-_PUBLIC: Final = "a public address"
 
 
 def _place(host: str) -> str:

@@ -29,8 +29,8 @@ def uninstall(url: str) -> bool:
     """
     found = False
     tries = LockTries(url, list(APP_TABLES), readers_matter=True)
-    # Dropping a trigger waits for every INSERT under way, so no INSERT finds its functions gone. It also locks readers
-    # out. One transaction for each trigger locks one table, so no deadlock with a transaction that locks two.
+    # Dropping a trigger waits for every INSERT under way, so no INSERT finds its functions gone. It locks readers out.
+    # Each transaction locks one table, so it cannot deadlock with a transaction of the app that locks two.
     for name in TRIGGERS:
         for attempt in tries.attempts():
             with attempt, begin(url) as cursor:
