@@ -63,10 +63,14 @@ def _table(page: str) -> str:
     """Write the rows of CONFIGURATION.md's table."""
     rows = "".join(
         f"`{each.name}`{f' (or `{each.other_name}`)' if each.other_name else ''} | {each.default_text}"
-        f" | {each.accepts.replace('a whole number', 'whole,').replace('a number ', '')} | {each.meaning}\n"
+        f" | {_short(each.accepts)} | {each.meaning}\n"
         for each in VARIABLES
     )
     return _replaced(page, r"(?<=--- \| --- \| --- \| ---\n)(?:`.*\n)*", rows)
+
+
+def _short(accepts: str) -> str:
+    return re.sub("^a (whole )?number (from )?", r"\1", accepts).partition(" (or 1")[0]
 
 
 def _example(page: str) -> str:

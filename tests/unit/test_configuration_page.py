@@ -43,7 +43,7 @@ def test_when_to_change_which() -> None:
 
 def test_the_exit_code() -> None:
     """The page names the exit code that a wrong configuration ends with."""
-    assert f"exit code {EX_CONFIG} (`EX_CONFIG`)" in PAGE
+    assert f"exit code {EX_CONFIG} (`EX_CONFIG`)" in " ".join(PAGE.split())
 
 
 def test_the_example_is_accepted() -> None:
