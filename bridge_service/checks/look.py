@@ -4,23 +4,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Found
 from bridge_service.machine.database import Connection, Row
-from bridge_service.machine.ledger import Ledger
 
 _SQL_FOLDER: Final = Path(__file__).parent / "sql"
 
 MIGRATE: Final = "run `python -m bridge_service migrate`"
 MIGRATE_FOR: Final = f"{MIGRATE} as the schema's owner, with --runtime-role {{}}"
-# A role that may call nothing is more often the wrong one, such as a reader, than one that was forgotten.
+# DATABASE_URL more often names a wrong role, such as a reader, than a run-time role without rights.
 ANOTHER_ROLE: Final = f"DATABASE_URL: name the run-time role, or {MIGRATE_FOR}"
 VALIDATE: Final = "run `python -m bridge_service validate`, which finds out"
 REPLAY: Final = "`replay --since` that moment for what was missed"
+UNKNOWN: Final = "not known while the schema or a right is missing"
 
 
 class Look(NamedTuple):
-    """One look at PostgreSQL.
+    """A look at PostgreSQL.
 
     Attributes:
       name: of its finding.
@@ -29,7 +28,7 @@ class Look(NamedTuple):
     """
 
     name: str
-    find: Callable[[Connection], Finding]
+    find: Callable[[Connection], Found]
     remedy: str
 
 
@@ -46,14 +45,6 @@ def row(connection: Connection, statement: str, *parameters: object) -> Row:
 
 def ask(connection: Connection, file: str, *parameters: object) -> list[Row]:
     """Return the rows of the statement in sql/`file`.sql."""
-    # The planner overrates these looks at catalogs, and compiling them takes seconds.
+    # The planner overrates the cost of these catalog queries, and compiling them takes seconds.
     statement = "SET LOCAL jit = off; " + (_SQL_FOLDER / f"{file}.sql").read_text(encoding="utf-8")
     return connection.execute(statement, parameters, seconds=TIMEOUT_SECONDS)
-
-
-def replaced(connection: Connection) -> frozenset[str]:
-    """Return the functions that are no longer as `migrate` laid them; none while the schema cannot be asked."""
-    try:
-        return frozenset(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
-    except (SchemaMissing, DatabaseRefused):
-        return frozenset()

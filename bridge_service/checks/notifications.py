@@ -1,4 +1,4 @@
-"""Looks at notifications: whether one comes back, and whether PostgreSQL's queue of them fills."""
+"""Looks at notifications: whether one arrives, and whether PostgreSQL's queue of them fills."""
 
 import secrets
 import select
@@ -6,34 +6,33 @@ import time
 from contextlib import closing
 from typing import Final
 
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.finding import TIMEOUT_SECONDS, Found, judge, well, wrong
 from bridge_service.checks.look import connect, row
 from bridge_service.machine.database import Connection
 
 LISTEN_SECONDS: Final = 2.0
 
 BELL_STOPS_AT: Final = 0.5
-"""Share of the notification queue above which sql/steps/notify.sql stays silent."""
+"""Share of the notification queue above which steps/notify.sql sends nothing."""
 
 
-def listen(connection: Connection, url: str) -> Finding:
-    """Send this connection a notification, and wait for it."""
+def listen(connection: Connection, url: str) -> Found:
+    """Send this connection a notification and wait for it."""
     channel = f"bridge_check_{secrets.token_hex(8)}"
     connection.execute(f"LISTEN {channel}", seconds=TIMEOUT_SECONDS)
     began = time.monotonic()
-    # From another connection: a pooler would hand the notification over with the answer to whoever made it.
+    # A pooler hands a connection its own notification with the answer, so another connection has to send it.
     with closing(connect(url)) as other:
         row(other, "SELECT pg_catalog.pg_notify(%s, '')", channel)
-    heard = _hears(connection, channel, began + LISTEN_SECONDS)
-    if heard:
+    if _hears(connection, channel, began + LISTEN_SECONDS):
         connection.execute(f"UNLISTEN {channel}", seconds=TIMEOUT_SECONDS)
         took = (time.monotonic() - began) * 1000
-        return Finding("listen", ok=True, detail=f"a notification came back in {took:.0f} ms")
-    remedy = (
+        return well(f"a notification came back in {took:.0f} ms")
+    return wrong(
+        f"no notification came back within {LISTEN_SECONDS:g} s",
         "DATABASE_URL: is it a pooler in transaction mode? use its session mode or the direct port;"
-        " the bridge polls meanwhile"
+        " the bridge polls meanwhile",
     )
-    return Finding("listen", ok=False, detail=f"no notification came back within {LISTEN_SECONDS:g} s", remedy=remedy)
 
 
 def _hears(connection: Connection, channel: str, deadline: float) -> bool:
@@ -48,9 +47,8 @@ def _hears(connection: Connection, channel: str, deadline: float) -> bool:
             return False
 
 
-def notify_queue(connection: Connection) -> Finding:
+def notify_queue(connection: Connection) -> Found:
     """Look how full the notification queue is."""
     [usage] = row(connection, "SELECT pg_catalog.pg_notification_queue_usage()")
-    ok = usage < BELL_STOPS_AT
-    cause = "end the session that LISTENs and stays in a transaction: the oldest xact_start of pg_stat_activity"
-    return Finding("notify_queue", ok=ok, detail=f"{usage:.0%} full", remedy="" if ok else cause)
+    remedy = "end the session that LISTENs and stays in a transaction: the oldest xact_start of pg_stat_activity"
+    return judge(f"{usage:.0%} full", remedy, ok=usage < BELL_STOPS_AT)

@@ -1,4 +1,4 @@
-"""What is looked at in PostgreSQL, and in which order. A new look is a line of `_looks`."""
+"""The looks at PostgreSQL, in their order. A new look is a line of `_looks`."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,7 +22,7 @@ from bridge_service.checks.remedies import postgresql_remedy
 from bridge_service.errors import BridgeError, DatabaseUnavailable
 
 CONNECTIONS_NEEDED: Final = 12
-"""A scheduler's and a worker's with eight threads, and a few to look with."""
+"""Those of a scheduler and of a worker with eight threads, and a few for commands."""
 
 
 def check_postgresql(
@@ -33,7 +33,7 @@ def check_postgresql(
     connections: int = CONNECTIONS_NEEDED,
     grouping_delay: float | None = None,
 ) -> Iterator[Finding]:
-    """Look at one thing after the other; only at the first if PostgreSQL does not answer.
+    """Run one look after the other; only the first if PostgreSQL does not answer.
 
     Parameters:
       describe: says what went wrong, without a secret.
@@ -52,7 +52,7 @@ def check_postgresql(
             if not wanted(look.name):
                 continue
             if connection.closed or connection.raw.isexecuting():
-                # The look before this one ended in the middle of a call.
+                # The look before timed out in the middle of a call.
                 connection.close()
                 connection = connect(url)
             yield attempt(look.name, partial(look.find, connection), look.remedy, describe)
@@ -73,7 +73,7 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         Look("clock", server.clock, "DATABASE_URL"),
         Look("connections", lambda connection: server.connections(connection, connections), "DATABASE_URL"),
         Look("notify_queue", notifications.notify_queue, "DATABASE_URL"),
-        Look("app_tables", app_tables.app_tables, "DATABASE_URL"),
+        Look("app_tables", app_tables.tables, "DATABASE_URL"),
         Look("app_columns", app_columns.app_columns, "DATABASE_URL"),
         Look("app_indexes", app_indexes.app_indexes, "DATABASE_URL"),
         Look("app_triggers", app_triggers.app_triggers, "DATABASE_URL"),

@@ -2,32 +2,32 @@
 
 from typing import Final
 
-from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
+from bridge_service.checks.finding import Found, well, wrong
+from bridge_service.checks.installation import ledger
+from bridge_service.checks.look import UNKNOWN
 from bridge_service.errors import DatabaseRefused, SchemaMissing
 from bridge_service.machine.alive import SILENCE_SECONDS, count_alive
 from bridge_service.machine.database import Connection
-from bridge_service.machine.ledger import Ledger
 
 RESTART_SECONDS: Final = 15.0
-"""How long people may wait for a process that a deployment is about to start again."""
+"""How long a deployment may take to start a process again."""
 
 _WORK: Final = {"scheduler": "`python -m schedulers`", "worker": "`dramatiq bridge_service --processes 2 --threads 8`"}
 
 
-def processes(connection: Connection, grouping_delay: float) -> Finding:
-    """Look for a scheduler and a worker: their absence is well until somebody waits for them."""
-    ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
+def processes(connection: Connection, grouping_delay: float) -> Found:
+    """Fail if a role has no live process and a message has waited for longer than a deployment takes."""
+    books = ledger(connection)
     try:
-        alive = count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
-        status = ledger.status(grouping_delay)
+        alive = count_alive(books.processes(SILENCE_SECONDS, SILENCE_SECONDS))
+        status = books.status(grouping_delay)
     except (SchemaMissing, DatabaseRefused):
-        return Finding("processes", ok=True, detail="not known while the schema or a right is missing")
+        return well(UNKNOWN)
     detail = "alive: " + ", ".join(f"{role}s {number}" for role, number in alive.items())
     absent = [role for role, number in alive.items() if not number]
-    # Without a worker nothing is overdue for long: the scheduler pushes what is queued again, and again in vain.
+    # Without a worker no turn is overdue for long: each vain push sets a new due time.
     waiting = status.overdue if alive["worker"] else max(status.overdue, status.queued)
-    missed = absent and waiting and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS
-    if missed:
-        detail += f"; turns that wait: {waiting}"
     remedy = " and ".join(f"start a {role}: {_WORK[role]}" for role in absent)
-    return Finding("processes", ok=not missed, detail=detail, remedy=remedy)
+    if absent and waiting and status.oldest_unanswered_seconds > grouping_delay + RESTART_SECONDS:
+        return wrong(f"{detail}; turns that wait: {waiting}", remedy)
+    return well(detail, remedy)

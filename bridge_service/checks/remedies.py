@@ -1,4 +1,4 @@
-"""What to do about a PostgreSQL or a Redis that cannot be reached: by the cause, and never by giving TLS up unasked."""
+"""What to do about a PostgreSQL or a Redis that cannot be reached. No remedy gives TLS up without saying so."""
 
 import re
 import ssl
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-# OpenSSL's verify_code. Every other one is about the authority: unknown, or not the one that signed.
+# OpenSSL's verify_code. The other codes mean that the authority is unknown or did not sign.
 _WRONG_NAME: Final = {62, 64}
 _WRONG_TIME: Final = {9, 10}
 
@@ -35,12 +35,12 @@ _POSTGRESQL: Final = {
     " list of addresses",
     r"password authentication failed|no password supplied": "correct its user and its password",
 }
-"""What libpq says, and what to do; the first that is found counts."""
+"""Patterns of libpq's words, and what to do; the first match counts."""
 
 
 def postgresql_remedy(error: BaseException) -> str:
     """Say what to do about a connection that PostgreSQL or libpq refused."""
-    # `translate` keeps one line of several. libpq has one for each address, and the TLS error may stand in the second.
+    # libpq has a line for each address, and the TLS error may stand in the second. `translate` keeps one line.
     words = " ".join(f"{error} {error.__context__ or ''}".split())
     for pattern, remedy in _POSTGRESQL.items():
         if re.search(pattern, words):
@@ -54,7 +54,7 @@ def redis_remedy(error: Exception, url: str) -> str:
     if isinstance(error, redis.AuthenticationError):
         if parts.password is None:
             return "this Redis wants a password: write redis(s)://default:PASSWORD@HOST"
-        return "correct its user and its password (what ACL SETUSER made and nobody saved is gone after a restart)"
+        return "correct its user and its password (a user of ACL SETUSER is gone after a restart unless ACL SAVE ran)"
     if isinstance(error, redis.ResponseError):
         return _refusal_remedy(error)
     if remedy := _tls_remedy(error, "&" if parts.query else "?"):
@@ -72,7 +72,7 @@ def _refusal_remedy(error: redis.ResponseError) -> str:
 
 
 def _tls_remedy(error: Exception, joint: str) -> str:
-    """Say what to do about an error of TLS; '' if it is none, or if what answers speaks no TLS."""
+    """Say what to do about an error of TLS; '' if it is another error, or if the server speaks no TLS."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate_remedy(cause.verify_code, joint)
@@ -104,7 +104,7 @@ def _certificate_remedy(code: int, joint: str) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Go through an error and what raised it."""
+    """Yield an error and its causes."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)

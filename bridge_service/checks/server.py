@@ -1,9 +1,9 @@
-"""Looks at the server: version, rights to write, encryption, clock, connections. They read what any role may read."""
+"""Looks at the server: version, rights to write, encryption, clock, connections. Any role may read what they read."""
 
 import time
 from typing import Final
 
-from bridge_service.checks.finding import Finding, encryption
+from bridge_service.checks.finding import Found, encryption, judge, well, wrong
 from bridge_service.checks.look import row
 from bridge_service.machine.database import Connection
 
@@ -11,53 +11,52 @@ OLDEST_VERSION: Final = 150000
 CLOCK_SECONDS: Final = 5.0
 
 
-def reachable(connection: Connection) -> Finding:
+def reachable(connection: Connection) -> Found:
     """Tell as which role PostgreSQL answers."""
     role, superuser = row(
         connection, "SELECT current_user::text, rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
     )
     detail = f"answers role {role}"
     if superuser:
-        remedy = "DATABASE_URL: use a role of its own, made fit by `python -m bridge_service migrate --runtime-role`"
-        return Finding("postgresql", ok=True, detail=f"{detail}, a superuser", remedy=remedy)
-    return Finding("postgresql", ok=True, detail=detail)
+        advice = (
+            "DATABASE_URL: use an ordinary role, with the rights of `python -m bridge_service migrate --runtime-role`"
+        )
+        return well(f"{detail}, a superuser", advice)
+    return well(detail)
 
 
-def version(connection: Connection) -> Finding:
-    """Compare PostgreSQL's version with the oldest one that the bridge knows."""
+def version(connection: Connection) -> Found:
+    """Compare PostgreSQL's version with OLDEST_VERSION."""
     statement = "SELECT current_setting('server_version_num')::integer, current_setting('server_version')"
     number, words = row(connection, statement)
-    ok = number >= OLDEST_VERSION
-    remedy = "" if ok else f"upgrade PostgreSQL to {OLDEST_VERSION // 10000} or newer"
-    return Finding("postgresql_version", ok=ok, detail=f"PostgreSQL {words}", remedy=remedy)
+    remedy = f"upgrade PostgreSQL to {OLDEST_VERSION // 10000} or newer"
+    return judge(f"PostgreSQL {words}", remedy, ok=number >= OLDEST_VERSION)
 
 
-def encoding(connection: Connection) -> Finding:
+def encoding(connection: Connection) -> Found:
     """Tell the database's encoding."""
     [encoding] = row(connection, "SELECT current_setting('server_encoding')")
-    remedy = "" if encoding == "UTF8" else "restore it into one with ENCODING 'UTF8': it may not hold every text"
-    return Finding("postgresql_encoding", ok=True, detail=encoding, remedy=remedy)
+    advice = "restore it into one with ENCODING 'UTF8': it may not hold every text"
+    return well(encoding, "" if encoding == "UTF8" else advice)
 
 
-def writable(connection: Connection) -> Finding:
-    """Tell a standby and a read-only role from what takes writes."""
+def writable(connection: Connection) -> Found:
+    """Find out whether this session may write: a standby takes no writes, nor does a read-only role."""
     standby, read_only = row(
         connection, "SELECT pg_catalog.pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
     )
     if standby:
         remedy = "DATABASE_URL: name the primary (or add target_session_attrs=read-write)"
-        return Finding("postgresql_writable", ok=False, detail="a standby, which takes no writes", remedy=remedy)
+        return wrong("a standby, which takes no writes", remedy)
     if read_only:
-        remedy = "set default_transaction_read_only = off for the role and the database"
-        return Finding("postgresql_writable", ok=False, detail="read only by default", remedy=remedy)
-    return Finding("postgresql_writable", ok=True, detail="takes writes")
+        return wrong("read only by default", "set default_transaction_read_only = off for the role and the database")
+    return well("takes writes")
 
 
-def encrypted(connection: Connection) -> Finding:
+def encrypted(connection: Connection) -> Found:
     """Judge whether this connection is encrypted."""
     info = connection.raw.info
     return encryption(
-        "postgresql_encryption",
         info.dsn_parameters.get("hostaddr") or info.host or "/",
         encrypted=bool(info.ssl_in_use),
         verified=info.dsn_parameters.get("sslmode") == "verify-full",
@@ -65,25 +64,23 @@ def encrypted(connection: Connection) -> Finding:
     )
 
 
-def isolation(connection: Connection) -> Finding:
+def isolation(connection: Connection) -> Found:
     """Look for the isolation level that every step needs."""
     [level] = row(connection, "SELECT current_setting('transaction_isolation')")
-    ok = level == "read committed"
-    remedy = "" if ok else "ALTER ROLE the role of DATABASE_URL SET default_transaction_isolation = 'read committed'"
-    return Finding("postgresql_isolation", ok=ok, detail=level, remedy=remedy)
+    remedy = "ALTER ROLE the role of DATABASE_URL SET default_transaction_isolation = 'read committed'"
+    return judge(level, remedy, ok=level == "read committed")
 
 
-def clock(connection: Connection) -> Finding:
+def clock(connection: Connection) -> Found:
     """Compare PostgreSQL's clock with this machine's."""
     before = time.time()
     [there] = row(connection, "SELECT extract(epoch FROM clock_timestamp())::double precision")
     offset = there - (before + time.time()) / 2
-    ok = abs(offset) < CLOCK_SECONDS
-    remedy = "" if ok else "set the clocks by NTP, here and on PostgreSQL's machine"
-    return Finding("clock", ok=ok, detail=f"PostgreSQL's clock is {offset:+.1f} s from this machine's", remedy=remedy)
+    detail = f"PostgreSQL's clock is {offset:+.1f} s from this machine's"
+    return judge(detail, "set the clocks by NTP, here and on PostgreSQL's machine", ok=abs(offset) < CLOCK_SECONDS)
 
 
-def connections(connection: Connection, needed: int) -> Finding:
+def connections(connection: Connection, needed: int) -> Found:
     """Count the connections that this role may still open."""
     limit, used, own_limit, own_used = row(
         connection,
@@ -101,15 +98,12 @@ def connections(connection: Connection, needed: int) -> Finding:
     if own_limit >= 0:
         free = min(free, own_limit - own_used)
         detail += f", {own_used} of the role's {own_limit}"
-    ok = free >= needed
-    remedy = (
-        "" if ok else f"raise max_connections or the role's limit, or start fewer threads: {needed} have to be free"
-    )
-    return Finding("connections", ok=ok, detail=detail, remedy=remedy)
+    remedy = f"raise max_connections or the role's limit, or start fewer threads: {needed} have to be free"
+    return judge(detail, remedy, ok=free >= needed)
 
 
-def replication_role(connection: Connection) -> Finding:
-    """Look for a setting by which no trigger fires."""
+def replication_role(connection: Connection) -> Found:
+    """Look for a setting that keeps triggers from firing."""
     here, elsewhere = row(
         connection,
         """
@@ -123,8 +117,9 @@ def replication_role(connection: Connection) -> Finding:
         """,
     )
     if here or elsewhere:
-        whose = ", ".join(elsewhere) or "this session"
-        remedy = "ALTER ROLE ... RESET session_replication_role (it is for importing history only)"
-        detail = f"session_replication_role is replica for {whose}: no trigger fires"
-        return Finding("replication_role", ok=False, detail=detail, remedy=remedy)
-    return Finding("replication_role", ok=True, detail="triggers fire")
+        roles = ", ".join(elsewhere) or "this session"
+        return wrong(
+            f"session_replication_role is replica for {roles}: no trigger fires",
+            "ALTER ROLE ... RESET session_replication_role (it is for importing history only)",
+        )
+    return well("triggers fire")

@@ -1,4 +1,4 @@
-"""Whether PostgreSQL, the bridge's schema and Redis are there: asked here, and told in the same words everywhere."""
+"""Tells whether PostgreSQL, the bridge's schema and Redis are there. Every command and page uses these words."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Standing:
 
     Attributes:
       word: OK, DOWN, REFUSED, or NO_SCHEMA of a PostgreSQL whose schema `bridge` is missing or too old.
-      detail: what went wrong, without a secret; empty if nothing did.
+      detail: what went wrong, without a secret; empty if OK.
     """
 
     word: str
@@ -38,7 +38,7 @@ class Standing:
 
 
 def ask_postgresql(ask: Callable[[], T]) -> tuple[Standing, T | None]:
-    """Run `ask`, which calls a function of schema `bridge`; return how PostgreSQL stands, and what it answered."""
+    """Run `ask`, which calls a function of schema `bridge`; return how PostgreSQL stands, and the answer."""
     try:
         return Standing(OK), ask()
     except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
@@ -51,7 +51,7 @@ def of_postgresql(database: Database) -> Standing:
 
 
 def word_for(error: BridgeError) -> str:
-    """Return the word for what a call of PostgreSQL met."""
+    """Return the word for the error of a call to PostgreSQL."""
     match error:
         case DatabaseUnavailable():
             return DOWN
@@ -62,7 +62,7 @@ def word_for(error: BridgeError) -> str:
 
 
 def of_redis(ask: Callable[[], object]) -> Standing:
-    """Run `ask`, which sends Redis a command. A server that answers nonsense is DOWN."""
+    """Run `ask`, which sends Redis a command. A server that speaks another protocol is DOWN."""
     try:
         redis_call(ask)
     except ConnectionClosed as closed:
@@ -71,7 +71,7 @@ def of_redis(ask: Callable[[], object]) -> Standing:
 
 
 def word_for_redis(error: Exception) -> str:
-    """Return the word for what a command to Redis met."""
+    """Return the word for the error of a command to Redis."""
     return REFUSED if isinstance(error, (redis.AuthenticationError, redis.ResponseError)) else DOWN
 
 

@@ -1,1 +1,1 @@
-"""Lays the machine into the app's database, brings it up to date, and takes it out again."""
+"""Lays the machine into the app's database, brings it up to date, and removes it."""

@@ -1,19 +1,18 @@
 """The app's tables to which an installation is bound, and the sequences of the bridge's own tables: for `migrate`.
 
-An installation is bound to its tables by identity. A second schema with tables of the same names, or a search path that
-leads there, does not move it: `migrate` refuses. Only where a bound table is gone does `migrate` bind anew.
+An installation is bound to its tables by their oids. If the search path finds other tables of the same names, `migrate`
+refuses. If a bound table is gone, `migrate` binds again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service.errors import DatabaseRefused
-
-_TEMPLATES: Final = Path(__file__).parent / "sql"
+from bridge_service.install.files import APP_TABLES, template
+from bridge_service.install.transaction import value
 
 
 class Bound(NamedTuple):
@@ -35,31 +34,27 @@ def bound_tables(cursor: Cursor) -> dict[str, Bound]:
         "SELECT EXISTS (SELECT FROM pg_attribute"
         " WHERE attrelid = to_regclass('bridge.installation') AND attname = 'laid_for' AND NOT attisdropped)"
     )
-    [[noted]] = cursor.fetchall()
-    for file in ("bound", "bound_before") if noted else ("bound_before",):
-        cursor.execute(_text(file))
+    for file in ("bound", "bound_before") if value(cursor) else ("bound_before",):
+        cursor.execute(template(file))
         if rows := cursor.fetchall():
             return {table: Bound(*row) for table, *row in rows}
     return {}
 
 
-def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: Mapping[str, Bound]) -> dict[str, str]:
+def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str]:
     """Find the app's tables: those that the installation is bound to, else by the search path.
 
-    Parameters:
-      wanted: the columns that each table must have, by the contract's names.
-
     Returns:
-      Their names, quoted and qualified.
+      Their names, quoted and qualified, by the contract's names.
 
     Raises:
-      DatabaseRefused: the search path leads to other tables than the bound ones, or a table or a column is missing.
+      DatabaseRefused: the search path leads to other tables than the bound ones, or a table is missing.
     """
     cursor.execute(
         "SELECT w.name, c.oid, format('%%I.%%I', n.nspname, c.relname), c.relkind = 'v'"
         " FROM unnest(%s) WITH ORDINALITY AS w (name, place) JOIN pg_class c ON c.oid = to_regclass(w.name)"
         " JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place DESC",
-        ([*wanted],),
+        (list(APP_TABLES),),
     )
     found: dict[str, tuple[int, str]] = {}
     for table, oid, name, is_view in cursor.fetchall():
@@ -73,16 +68,11 @@ def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: 
             )
         found[table] = (oid, name)
     found |= {table: (ours.oid, ours.name) for table, ours in bound.items() if ours.name is not None}
-    for table, columns in wanted.items():
+    for table in APP_TABLES:
         if table not in found:
             message = f"the app's table `{table}` was not found: create it, or add its schema to the role's search_path"
             raise DatabaseRefused(message)
-        cursor.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s AND NOT attisdropped", (found[table][0],))
-        missing = sorted(set(columns) - {name for (name,) in cursor.fetchall()})
-        if missing:
-            message = f"the app's table `{table}` has no column {', '.join(missing)}"
-            raise DatabaseRefused(message)
-    names = {table: found[table][1] for table in wanted}
+    names = {table: found[table][1] for table in APP_TABLES}
     cursor.execute(
         "SELECT DISTINCT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = ANY (%s::oid[])",
@@ -92,7 +82,7 @@ def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: 
     if others:
         message = f"the app's tables were found in several schemas ({', '.join(names.values())}): one is expected"
         raise DatabaseRefused(message)
-    # `deliver` keeps the search path under which it is laid, and the app's own triggers find their tables by it.
+    # `deliver` keeps the search path of this session, and the app's own triggers find their tables by it.
     cursor.execute(
         "SELECT set_config('search_path', concat_ws(', ', %s, current_setting('search_path')), true)"
         " WHERE %s <> ALL (SELECT quote_ident(s) FROM unnest(current_schemas(false)) AS s)",
@@ -102,27 +92,20 @@ def find_app_tables(cursor: Cursor, wanted: Mapping[str, Sequence[str]], bound: 
 
 
 def bind(cursor: Cursor, bound: Mapping[str, Bound], app: Mapping[str, str]) -> Iterator[str]:
-    """Note the tables for which the functions are laid, if that is news."""
+    """Yield the statement that notes the tables for which the functions are laid, unless they are noted."""
     if {table: (noted.name, noted.laid_for) for table, noted in bound.items()} != {t: (n, n) for t, n in app.items()}:
         names = {table: sql.Literal(name).as_string(cursor) for table, name in app.items()}
-        yield _text("bind", **names)
+        yield template("bind", **names)
 
 
 def sequences_behind(cursor: Cursor) -> dict[str, str]:
-    """Return the sequences that give out ids which their tables hold already, and how to set each right."""
+    """Return the sequences that give out ids which their tables hold already, each with the statement that mends it."""
     behind = {}
-    cursor.execute(_text("owned_sequences"))
+    cursor.execute(template("owned_sequences"))
     for sequence, table, column in cursor.fetchall():
         cursor.execute(
             f"SELECT (SELECT max({column}) FROM {table}) >= last_value + is_called::integer FROM {sequence}"  # noqa: S608 - quoted by PostgreSQL
         )
-        if cursor.fetchall() == [(True,)]:
-            behind[sequence] = _text("set_sequence", sequence=sequence, table=table, column=column)
+        if value(cursor):
+            behind[sequence] = template("set_sequence", sequence=sequence, table=table, column=column)
     return behind
-
-
-def _text(file: str, **values: str) -> str:
-    text = (_TEMPLATES / f"{file}.sql").read_text(encoding="utf-8")
-    for key, value in values.items():
-        text = text.replace(f"{{{key}}}", value)
-    return text

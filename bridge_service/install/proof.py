@@ -1,13 +1,10 @@
 """Proves that the bridge can work on the app's tables, before a trigger is laid on them.
 
-A trigger that fails makes every INSERT of the app fail. So PostgreSQL is asked twice. `unfit_columns.sql` compares
-types by the catalogs alone: any role may ask, `check` does, and nothing is locked. `prove` then runs what the triggers
-and the steps run, each in a savepoint that is rolled back. Only `deliver` is planned and not run, because the app's own
-triggers may act on an INSERT.
+A trigger that fails makes every INSERT of the app fail. So `prove` runs what the triggers and the steps run and rolls
+each back. It plans `deliver` and does not run it: the app's own triggers may act on an INSERT.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -18,9 +15,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that ps
 from bridge_service.errors import DatabaseUnavailable, TablesUnfit
 from bridge_service.machine.database import translate
 
-UNFIT_COLUMNS: Final = (Path(__file__).parent / "sql" / "unfit_columns.sql").read_text(encoding="utf-8")
-
-# By then the statement is planned, and has begun to run: types fit. A look at a large table is not worth more.
+# A statement that runs for that long is planned, so its types fit. On a large table it would run for minutes.
 _ENOUGH: Final = "SET LOCAL statement_timeout = '500ms'"
 
 _FROM_ROW: Final = "SELECT bridge.{} FROM {}"
@@ -40,7 +35,7 @@ _MESSAGES_TO_BOTS: Final = """
     SELECT w.message_id, w.match_id, w.bot_id, w.sender_id, w.created_at
     FROM bridge.messages_to_bots('-infinity', '-infinity') AS w
 """
-# PREPARE looks at types and names, and asks for no right: whether the role may insert is for `check` to say.
+# PREPARE compares types and names and needs no right. `check` tells whether the role may insert.
 _INSERT: Final = """
     PREPARE bridge_proof (uuid, uuid, uuid, text, timestamptz) AS
     INSERT INTO {messages} (id, match_id, sender_id, content, created_at) VALUES ($1, $2, $3, $4, $5) RETURNING id;
@@ -59,38 +54,16 @@ _VALIDATE: Final = """
 """
 
 
-def needs(tables: Mapping[str, str], replaced: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the parameters of UNFIT_COLUMNS.
-
-    Parameters:
-      tables: quoted and qualified names of `profiles`, `matches` and `messages`.
-      replaced: functions of the adapter that the app replaced.
-    """
-    return [tables[name] for name in ("profiles", "matches", "messages")], list(replaced)
-
-
-def refuse_unfit_columns(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) -> None:
-    """Refuse types that the bridge cannot use.
-
-    Raises:
-      TablesUnfit: a line for each column.
-    """
-    cursor.execute(UNFIT_COLUMNS, needs(tables, replaced))
-    faults = [fault for fault, _, _ in cursor.fetchall()]
-    if faults:
-        raise TablesUnfit(*faults)
-
-
 def prove(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) -> None:
-    """Run a capture and each function of the adapter, and take it all back.
+    """Run a capture and each function of the adapter, and roll each back.
 
     Raises:
       TablesUnfit: a line for each thing that PostgreSQL refuses.
-      psycopg2.Error: it did not refuse: the connection is lost, or a table is locked.
+      psycopg2.Error: the connection is lost, or a table is locked.
     """
     values = {"match": str(_some_match(cursor, tables["matches"])), "message": str(uuid4())}
     faults: dict[str, list[str]] = {}
-    # The statements have parameters, so a percent sign in a name is doubled.
+    # psycopg2 reads a percent sign in a table's name as a parameter unless it is doubled.
     quoted = {table: name.replace("%", "%%") for table, name in tables.items()}
     for function, statement in _runs(quoted, replaced):
         try:
@@ -120,7 +93,7 @@ def _some_match(cursor: Cursor, matches: str) -> object:
 
 
 def _tried(cursor: Cursor, statement: str, values: Mapping[str, str] | None = None) -> Sequence[Any]:
-    """Run a statement and take it back; return the first row, if it has any."""
+    """Run a statement and roll it back; return the first row, if it has any."""
     cursor.execute(f"SAVEPOINT proof; {_ENOUGH}")
     try:
         cursor.execute(statement, values)

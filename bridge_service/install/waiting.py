@@ -1,8 +1,8 @@
-"""Waits for a lock on a table that the app works with: short tries, room for autovacuum to yield, and a named holder.
+"""Tries for a lock on a table that the app works with, and names the holder after the last try.
 
-A waiting lock makes the app's statements queue behind it, so a try lasts 400 ms. That is too short for autovacuum:
-PostgreSQL tells a worker to give way only when a session has waited for `deadlock_timeout`. So after a try that met a
-worker, a transaction of its own waits that long. It holds no other lock, so it is part of no deadlock.
+The app's statements queue behind a lock that waits, so a try lasts 400 ms. PostgreSQL ends an autovacuum only for a
+session that has waited for `deadlock_timeout`. So after a try that met autovacuum, another transaction waits that
+long. It holds no other lock, so it is part of no deadlock.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from bridge_service.errors import DatabaseBusy
 
 ATTEMPTS: Final = 100
 
-# Longer than `deadlock_timeout` by what a worker needs to notice: at most its cost delay.
+# `deadlock_timeout`, and a second in which the autovacuum worker notices that it has to end.
 _PATIENCE: Final = """
     SELECT set_config('lock_timeout', (extract(epoch FROM t.wait) * 1000 + 1000)::bigint::text, true)
     FROM (SELECT current_setting('deadlock_timeout')::interval) AS t (wait)
 """
-# In this mode the app reads and writes on, while autovacuum gives way. LOCK TABLE asks for one of these rights.
+# In this mode the app reads and writes on, and autovacuum ends. LOCK TABLE asks for one of these rights.
 _GENTLY: Final = "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE"
 _RIGHTS: Final = "UPDATE, DELETE, TRUNCATE"
-# With the right to make triggers alone; it is rolled back, and the app's writers wait meanwhile.
+# For a role that may only make triggers. It is rolled back; the app's writers wait meanwhile.
 _BY_TRIGGER: Final = (
     "CREATE TRIGGER bridge_waits BEFORE UPDATE ON {} FOR EACH ROW"
     " EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
@@ -53,13 +53,12 @@ class _Holder:
     is_autovacuum: bool
 
 
-class Turnstile:
+class LockTries:
     """The tries of one transaction that needs such a lock.
 
     Parameters:
       url: the database.
-      tables: of the app, as the search path finds them. The bridge's own, and those with its triggers, come of
-        themselves.
+      tables: of the app, as the search path finds them. The look adds the bridge's tables and those with its triggers.
       readers_matter: whether a session that only reads is in the way.
     """
 
@@ -72,7 +71,7 @@ class Turnstile:
         self._asked: set[str] = set()
 
     def attempts(self) -> tenacity.Retrying:
-        """Return the tries; the last one raises DatabaseBusy and names who holds the lock."""
+        """Return the tries; the last one raises DatabaseBusy, which names the holder of the lock."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_busy),
             wait=tenacity.wait_random(0.1, 0.8),
@@ -85,7 +84,7 @@ class Turnstile:
         self._look()
 
     def _look(self) -> list[_Holder]:
-        """Look who holds a lock, and ask autovacuum to give way if nobody else is in the way for long."""
+        """Return the holders of a lock. Ask autovacuum to end if no other session is in the way for long."""
         try:
             connection = psycopg2.connect(
                 self._url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8"
@@ -95,7 +94,7 @@ class Turnstile:
             finally:
                 connection.close()
         except psycopg2.Error:
-            return []  # the next try tells whether PostgreSQL answers
+            return []  # the next try raises if PostgreSQL does not answer
 
     def _look_by(self, connection: Connection) -> list[_Holder]:
         with connection, connection.cursor() as cursor:
@@ -105,7 +104,7 @@ class Turnstile:
                 if not holders:
                     cursor.execute(_HOLDERS, {"tables": self._tables, "harmless": harmless})
                     holders = [_Holder(*row) for row in cursor.fetchall()]
-        # The app's own transactions come and go; what is still there in the next look is in the way.
+        # The app's own transactions are short. A transaction that a second look finds again is in the way.
         self._staying = [holder for holder in holders if holder.transaction in self._seen]
         now = datetime.now(UTC)
         self._seen = {holder.transaction: self._seen.get(holder.transaction, now) for holder in holders}
@@ -121,7 +120,7 @@ class Turnstile:
         holders = self._look()
         holders = self._staying or holders
         if not holders:
-            raise error or DatabaseBusy("a lock was not to be had")
+            raise error or DatabaseBusy("a table stays locked: run this again")
         named = " and ".join(self._described(holder) for holder in holders[:_NAMED])
         tables = ", ".join(dict.fromkeys(holder.table for holder in holders[:_NAMED]))
         remedy = "wait until it is done, or end it, then run this again; nothing was changed"
@@ -134,8 +133,8 @@ class Turnstile:
         when = f"{since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
         if holder.is_autovacuum:
             return (
-                f"autovacuum's worker {holder.pid} (since {when}), which does not give way, as one that prevents the"
-                " wraparound of transaction ids does not (pg_stat_progress_vacuum shows how far it is)"
+                f"autovacuum's worker {holder.pid} (since {when}), which does not give way: it may prevent the"
+                " wraparound of transaction ids (pg_stat_progress_vacuum shows how far it is)"
             )
         application = holder.application or "without a name"
         seen = "in a transaction since" if holder.since else "seen since"
@@ -146,7 +145,7 @@ class Turnstile:
 
 
 def _make_way(connection: Connection, oid: int) -> None:
-    """Wait for a lock on a table until autovacuum has given way to it, and let go of it at once."""
+    """Wait for a lock on a table until autovacuum ends, and release it at once."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(_PATIENCE)
@@ -154,7 +153,7 @@ def _make_way(connection: Connection, oid: int) -> None:
             [[table, gently]] = cursor.fetchall()
             cursor.execute(sql.SQL(_GENTLY if gently else _BY_TRIGGER).format(sql.SQL(table)))
     except (psycopg2.errors.LockNotAvailable, psycopg2.errors.InsufficientPrivilege):
-        pass  # it does not give way, or the role cannot ask: the tries go on
+        pass  # autovacuum stays, or the role may not lock the table: the tries go on
     finally:
         if not connection.closed:
             connection.rollback()

@@ -1,4 +1,4 @@
-"""The environment: read and validated once at the start of each process."""
+"""The environment. Each process reads and validates it once, at its start."""
 
 from bridge_service.settings.exposure import is_open, plaintext, secrets, summary
 from bridge_service.settings.fields import REQUIRED, Settings

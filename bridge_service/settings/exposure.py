@@ -1,4 +1,4 @@
-"""What of the settings others see or may not see: lines at the start, pages without a token, the log's filter."""
+"""Which settings may be shown and which may not: the line at the start, the pages, the log's filter."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -31,11 +31,11 @@ def secrets(settings: Settings) -> tuple[str, ...]:
 def plaintext(settings: Settings) -> tuple[str, ...]:
     """Return the variables whose connection leaves this machine and is not, or need not be, encrypted.
 
-    Goes by the URLs alone and looks no name up: a private network counts as leaving, too.
+    Looks no name up, so a private network counts as leaving, too.
     """
     found = []
     dsn = psycopg2.extensions.parse_dsn(settings.database_url)
-    # libpq takes no sslrootcert=system without verifying.
+    # With sslrootcert=system libpq always verifies.
     mode = dsn.get("sslmode", "verify-full" if dsn.get("sslrootcert") == "system" else "prefer")
     if mode not in _ENCRYPTED_MODES and not all(map(is_here, dsn_hosts(dsn))):
         found.append("DATABASE_URL")
@@ -49,7 +49,7 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
 
 
 def is_open(settings: Settings) -> bool:
-    """Tell whether the server on HOST shows itself to other machines without asking for a token."""
+    """Tell whether the server on HOST answers other machines without a token."""
     return settings.console_token is None and not is_here(settings.host)
 
 

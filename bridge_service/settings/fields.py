@@ -34,7 +34,7 @@ REQUIRED: Final = ("database_url", "redis_url")
 """Fields without a default. A command that does not use one of them leaves it unset: ''."""
 
 OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
-"""A second variable of a field; it counts where the first one is unset."""
+"""A second variable of a field, read if the first one is unset."""
 
 OPENAI: Final = "openai"
 """The responder that needs OPENAI_MODEL."""
@@ -58,7 +58,7 @@ def _broker(text: str, info: ValidationInfo) -> str:
 
 
 def _token(text: str) -> str:
-    # Every client can send these characters in a header unchanged, and 16 of them are hard to guess.
+    # Every client can send these characters in a header, and 16 of them are hard to guess.
     if not re.fullmatch(r"[!-~]{16,256}", text):
         raise ValueError
     return text
@@ -87,17 +87,17 @@ def _api_key(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ByTestMode:
-    """The two defaults of a field; TEST_MODE says which of them counts."""
+    """The two defaults of a field; TEST_MODE chooses."""
 
     live: float
     testing: float
 
     def __call__(self, value: object, info: ValidationInfo) -> object:
-        """Return the default where the field is unset."""
+        """Return the value, or the default if it is unset."""
         if value is not None:
             return value
         if "test_mode" not in info.data:
-            raise PydanticCustomError("undecided", "TEST_MODE is wrong, which is a fault of its own")
+            raise PydanticCustomError("undecided", "TEST_MODE is wrong, and its own fault says so")
         return self.testing if info.data["test_mode"] else self.live
 
 
@@ -129,7 +129,7 @@ _CONFIG: Final = ConfigDict(hide_input_in_errors=True, validate_default=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class Settings:
-    """The values, validated. Faults are told in the order of the fields."""
+    """The validated values. An error lists faults in the order of the fields."""
 
     database_url: DatabaseUrl = Field(
         "",
@@ -145,11 +145,7 @@ class Settings:
         examples=["redis://127.0.0.1:6379/0"],
         description="The Redis of queue and context.",
     )
-    broker_url: BrokerUrl = Field(
-        "",
-        repr=False,
-        description="Another Redis that carries the queue; unset: REDIS_URL.",
-    )
+    broker_url: BrokerUrl = Field("", repr=False, description="Another Redis that carries the queue; unset: REDIS_URL.")
     grouping_delay: Number = Field(
         15, ge=0, le=86400, description="Seconds from a burst's first message to its push; 0 pushes at once."
     )
@@ -159,22 +155,13 @@ class Settings:
         description="True: initiations always happen, within a minute of the match.",
     )
     initiation_delay_min: Annotated[Number, BeforeValidator(ByTestMode(120, 0))] = Field(
-        _UNSET,
-        ge=0,
-        le=604800,
-        description="Seconds from a match to the bot's first message, at least.",
+        _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at least."
     )
     initiation_delay_max: Annotated[Number, BeforeValidator(ByTestMode(300, 60))] = Field(
-        _UNSET,
-        ge=0,
-        le=604800,
-        description="Seconds from a match to the bot's first message, at most.",
+        _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at most."
     )
     initiation_probability: Annotated[Number, BeforeValidator(ByTestMode(0.5, 1))] = Field(
-        _UNSET,
-        ge=0,
-        le=1,
-        description="Share of the matches in which the bot writes first.",
+        _UNSET, ge=0, le=1, description="Share of the matches in which the bot writes first."
     )
     thinking_delay_min: Number = Field(2, ge=0, le=86400, description="Seconds before typing starts, at least.")
     thinking_delay_max: Number = Field(15, ge=0, le=86400, description="Seconds before typing starts, at most.")
@@ -182,10 +169,7 @@ class Settings:
         3.5, ge=0, le=1000000, description="Characters that a bot types in a second; 0 types in no time."
     )
     max_merges: Whole = Field(
-        3,
-        ge=0,
-        le=100,
-        description="How often newer messages may restart a reply; then the next draft is delivered.",
+        3, ge=0, le=100, description="How often newer messages may restart a reply; then the next draft is delivered."
     )
     responder: ResponderName = Field("scripted", description="What a bot says.")
     responder_timeout: Number = Field(
@@ -325,16 +309,17 @@ FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__  # type: i
 """By name, in order."""
 
 
-BY_TEST_MODE: Final = frozenset(
-    name
+BY_TEST_MODE: Final = {
+    name: each.func
     for name, field in FIELDS.items()
-    if any(isinstance(getattr(each, "func", None), ByTestMode) for each in field.metadata)
-)
-"""The fields whose default TEST_MODE decides."""
+    for each in field.metadata
+    if isinstance(each, BeforeValidator) and isinstance(each.func, ByTestMode)
+}
+"""The fields whose default TEST_MODE decides, and the two defaults of each."""
 
 
 def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield the fields that are at fault, and what to do; our own words alone, for pydantic's may quote a value."""
+    """Yield the fields at fault, and what to do, in our own words: pydantic's may quote a value."""
     for each in error.errors(include_url=False, include_input=False):
         name = str(each["loc"][0])
         match each["type"]:

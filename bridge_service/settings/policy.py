@@ -1,4 +1,4 @@
-"""Which variables are policy: `bridge.bots` holds them, and a scheduler's environment is one of its rows."""
+"""The variables that are policy: a scheduler writes its own into the row `environment` of `bridge.bots`."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,7 +20,10 @@ POLICY: Final = (
 
 
 def policy(settings: Settings, environ: Mapping[str, str]) -> dict[str, float]:
-    """Return what the environment sets of the policy, by column of `bridge.bots`; TEST_MODE sets what it changes."""
+    """Return what the environment sets of the policy, by column of `bridge.bots`.
+
+    TEST_MODE sets the fields in BY_TEST_MODE.
+    """
     return {
         name: getattr(settings, name)
         for name in POLICY

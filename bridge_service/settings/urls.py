@@ -54,7 +54,7 @@ def database_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """Take a URL that redis-py reads as it was meant."""
+    """Take a URL that redis-py reads as its writer meant it."""
     if text.startswith("unix://"):
         raise refused("cannot be a unix:// socket: let Redis listen on a port and write redis://127.0.0.1:6379/0")
     parts = _split(text, "redis", "rediss")

@@ -1,4 +1,4 @@
-"""The console: a page for people beside the three paths of every port, and the process that serves it."""
+"""The console: a page for people, beside the three paths of every port."""
 
 import logging
 import signal
@@ -59,7 +59,7 @@ def serve(app: ASGIApp, host: str, port: int) -> None:
             f"HOST and PORT: {host} port {port} cannot be listened on ({error.strerror}): set another PORT"
         ) from None
     server = make_server(app)
-    # When it has drained, uvicorn raises the signal again, and by default that would kill a process that ended well.
+    # After draining, uvicorn raises the signal again. The default handler would then end the process with an error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     _logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

@@ -1,6 +1,6 @@
-"""HEALTH_PORT: the port on which a scheduler or a worker tells whether it lives, whether it is ready, and its numbers.
+"""HEALTH_PORT: where a scheduler or a worker answers /health/live, /health/ready and /metrics.
 
-Importing this module is cheap. Only a process that has the port imports the web server, when it starts to serve.
+Only a process that serves the port imports the web server.
 """
 
 import logging
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import uvicorn
 
 LISTENER: Final = "listener"
-"""What a scheduler's /health/ready says that is missing while its LISTEN has no connection."""
+"""The word of a scheduler's /health/ready while its LISTEN has no connection."""
 
 STUCK_SECONDS: Final = 30.0
-"""A loop that has not turned for as long stands still. Every loop turns several times in it, whatever is away."""
+"""A loop that has not turned for that long stands still. A loop turns every few seconds even during an outage."""
 
 READY_SECONDS: Final = 1.0
-"""How long an answer about readiness is good: PostgreSQL and Redis are asked at most once in it."""
+"""How long an answer about readiness holds."""
 
 REBIND_SECONDS: Final = 5.0
 
@@ -30,23 +30,25 @@ _logger: Final = logging.getLogger("bridge.health")
 
 
 def stuck_loops(ages: Mapping[str, float]) -> list[str]:
-    """Return the loops that stand still, of seconds since each of them turned; see Watchdog.ages."""
+    """Return the loops that stand still.
+
+    Parameters:
+      ages: seconds since each loop turned; see Watchdog.ages.
+    """
     return sorted(loop for loop, age in ages.items() if age > STUCK_SECONDS)
 
 
 class HealthPort(Loop):
-    """Serves /health/live, /health/ready and /metrics on a thread of its own, until the process ends.
+    """Serves the three paths on its own thread until the process ends.
 
-    A port that is taken ends no service. It is told once and tried again until it is free, as when the process that is
-    being replaced still drains.
+    The port may be taken, as while the process that is being replaced drains. Then one line says so, and the thread
+    tries every REBIND_SECONDS.
 
     Parameters:
-      host: address to listen on.
-      port: likewise.
       live: returns the loops that stand still; must not wait for anything.
-      ready: returns what is missing; may take seconds, and is asked at most once in READY_SECONDS.
+      ready: returns what is missing; may take seconds, and runs at most once in READY_SECONDS.
       numbers: what /metrics shows.
-      token: what a visitor has to bring for the numbers; None for nothing.
+      token: what a visitor has to send for the numbers; None for nothing.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class HealthPort(Loop):
             self.pause(REBIND_SECONDS)
 
     def _serve(self) -> None:
-        # Imported here, so that a process without the port does without their memory.
+        # Imported here: a process without the port saves the memory.
         from bridge_service.web.probes import make_app  # noqa: PLC0415
         from bridge_service.web.question import Question  # noqa: PLC0415
         from bridge_service.web.server import listen, make_server  # noqa: PLC0415

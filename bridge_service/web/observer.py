@@ -1,4 +1,4 @@
-"""What the console knows: one look at PostgreSQL and Redis, shared by all visitors of the same moment."""
+"""One look at PostgreSQL and Redis, shared by all visitors of the console."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from bridge_service.machine.database import Database
 from bridge_service.web.question import Question
 
 LOOK_SECONDS: Final = 2.0
-"""How long a look is good: a visitor in between is told the same, and costs PostgreSQL and Redis nothing."""
+"""How long a look holds for further visitors."""
 
 LATEST_TURNS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the whole bridge owes; see sql/operate/metrics.sql. Times in seconds since the epoch, None for none.
+    """What the whole bridge owes; see operate/metrics.sql. Times in seconds since the epoch; None if there is none.
 
     Attributes:
-      processes: those that live, by role.
-      clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, up to the time that a look takes.
+      processes: live processes, by role.
+      clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, as exact as the call is short.
     """
 
     open: int
@@ -46,7 +46,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A line of the list of turns. Times are aware."""
+    """A row of the list of turns. Times are aware."""
 
     turn_id: int
     kind: str
@@ -67,7 +67,7 @@ class Look:
     """What was found at `at`, in seconds since the epoch.
 
     Attributes:
-      figures: None if PostgreSQL did not tell.
+      figures: None if PostgreSQL did not answer.
     """
 
     at: float
@@ -77,7 +77,7 @@ class Look:
 
     @property
     def missing(self) -> list[str]:
-        """What is missing, in the words of /health/ready."""
+        """What is missing, as /health/ready says it."""
         return standing.missing(self.postgresql, self.redis)
 
 
@@ -85,9 +85,7 @@ class Observer:
     """Looks at PostgreSQL and Redis; safe from any thread.
 
     Parameters:
-      database: the pool to ask.
-      client: of the Redis to ask.
-      grouping_delay: seconds, to tell what is overdue of what no scheduler has grouped.
+      grouping_delay: in seconds; an event that is ungrouped for longer is overdue.
     """
 
     def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:

@@ -1,7 +1,7 @@
-"""The page: how the bridge stands, at a glance. One self-contained document, without a script and without content.
+"""The console's page: one document without a script, which shows no message.
 
-Every text that comes from the database is escaped, and the policy that goes with the page allows nothing but its own
-style sheet: not even a text that got through could run or load anything.
+Every text from the database is escaped. The page's Content-Security-Policy allows only its style sheet, so a text that
+escaped nothing could still run and load nothing.
 """
 
 import base64
@@ -17,10 +17,10 @@ from bridge_service.web.observer import Figures, Look, Turn
 
 REFRESH_SECONDS: Final = 5
 SLOW_SECONDS: Final = 300.0
-"""A message that waits longer than that for its reply is worth a look, even with long pauses and a merge."""
+"""A message that waits for longer is worth a look; long pauses and a merge take less."""
 
 LATE_SECONDS: Final = 10.0
-"""A turn that is due for longer than that was not looked at: a sweep comes every five seconds."""
+"""No sweep has seen a turn that is due for longer: there is one every five seconds."""
 
 STYLE: Final = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
@@ -30,7 +30,7 @@ POLICY: Final = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The Content-Security-Policy that goes with the page."""
+"""The page's Content-Security-Policy."""
 
 _STATE_CLASSES: Final = {
     "open": "soft",
@@ -61,7 +61,7 @@ def render(look: Look, turns: Sequence[Turn], *, refresh: bool = True) -> str:
     """Return the page as HTML.
 
     Parameters:
-      refresh: whether it loads itself anew.
+      refresh: whether the page reloads itself every REFRESH_SECONDS.
     """
     now = datetime.fromtimestamp(look.at, UTC)
     level, findings = _verdict(look)
@@ -182,7 +182,7 @@ def _class(column: str) -> str:
 
 
 def _moment(time: datetime | None, now: datetime) -> str:
-    """Say the time of day, and the date where it is not today's."""
+    """Return the time of day, with the date if it is not today's."""
     if time is None:
         return ""
     time = time.astimezone(UTC)
@@ -191,7 +191,7 @@ def _moment(time: datetime | None, now: datetime) -> str:
 
 
 def _age(seconds: float) -> str:
-    """Say `12 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
+    """Return such as `12 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
     whole = max(0, int(seconds))
     for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:

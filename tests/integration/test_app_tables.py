@@ -256,8 +256,8 @@ def test_a_function_that_the_app_replaced_is_proven_too(app: App, function: str)
     assert dump(app.urls.admin) == before
 
 
-def test_columns_that_only_replaced_functions_use_may_have_any_type(app: App) -> None:
-    """The app that reads its people elsewhere keeps its own `profiles`."""
+def test_columns_that_only_replaced_functions_use_may_have_any_type_or_be_missing(app: App) -> None:
+    """`migrate` and `check` accept an app that reads its people elsewhere."""
     migrate(app.urls.owner)
     app.rows(
         "CREATE OR REPLACE FUNCTION bridge.conversation(p_match uuid) RETURNS TABLE (bot_id uuid, bot_name text,"
@@ -272,6 +272,10 @@ def test_columns_that_only_replaced_functions_use_may_have_any_type(app: App) ->
     )
     app.rows("ALTER TABLE profiles ALTER is_bot DROP DEFAULT, ALTER is_bot TYPE integer USING is_bot::integer")
     assert migrate(app.urls.owner).kept == ["conversation", "messages_to_bots"]
+    app.rows("ALTER TABLE profiles DROP first_name")
+    assert migrate(app.urls.owner, runtime_role=SERVICE).kept == ["conversation", "messages_to_bots"]
+    [finding] = check_postgresql(app.urls.service, describe=str, wanted=lambda name: name == "app_tables")
+    assert finding.ok, finding
 
 
 def test_the_proof_leaves_no_trace(app: App) -> None:

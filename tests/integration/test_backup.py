@@ -12,8 +12,10 @@ import psycopg2
 import pytest
 
 from bridge_service.demo import servers
-from bridge_service.install import plan as module
-from bridge_service.install.plan import migrate, newest_migration, plan, steps
+from bridge_service.install import files
+from bridge_service.install.files import steps
+from bridge_service.install.migrations import newest_migration
+from bridge_service.install.plan import migrate, plan
 from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
@@ -43,8 +45,8 @@ def app(bridge_database: Urls) -> Iterator[App]:
 def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
     folder = tmp_path / "sql"
-    shutil.copytree(module.SQL_FOLDER, folder)
-    monkeypatch.setattr(module, "SQL_FOLDER", folder)
+    shutil.copytree(files.SQL_FOLDER, folder)
+    monkeypatch.setattr(files, "SQL_FOLDER", folder)
     return folder
 
 

@@ -15,7 +15,9 @@ import pytest
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.demo import servers
 from bridge_service.errors import DatabaseRefused
-from bridge_service.install.plan import TRIGGERS, migrate, plan, uninstall
+from bridge_service.install.files import TRIGGERS
+from bridge_service.install.plan import migrate, plan
+from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App
 from tests.support.databases import DEMO_FOLDER, execute

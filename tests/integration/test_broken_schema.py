@@ -105,7 +105,7 @@ def test_what_a_look_raises_is_its_own_line(operator: Operator, monkeypatch: pyt
 
     expected = [check["name"] for check in operator("check", "--json").document["checks"]]
     monkeypatch.setattr(server, "clock", stumble)
-    monkeypatch.setattr(app_tables, "app_tables", stumble)
+    monkeypatch.setattr(app_tables, "tables", stumble)
 
     result = operator("check", "--json")
 

@@ -105,7 +105,7 @@ def test_a_column_that_no_reply_fills_is_named_before_the_first_message(
 
     assert not check["ok"]
     assert f"messages.{column} takes no NULL" in check["detail"]
-    statement, _, rest = check["remedy"].partition(" a value of yours, or replace bridge.deliver")
+    statement, _, rest = check["remedy"].partition(" your value, or replace bridge.deliver")
     assert rest
     chat.people.rows(f"{statement} '1'")
     assert look(operator, "app_columns")["remedy"] == ""

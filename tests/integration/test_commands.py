@@ -1165,7 +1165,7 @@ def test_check_names_the_rights_that_the_schema_s_owner_has_lost(operator: Opera
         chat.people.rows(f"REVOKE {right} FROM {OWNER}")
     result = operator("check", "--json")
     assert failed(result) == {"rights"}
-    assert f"role {OWNER}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
+    assert f"role {OWNER}, which owns the bridge's functions, lacks" in found(result, "rights")["detail"]
     remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
     assert "GRANT INSERT ON messages" in remedy
     chat.people.rows(remedy)
@@ -1384,5 +1384,5 @@ def test_check_judges_encryption_by_where_it_leads(
     host: str, *, encrypted: bool, verified: bool, ok: bool, advised: bool
 ) -> None:
     """Plaintext is unwise within the machine and a private network, and wrong beyond; unverified is unwise anywhere."""
-    finding = encryption("x", host, encrypted=encrypted, verified=verified, remedy="write rediss://")
+    finding = encryption(host, encrypted=encrypted, verified=verified, remedy="write rediss://")
     assert (finding.ok, bool(finding.remedy)) == (ok, advised)

@@ -15,12 +15,15 @@ import pytest
 
 from bridge_service.demo import servers
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
-from bridge_service.install import plan as module
-from bridge_service.install import waiting
-from bridge_service.install.plan import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
+from bridge_service.install import files, waiting
+from bridge_service.install.files import APP_TABLES, TRIGGERS, digests, steps
+from bridge_service.install.migrations import newest_migration
+from bridge_service.install.plan import migrate, plan
+from bridge_service.install.transaction import ADVISORY_KEY
+from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.steps import GroupingRules
 from tests.support.app import CAMILLE, LEA, App, Client
-from tests.support.databases import DEMO_FOLDER, copy_of, execute, install, make_template
+from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute, install, make_template
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -42,7 +45,7 @@ FOREIGN: Final = f"CREATE SCHEMA bridge AUTHORIZATION {OWNER} CREATE TABLE built
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
 
-SQL_FOLDER: Final = module.SQL_FOLDER
+SQL_FOLDER: Final = files.SQL_FOLDER
 
 
 @pytest.fixture
@@ -56,8 +59,8 @@ def app(app_database: Urls) -> Iterator[App]:
 def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
     folder = tmp_path / "sql"
-    shutil.copytree(module.SQL_FOLDER, folder)
-    monkeypatch.setattr(module, "SQL_FOLDER", folder)
+    shutil.copytree(files.SQL_FOLDER, folder)
+    monkeypatch.setattr(files, "SQL_FOLDER", folder)
     return folder
 
 
@@ -135,13 +138,13 @@ def test_the_first_run_lays_everything_and_the_second_nothing(app: App) -> None:
     first = migrate(app.urls.owner)
     assert first.migrations == sorted(file.name for file in (SQL_FOLDER / "migrations").glob("*.sql"))
     assert first.bound == ["public.profiles", "public.matches", "public.messages"]
-    assert sorted(first.functions) == sorted(digests("public"))
+    assert sorted(first.functions) == sorted(digests(IN_PUBLIC))
     assert set(first.triggers) == set(TRIGGERS)
     before = dump(app.urls.admin)
     second = migrate(app.urls.owner)
     assert (second.migrations, second.functions, second.triggers, second.kept) == ([], [], [], [])
     assert dump(app.urls.admin) == before
-    assert set(steps()) <= set(functions(app)) == set(digests("public"))
+    assert set(steps()) <= set(functions(app)) == set(digests(IN_PUBLIC))
     assert set(functions(app).values()) == {1}
 
 
@@ -158,7 +161,7 @@ def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
     ]
     said = [process.communicate(timeout=60) for process in crew]
     assert [process.returncode for process in crew] == [0] * 5, said
-    assert sorted(int(out) for out, _ in said) == [0, 0, 0, 0, len(digests("public"))]
+    assert sorted(int(out) for out, _ in said) == [0, 0, 0, 0, len(digests(IN_PUBLIC))]
     assert set(functions(app).values()) == {1}
 
 
@@ -267,10 +270,10 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
     """
 
     def with_newer() -> None:
-        monkeypatch.setattr(module, "SQL_FOLDER", sql_folder)
+        monkeypatch.setattr(files, "SQL_FOLDER", sql_folder)
 
     def with_older() -> None:
-        monkeypatch.setattr(module, "SQL_FOLDER", SQL_FOLDER)
+        monkeypatch.setattr(files, "SQL_FOLDER", SQL_FOLDER)
 
     number = newest_migration() + 1
     note = "CREATE TABLE bridge.note (id int); ALTER TABLE bridge.turns ADD COLUMN mood text NOT NULL DEFAULT 'calm'"
@@ -290,7 +293,7 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
             choose()
             migrate(app.urls.owner)
             laid = dict(app.rows("SELECT name, digest FROM bridge.laid_functions WHERE name <> 'new_step'"))
-            assert laid == {name: digest for name, digest in digests("public").items() if name != "new_step"}
+            assert laid == {name: digest for name, digest in digests(IN_PUBLIC).items() if name != "new_step"}
             answer(app, store, match, f"coucou {stage}")
             store.next_due()
         assert app.said(match) == [f"coucou {stage}" for stage in range(4)]
@@ -398,8 +401,8 @@ def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path, monke
         text = "ALTER TABLE bridge.turns ADD mood text; ALTER TABLE bridge.events ADD mood text"
         (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
         templates = sql_folder / "templates"
-        shutil.copytree(module._TEMPLATES, templates)
-        monkeypatch.setattr(module, "_TEMPLATES", templates)
+        shutil.copytree(files.TEMPLATES, templates)
+        monkeypatch.setattr(files, "TEMPLATES", templates)
         change(templates / "let_read.sql", "last_error)", "last_error, mood)")
         migrate(app.urls.owner)
         assert {(table, column) for table, column in hidden_from(app, role) if table != "laid_functions"} == UNREADABLE
@@ -460,14 +463,15 @@ def test_a_plan_changes_nothing_and_locks_no_table(app: App) -> None:
     with role_of(app) as stranger, closing(psycopg2.connect(app.urls.app)) as holder, holder.cursor() as cursor:
         cursor.execute("SET transaction_read_only = off; LOCK TABLE profiles, matches, messages")
         report, script = plan(app.urls.of(stranger), runtime_role=stranger)
-        assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests("public")))
+        assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests(IN_PUBLIC)))
         assert "CREATE SCHEMA bridge;" in script
     assert dump(app.urls.admin) == before
 
 
 def test_a_plan_could_not_change_anything(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever we might once write by mistake while we look, PostgreSQL refuses it."""
-    monkeypatch.setattr(module, "_refuse_another_owner", lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
+    refuse = "bridge_service.install.plan._refuse_another_owner"
+    monkeypatch.setattr(refuse, lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
     with pytest.raises(BridgeError, match="read-only transaction"):
         plan(app.urls.owner)
 
@@ -904,7 +908,7 @@ def test_a_second_run_waits_for_the_first(app: App) -> None:
     """However long that takes: they never work side by side."""
     with closing(psycopg2.connect(app.urls.app)) as first:
         with first.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (module._ADVISORY_KEY,))
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_KEY,))
         runner = threading.Thread(target=migrate, args=(app.urls.owner,))
         runner.start()
         waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bridge migrate'"
@@ -919,7 +923,7 @@ def test_a_second_run_waits_for_the_first(app: App) -> None:
 def test_the_demo_s_tables_are_the_ones_that_are_expected() -> None:
     """What the other tests migrate is the contract's app."""
     text = (DEMO_FOLDER / "app.sql").read_text(encoding="utf-8")
-    assert all(f"CREATE TABLE {table} (" in text for table in module.APP_TABLES)
+    assert all(f"CREATE TABLE {table} (" in text for table in APP_TABLES)
 
 
 def _name(app: App) -> str:

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
-from bridge_service.install import plan as migrate
+from bridge_service.install.transaction import begin
 from bridge_service.machine import database
 from bridge_service.machine.database import Connection, Database
 from tests.support.app import App
@@ -187,7 +187,7 @@ def test_options_that_a_pooler_drops_go_with_each_call(pooler: Pgbouncer) -> Non
     wanted = "SELECT current_setting('statement_timeout'), current_setting('search_path')"
     with closing(Connection(url, application="test")) as connection:
         assert connection.execute(wanted) == [("30s", "chat")]
-    with migrate._transaction(url) as cursor:
+    with begin(url) as cursor:
         cursor.execute("SELECT current_setting('search_path')")
         assert cursor.fetchone() == ("chat, pg_temp",)
 

@@ -16,7 +16,8 @@ from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
 from bridge_service.brokers.queue_id import QueueId
 from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import DatabaseUnavailable, SchemaMissing
-from bridge_service.install import plan as migrate
+from bridge_service.install.plan import migrate
+from bridge_service.install.uninstall import uninstall
 from tests.conftest import QUICK as QUICK_SERVER
 from tests.support.app import App, Client
 from tests.support.clock import install_clock
@@ -84,8 +85,8 @@ def test_a_schema_that_was_restored_without_its_rows_has_no_id(bridge_database: 
 def test_a_new_installation_has_another_id(bridge_database: Urls) -> None:
     """What an installation that is gone left in Redis is not taken for the new one's."""
     before = id_of(bridge_database)
-    migrate.uninstall(bridge_database.owner)
-    migrate.migrate(bridge_database.owner, runtime_role=SERVICE)
+    uninstall(bridge_database.owner)
+    migrate(bridge_database.owner, runtime_role=SERVICE)
     assert id_of(bridge_database) != before
 
 
@@ -168,8 +169,8 @@ def test_a_new_installation_under_running_processes_is_served(
     ):
         service.up(workers=2)
         for _ in range(2):
-            migrate.uninstall(bridge_database.owner)
-            migrate.migrate(bridge_database.owner, runtime_role=SERVICE)
+            uninstall(bridge_database.owner)
+            migrate(bridge_database.owner, runtime_role=SERVICE)
             for text in ("salut", "encore"):
                 match = app.old_match()
                 app.write(match, text)

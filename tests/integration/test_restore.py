@@ -12,9 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge_service.errors import SchemaMissing
-from bridge_service.install import plan as module
-from bridge_service.install import remains
-from bridge_service.install.plan import digests, migrate, plan, uninstall
+from bridge_service.install.files import digests, sql_files
+from bridge_service.install.migrations import found_by
+from bridge_service.install.plan import migrate, plan
+from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
 from bridge_service.operate.cli import app as command_line
@@ -22,7 +23,7 @@ from bridge_service.process.startup import wait_for_postgres
 from bridge_service.telemetry.signals import SchemaAbsent
 from tests.integration.test_migrate import answer, client, psql, sql_folder
 from tests.support.app import App
-from tests.support.databases import DEMO_FOLDER, copy_of, execute
+from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute
 from tests.support.recorder import Recorder
 from tests.support.roles import ADMIN, OWNER, SERVICE, assert_not
 from tests.support.store import store_on
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sql_folder"]
 
-FILES: Final = sorted((module.SQL_FOLDER / "migrations").glob("*.sql"))
+FILES: Final = sql_files("migrations")
 PEOPLE: Final = (DEMO_FOLDER / "people.sql").read_text(encoding="utf-8")
 COMMANDS: Final = (
     ["check"],
@@ -91,7 +92,7 @@ def test_a_schema_restored_without_rows_is_finished(restored: App) -> None:
     before = restored.value("SELECT clock_timestamp()")
     report = migrate(restored.urls.owner)
     assert (report.migrations, report.found) == ([], [file.name for file in FILES])
-    assert sorted(report.functions) == sorted(digests("public"))
+    assert sorted(report.functions) == sorted(digests(IN_PUBLIC))
     assert (report.kept, report.triggers) == ([], [])
     assert restored.value("SELECT installed_at FROM bridge.installation") > before
     again = migrate(restored.urls.owner)
@@ -167,7 +168,7 @@ def test_a_restored_schema_can_be_taken_out(restored: App) -> None:
 @pytest.mark.parametrize("number", range(1, len(FILES) + 1))
 def test_the_migrations_of_every_earlier_schema_are_found(app_database: Urls, number: int) -> None:
     """Each file begins with an expression that is true from its own migration on: the rest is applied, and no more."""
-    assert all(remains.found_by(file) for file in FILES)
+    assert all(found_by(file) for file in FILES)
     with closing(App(app_database)) as app:
         app.rows(f"CREATE SCHEMA bridge AUTHORIZATION {OWNER}; SET ROLE {OWNER}")
         app.rows(

@@ -34,7 +34,9 @@ from bridge_service.brokers.redis_client import Nodes, redis_call
 from bridge_service.brokers.redis_client import connect as connect_redis
 from bridge_service.checks import schema as looks
 from bridge_service.demo.servers import RedisServer
-from bridge_service.install.plan import migrate, steps, uninstall
+from bridge_service.install.files import steps
+from bridge_service.install.plan import migrate
+from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
 from bridge_service.machine.steps import Store
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from bridge_service.checks.finding import Finding
+    from bridge_service.checks.finding import Found
     from bridge_service.demo.servers import PostgresServer
     from bridge_service.turns import Task
     from tests.support.roles import Urls
@@ -417,7 +419,7 @@ def test_a_stranger_who_listens_hears_ids(secured: Urls) -> None:
         assert CANARY not in f"{heard}"
 
 
-def look_at_rows(urls: Urls) -> Finding:
+def look_at_rows(urls: Urls) -> Found:
     """Return what `check` finds as the run-time role."""
     with closing(Connection(urls.service, application="test")) as connection:
         return looks.row_security(connection)
@@ -440,7 +442,7 @@ def test_rows_that_are_hidden_from_the_bridge_are_found(secured: Urls, table: st
         finding = look_at_rows(secured)
         assert (
             finding.ok,
-            finding.detail.endswith(f" {OWNER}, as whom the bridge looks and writes, from {table}"),
+            finding.detail.endswith(f" {OWNER}, which owns the bridge's functions, from {table}"),
         ) == (
             False,
             True,

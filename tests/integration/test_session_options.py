@@ -11,7 +11,7 @@ import psycopg2.extensions
 import pytest
 
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.install import plan as migrate
+from bridge_service.install.plan import migrate
 from bridge_service.machine import session
 from bridge_service.machine.database import Connection
 from tests.support.app import App
@@ -163,7 +163,7 @@ def test_migrate_and_processes_find_the_same_tables(
     owner, service_url = f"{app_database.owner}{asked}", f"{app_database.service}{asked}"
     if behind:
         owner, service_url = (through(front, url, postgres) for url in (owner, service_url))
-    migrate.migrate(owner, runtime_role=SERVICE)
+    migrate(owner, runtime_role=SERVICE)
     execute(app_database.admin, f'ALTER DATABASE "{app_database.name}" SET search_path = chat')  # for the test's app
     execute(app_database.admin, f'ALTER ROLE {SERVICE} IN DATABASE "{app_database.name}" SET search_path = elsewhere')
     with (

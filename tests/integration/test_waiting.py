@@ -14,7 +14,8 @@ import pytest
 from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import DatabaseBusy
 from bridge_service.install import waiting
-from bridge_service.install.plan import migrate, uninstall
+from bridge_service.install.plan import migrate
+from bridge_service.install.uninstall import uninstall
 from tests.conftest import QUICK
 from tests.support.app import App
 from tests.support.databases import make_template

@@ -24,7 +24,7 @@ import psycopg2.extras
 import pytest
 
 from bridge_service.errors import BridgeError
-from bridge_service.install.plan import SQL_FOLDER
+from bridge_service.install.files import SQL_FOLDER
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.steps import Grouped, GroupingRules, Outcome, Push, Store
 from tests.support import clock

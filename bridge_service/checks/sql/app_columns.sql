@@ -72,7 +72,7 @@ SELECT format('%%I', f.attname), f.fault, ARRAY(
            JOIN pg_proc u ON u.oid = g.tgfoid JOIN pg_language l ON l.oid = u.prolang
            WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 7 = 7  -- BEFORE INSERT, for each row
              AND u.pronamespace IS DISTINCT FROM to_regnamespace('bridge')
-             -- A PL/pgSQL function changes a column that it names, or NEW as a whole; or it does something else instead.
+             -- A PL/pgSQL function may change a column that it names, change NEW as a whole, or insert elsewhere instead.
              AND (l.lanname <> 'plpgsql' OR position(lower(f.attname) IN lower(u.prosrc)) > 0
                   OR u.prosrc ~* '\mNEW\s*:?=|\mINTO\s+(STRICT\s+)?NEW\M|\mRETURN\s+(?!NEW\s*;|OLD\s*;)|\mINSERT\s+INTO\M')
            ORDER BY 1), f.missing, (SELECT quote_ident(pg_get_userbyid(d.owner)) FROM deliver d)

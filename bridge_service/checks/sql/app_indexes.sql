@@ -1,7 +1,7 @@
 -- The columns of the app's tables by which the bridge looks rows up and with which no index begins.
 -- Parameters: three lists of the same length: the names of the tables, their oids, the columns.
 --
--- An index counts if PostgreSQL may use it for every row: valid, ready, without WHERE, on the column itself. One on a
+-- An index counts if PostgreSQL may use it for every row: valid, ready, without WHERE, on the column itself. An index on a
 -- partitioned table is valid once each partition has its part.
 WITH needs AS (
     SELECT * FROM unnest(%s::text[], %s::oid[], %s::text[]) AS n (name, oid, col)),

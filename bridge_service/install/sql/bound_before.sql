@@ -1,5 +1,5 @@
 -- The same, for an installation that has not noted its tables: from before migration 0006, or restored without its rows.
--- They are where the bridge's triggers sit. If these sit in several schemas, the functions that were laid tell which one counts.
+-- They are where the bridge's triggers sit. If these sit in several schemas, the laid functions name the one that counts.
 WITH laid AS (
     SELECT (SELECT substring(p.prosrc FROM '\$app\$(.+?)\.profiles\$app\$') FROM pg_proc p
             WHERE p.pronamespace = to_regnamespace('bridge') AND p.proname = 'row_security' LIMIT 1) AS schema),

@@ -1,5 +1,5 @@
--- Default privileges may have opened what a migration made just now; {known}: what was there before. A role that was given
--- default privileges in schema bridge itself was meant to have them.
+-- Closes the tables that this run's migrations made: default privileges may have opened them. {known}: the tables that were
+-- there before. A role that has default privileges in schema bridge itself keeps its rights.
 DO $close$
 DECLARE
     v_kind    text;

@@ -1,5 +1,5 @@
--- What depends on something of schema `bridge` without being a part of it, but for our own triggers: `uninstall` would
--- take it along. A part is what lies in the schema, and what hangs on that by itself, as an index, a default or a row type.
+-- The objects outside schema `bridge` that depend on it, except the bridge's triggers: `uninstall` would drop them. An
+-- object is part of the schema if it lies in it, or depends on such an object internally (an index, a default, a row type).
 WITH RECURSIVE part (classid, objid) AS (
     SELECT 'pg_namespace'::regclass::oid, n.oid FROM pg_namespace n WHERE n.nspname = 'bridge'
     UNION

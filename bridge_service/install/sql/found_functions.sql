@@ -1,5 +1,5 @@
--- The functions of the schema, by name: a digest of them, the digest that the comment gives them, the body, and whether
--- PUBLIC may call them, as after a restore without privileges.
+-- The functions of the schema, by name: their digest, the digest in their comment, their body, and whether PUBLIC may call
+-- them, as after a restore without privileges.
 SELECT p.proname::text,
        md5(string_agg(pg_get_functiondef(p.oid), '' ORDER BY p.oid)),
        max(substr(obj_description(p.oid, 'pg_proc'), 6)),

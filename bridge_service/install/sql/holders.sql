@@ -1,6 +1,6 @@
 -- The sessions that hold a lock on the app's tables or the bridge's, in a mode that `migrate` or `uninstall` has to wait
--- for. pg_locks shows every lock to every role; of a foreign session pg_stat_activity shows a role without
--- pg_read_all_stats neither the kind nor the time.
+-- for. pg_locks shows every lock to every role. Without pg_read_all_stats, pg_stat_activity hides the kind and the time of
+-- another role's session.
 --
 -- Parameters: the names of the app's tables; the modes that do not count.
 WITH watched (oid) AS (
@@ -14,7 +14,7 @@ WITH watched (oid) AS (
 )
 SELECT l.virtualtransaction, l.pid, l.relation::oid::bigint, l.relation::regclass::text,
        string_agg(DISTINCT l.mode, ', '), a.application_name, a.usename::text, a.xact_start,
-       -- Of all that lock tables, only autovacuum's workers act for no role.
+       -- Of the sessions that lock tables, only autovacuum's workers act for no role.
        l.pid IS NOT NULL AND a.pid IS NOT NULL AND a.usesysid IS NULL
 FROM spread s
 JOIN pg_locks l ON l.locktype = 'relation' AND l.relation = s.oid AND l.granted

@@ -1,4 +1,4 @@
--- The owner of the app's tables dumps its database with the bridge in it. It owns every text already; it may call no step.
+-- The owner of the app's tables dumps its database with the bridge in it. It may read every text anyway, and call no step.
 DO $back_up$
 DECLARE
     v_kind text;

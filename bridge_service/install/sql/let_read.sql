@@ -1,5 +1,5 @@
--- Of turns only what is named: what a bot is about to say is no figure for a dashboard, and a worker's token is nobody
--- else's business. Whoever had been granted the whole table has it no longer.
+-- Of turns only the named columns: a draft is no figure for a dashboard, and with a token a reader could end a worker's
+-- turn. REVOKE ends a grant on the whole table.
 GRANT USAGE ON SCHEMA bridge TO {role};
 GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents, bridge.bots,
     bridge.forgotten TO {role};

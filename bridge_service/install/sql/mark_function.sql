@@ -1,5 +1,5 @@
--- A dump of the schema alone carries this comment, and not the row of `laid_functions`. CREATE OR REPLACE keeps the
--- comment, so a function that the app replaced no longer fits it.
+-- A dump of the schema alone has this comment and no row of `laid_functions`. CREATE OR REPLACE keeps the comment, so a
+-- function that the app replaced differs from the digest in it.
 DO $mark$
 BEGIN
     EXECUTE (

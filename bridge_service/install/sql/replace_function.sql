@@ -1,4 +1,4 @@
--- In place, so that an INSERT that calls it just now finds it. Dropped first only if what it takes or returns is new.
+-- Replaced in place, so an INSERT that calls the function finds it. It is dropped first only if its signature is new.
 DO $replace$
 DECLARE
     v_definition text := $definition$

@@ -1,3 +1,3 @@
--- The lock keeps every id that is being given out away from the look; an INSERT takes it before it takes an id.
+-- An INSERT locks the table before it takes an id, so no id is given out between the look and setval.
 LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;
 SELECT setval('{sequence}', greatest((SELECT max({column}) FROM {table}), (SELECT last_value FROM {sequence})))

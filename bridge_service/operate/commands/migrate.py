@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from bridge_service.errors import TablesUnfit
 from bridge_service.install import plan as migrate
+from bridge_service.install.report import Report
 from bridge_service.operate.output import Output, counted
 from bridge_service.settings import Settings
 
@@ -32,7 +33,7 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
     return True
 
 
-def _lines(report: migrate.Report) -> list[tuple[str, list[str]]]:
+def _lines(report: Report) -> list[tuple[str, list[str]]]:
     """Return what may be said of a run, each line with the changes that it tells of."""
     return [
         (f"Found in the schema, which a restore left without its rows: {', '.join(report.found)}.", report.found),

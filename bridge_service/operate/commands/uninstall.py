@@ -3,7 +3,7 @@
 import psycopg2.extensions
 import typer
 
-from bridge_service.install import plan as migrate
+from bridge_service.install.uninstall import uninstall
 from bridge_service.operate.output import Output
 from bridge_service.settings import Settings
 
@@ -16,7 +16,7 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
         if not typer.confirm(f"Take the bridge and all that it knows out of {where}?"):
             output.complain("Nothing was changed.")
             return False
-    if migrate.uninstall(settings.database_url):
+    if uninstall(settings.database_url):
         output.say("Took schema bridge and its triggers out.", "green")
     else:
         output.say("There was nothing to take out.")

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
-from bridge_service.install.plan import APP_TABLES, steps
+from bridge_service.install.files import APP_TABLES, steps
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 
