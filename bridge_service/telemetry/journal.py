@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bridge_service.telemetry import signals as events
-from bridge_service.telemetry.signals import Event, Throttle
+from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.throttle import Throttle
 
 _PAYLOAD_CHARACTERS: Final = 200
 _LINES_A_SECOND: Final = 100

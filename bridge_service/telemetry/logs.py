@@ -22,7 +22,8 @@ from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
 from bridge_service.errors import BridgeError, type_of
-from bridge_service.telemetry.signals import Event, Throttle
+from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.throttle import Throttle
 
 _LONGEST_TEXT: Final = 2000
 _SHORTEST_SECRET: Final = 4
