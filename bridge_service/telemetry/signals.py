@@ -48,9 +48,6 @@ Emit: TypeAlias = Callable[[Event], None]
 """Takes note of a signal: quick, from any thread, and never raises."""
 
 
-# Processes and their connections
-
-
 class ProcessStarted(Event):
     """A process has started with these settings, none of them secret."""
 
@@ -185,8 +182,8 @@ _ID_OR_TIME: Final = re.compile(
 class NotificationReceived(Event):
     """A notification of PostgreSQL process `pid` was understood.
 
-    Any role may send any payload, and a text may hide in any value. So `payload` keeps only the contract's keys, and "…"
-    stands for a value that is neither an id nor a time.
+    Any role may send any payload, and a text may hide in any value. So `payload` keeps only the contract's keys, and
+    "…" stands for a value that is neither an id nor a time.
     """
 
     pid: int
