@@ -118,6 +118,8 @@ def _shown(report: Report) -> Table:
 def _cell(name: str, value: object) -> object:
     if value is None:
         return "-"
+    if name == "oldest_unanswered_seconds" and not value:
+        return "no message waits"
     if name in {"redis", "postgresql"}:
         return coloured(value, good=value == standing.OK)
     return coloured(value, good=False) if value and name in {"overdue", "dead"} else value
