@@ -2,9 +2,10 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
+from bridge_service.demo.screen import Screen
 from bridge_service.errors import BridgeError
 from bridge_service.machine.database import Connection
 
@@ -18,22 +19,6 @@ class Chat:
     match_id: str
     person: str
     bot: str
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One message, as it stands in the app's table."""
-
-    message_id: str
-    from_bot: bool
-    content: str
-
-
-class Screen(Protocol):
-    """What shows the conversations; see screen.Screen."""
-
-    def said(self, speaker: str, listener: str, content: str, *, from_bot: bool) -> None:
-        """Show one message."""
 
 
 class App:
@@ -98,15 +83,6 @@ class App:
             (message_id, content, chat.match_id),
         )
         return message_id
-
-    def said(self, chat: Chat) -> list[Said]:
-        """Return a conversation, oldest first."""
-        rows = self._connection.execute(
-            "SELECT m.id::text, p.is_bot, m.content FROM messages m JOIN profiles p ON p.id = m.sender_id"
-            " WHERE m.match_id = %s ORDER BY m.created_at",
-            (chat.match_id,),
-        )
-        return [Said(*row) for row in rows]
 
     def catch_up(self) -> None:
         """Show what was written and is not shown yet."""

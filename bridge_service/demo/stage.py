@@ -17,13 +17,8 @@ from bridge_service.errors import BridgeError
 from bridge_service.install.plan import migrate
 from bridge_service.machine.database import Connection
 from bridge_service.settings import Settings
-from bridge_service.worker.pacing import MAXIMUM_TYPING_SECONDS
 
 READY_SECONDS: Final = 60.0
-SLACK_SECONDS: Final = 25.0
-"""How long a conversation may take beyond its own delays: a lost push is made again after 10 to 20 s."""
-
-_LONG_REPLY_CHARACTERS: Final = 400
 
 DEFAULTS: Final = {
     "GROUPING_DELAY": "3",
@@ -144,15 +139,6 @@ class Stage:
         """Let time pass."""
         time.sleep(max(0.0, seconds))
         self.check()
-
-    @property
-    def patience(self) -> float:
-        """Seconds in which every conversation has come to rest, if nothing is lost."""
-        settings = self.settings
-        speed = settings.typing_speed_cps
-        typing = min(MAXIMUM_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
-        waiting = max(settings.grouping_delay, settings.initiation_delay_max)
-        return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
 
     def _make_app(self) -> None:
         sql = Path(__file__).parent
