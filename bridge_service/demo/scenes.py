@@ -1,4 +1,4 @@
-"""How the demo stages the scenes: who writes what, which lines the processes have to write, and what else happens."""
+"""How the demo stages the scenes: the texts, the lines that the processes have to write, and the outage of Redis."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -68,7 +68,7 @@ class Act:
     # What is done
 
     def says(self, person: str, bot: str, content: str, *, after: float = 0.0) -> Write:
-        """Return what writes a message in the conversation of two who have matched, `after` so many seconds."""
+        """Return what writes a message in the conversation of a person and a bot, `after` so many seconds."""
         chat = self.stage.app.chat(person, bot)
 
         def write() -> str:

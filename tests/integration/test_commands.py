@@ -1052,7 +1052,7 @@ def test_check_is_content_with_a_system_that_works(operator: Operator) -> None:
     ("environ", "detail", "advised"),
     [
         ({}, "this machine alone", False),
-        ({"HOST": "0.0.0.0"}, "whoever reaches HOST", True),  # noqa: S104 - what is looked at
+        ({"HOST": "0.0.0.0"}, "every machine that reaches HOST", True),  # noqa: S104 - what is looked at
         ({"CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
         ({"HOST": "::", "CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
     ],

@@ -1,4 +1,4 @@
-"""`validate`: the guide's validation on the running bridge, with a bot and people of its own."""
+"""`validate`: the guide's validation on the running bridge, with its own bot and people."""
 
 import signal
 import statistics
@@ -57,7 +57,7 @@ class _Outcome:
 
 
 def run(settings: Settings, output: Output, *, ask: bool) -> bool:
-    """Go through the steps, clean up, and return whether all went well."""
+    """Go through the steps, clean up, and return whether all is well."""
     with closing(Connection(settings.database_url, application="bridge validate")) as connection:
         lacking = missing_rights(connection)
         if lacking:

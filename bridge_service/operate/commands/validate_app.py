@@ -1,4 +1,4 @@
-"""The app's side of `validate`: people, a bot and conversations of its own in the app's tables, gone afterwards."""
+"""The app's side of `validate`: its own people, bot and conversations in the app's tables, deleted afterwards."""
 
 import time
 from contextlib import closing
