@@ -37,11 +37,15 @@ def connection(bridge_database: Urls) -> Iterator[Connection]:
         yield connection
 
 
-def script(chat: Chat, connection: Connection, meanwhile: Callable[[], object], delay: int = 0) -> Script:
+def script(chat: Chat, connection: Connection, meanwhile: Callable[[], object]) -> Script:
     """Make a script; `meanwhile` happens while the judge waits."""
-    environ = {"DATABASE_URL": chat.urls.service, "GROUPING_DELAY": str(delay)}
-    settings = Settings.from_environ(environ, needs=("database_url",))
-    return Script(Judge(connection, settings, lambda _: meanwhile() and None))
+
+    def pause(seconds: float) -> None:
+        del seconds
+        meanwhile()
+
+    environ = {"DATABASE_URL": chat.urls.service, "GROUPING_DELAY": "0"}
+    return Script(Judge(connection, Settings.from_environ(environ, needs=("database_url",)), pause))
 
 
 def test_what_is_answered_once_and_in_time_has_no_fault(chat: Chat, connection: Connection) -> None:
@@ -67,7 +71,7 @@ def test_a_reply_too_many_or_too_few_is_found(chat: Chat, connection: Connection
 
 
 def test_rapid_messages_in_two_groups_are_found(chat: Chat, connection: Connection) -> None:
-    """A scheduler with a shorter delay breaks the group, and pushes before the planned time."""
+    """Messages of one moment that were answered apart break the grouping."""
     match = chat.match()
 
     def write() -> str:
@@ -75,9 +79,26 @@ def test_rapid_messages_in_two_groups_are_found(chat: Chat, connection: Connecti
         chat.answer()
         return message
 
-    [groups, early] = script(chat, connection, chat.answer, delay=30).burst([write, write]).faults
-    assert groups == "2 rapid messages became 2 groups: is GROUPING_DELAY 30 in the scheduler's environment, too?"
-    assert early.startswith(("a turn was pushed 30.", "a turn was pushed 29."))
+    played = script(chat, connection, chat.answer)
+    played._judge.delay = 30
+    assert played.burst([write, write]).faults[0].startswith("2 rapid messages became 2 groups")
+
+
+def test_a_push_before_or_long_after_its_time_is_found(chat: Chat, connection: Connection) -> None:
+    """A push has its planned time to keep, except in a scene in which a server was away."""
+
+    def push_at(moment: str) -> None:
+        chat.answer()
+        chat.rows("UPDATE bridge.turns SET queued_at = opened_at + %s::interval WHERE kind = 'reply'", moment)
+
+    for moment, fault in (
+        ("-2 s", "a turn was pushed 2.00 s before its planned time"),
+        ("7 s", "a turn was pushed 7.0 s after its planned time"),
+    ):
+        played = script(chat, connection, lambda moment=moment: push_at(moment))  # type: ignore[misc]
+        sent = played.write([lambda: chat.write(chat.match())])
+        assert played.answered(sent).faults[0].startswith(fault)
+        assert played.answered(sent, healthy=False).faults == ()
 
 
 def test_a_turn_that_is_given_up_ends_the_scene(chat: Chat, connection: Connection) -> None:
