@@ -34,7 +34,8 @@ from bridge_service.settings import Settings, policy, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
 from bridge_service.telemetry.metrics import Metrics
-from bridge_service.telemetry.signals import Draining, Stopped, fan_out
+from bridge_service.telemetry.signals import Draining, Stopped
+from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
 from schedulers.listener import Listener
 from schedulers.planner import Planner

@@ -1,10 +1,11 @@
-"""The chat app's side: it writes to its own tables, reads them, and knows nothing of the bridge."""
+"""The chat app: it writes its own tables, reads them, and knows nothing of the bridge."""
 
 import threading
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
+from bridge_service.demo.screen import Screen
 from bridge_service.errors import BridgeError
 from bridge_service.machine.database import Connection
 
@@ -13,35 +14,19 @@ POLL_SECONDS: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One conversation: a match, and who the two are, by their first names."""
+    """One conversation: a match, and the first names of its person and its bot."""
 
     match_id: str
     person: str
     bot: str
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One message, as it stands in the app's table."""
-
-    message_id: str
-    from_bot: bool
-    content: str
-
-
-class Screen(Protocol):
-    """What shows the conversations; see screen.Screen."""
-
-    def said(self, speaker: str, listener: str, content: str, *, from_bot: bool) -> None:
-        """Show one message."""
-
-
 class App:
-    """The app, for one thread; another one shows what the bots, or anybody else, write to its tables.
+    """The app, for one thread. A second thread shows every message that is written to its tables.
 
     Parameters:
       connection: as the owner of the app's tables.
-      watching: the same, for the other thread; `catch_up` uses it too.
+      watching: the same, for the second thread and for `catch_up`.
     """
 
     def __init__(self, connection: Connection, watching: Connection, screen: Screen) -> None:
@@ -54,7 +39,7 @@ class App:
         self._watcher = threading.Thread(target=self._watch, name="conversations", daemon=True)
 
     def start(self) -> None:
-        """Begin to show what is written."""
+        """Start to show messages."""
         self._watcher.start()
 
     def stop(self) -> None:
@@ -64,7 +49,7 @@ class App:
             self._watcher.join()
 
     def match(self, person: str, bot: str) -> Chat:
-        """Match two."""
+        """Match a person with a bot."""
         [[match_id]] = self._connection.execute(
             "INSERT INTO matches (user1_id, user2_id)"
             " SELECT p.id, b.id FROM profiles p, profiles b WHERE p.first_name = %s AND b.first_name = %s"
@@ -82,11 +67,11 @@ class App:
         return [Chat(*row) for row in rows]
 
     def chat(self, person: str, bot: str) -> Chat:
-        """Find the conversation of two who have matched."""
+        """Return the conversation of a person and a bot."""
         return next(chat for chat in self.chats() if (chat.person, chat.bot) == (person, bot))
 
     def write(self, chat: Chat, content: str, *, show: bool = True) -> str:
-        """Write as the person; return the message's id. `show`: False if it stands on the screen already."""
+        """Write as the person; return the message's id. `show`: False if the screen shows it already."""
         message_id = str(uuid4())
         with self._lock:
             self._shown.add(message_id)
@@ -98,15 +83,6 @@ class App:
             (message_id, content, chat.match_id),
         )
         return message_id
-
-    def said(self, chat: Chat) -> list[Said]:
-        """Return a conversation, oldest first."""
-        rows = self._connection.execute(
-            "SELECT m.id::text, p.is_bot, m.content FROM messages m JOIN profiles p ON p.id = m.sender_id"
-            " WHERE m.match_id = %s ORDER BY m.created_at",
-            (chat.match_id,),
-        )
-        return [Said(*row) for row in rows]
 
     def catch_up(self) -> None:
         """Show what was written and is not shown yet."""
@@ -127,4 +103,4 @@ class App:
             try:
                 self.catch_up()
             except BridgeError:
-                return  # the database has gone, and whoever works with it says so
+                return  # PostgreSQL is gone; the first thread reports it

@@ -24,9 +24,9 @@ class Processes:
     """Everything in the Procfile, as children of one runner.
 
     Parameters:
-      environ: what they find in their environment.
-      output: the file for their lines. Not a pipe: a runner whose reader is gone could not end its children.
-      on_line: told of each line, from a thread of its own.
+      environ: their environment.
+      output: the file for their lines. Not a pipe: without a reader, the runner would block and not end its children.
+      on_line: called with each line, from a second thread.
     """
 
     def __init__(self, environ: Mapping[str, str], output: Path, on_line: Callable[[LogLine], None]) -> None:
@@ -35,7 +35,7 @@ class Processes:
             **environ,
             "PATH": os.pathsep.join(filter(None, (beside_python, environ.get("PATH")))),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONUTF8": "1",  # the runner would write in the locale's encoding, which may have no emoji
+            "PYTHONUTF8": "1",  # otherwise the runner writes in the locale's encoding, which may have no emoji
         }
         self._output = output
         self._on_line = on_line
@@ -47,7 +47,7 @@ class Processes:
 
     def start(self) -> None:
         """Start them and return without waiting until they are ready."""
-        # No .env: what is in there is for `make up`, and would win over the demo's own servers.
+        # No .env: its variables are for `make up`, and would replace the demo's own servers.
         options = ("--env", os.devnull, "--app-root", ROOT, "--procfile", "Procfile", "--port", "5000", "--no-colour")
         with self._output.open("ab") as output:
             self._runner = subprocess.Popen(
@@ -57,7 +57,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which ends them in order
+                start_new_session=True,  # Ctrl-C at the terminal goes to the demo alone, which ends them in order
             )
         self._guard = guard(self._runner.pid, signal.SIGTERM)
         self._reader.start()
@@ -68,13 +68,13 @@ class Processes:
         return self._runner is not None and self._runner.poll() is None
 
     def remember(self) -> None:
-        """Note who is there, so that `stop` finds them even if the runner has been killed."""
+        """Note the runner's children, so that `stop` finds them even if the runner was killed."""
         if self._runner is not None:
             with suppress(psutil.NoSuchProcess):
                 self._family.update(psutil.Process(self._runner.pid).children(recursive=True))
 
     def stop(self) -> None:
-        """End them in order, and by force what is left after STOP_SECONDS; return after their last line."""
+        """End them in order, and kill what is left after STOP_SECONDS; return after their last line."""
         if self._runner is None:
             return
         self.remember()

@@ -1,8 +1,7 @@
 """The operator's command line: what there is to type, and which exit code means what.
 
 A command is a function here, with its options and its help, and a module of the same name in commands/ that does the
-work and is imported only when the command is called: each needs other libraries, and not all of them are there
-everywhere.
+work. The module is imported only when the command is called, because a library of another command may be absent.
 
 Exit codes: 0 all is well, 1 what was asked does not hold, 2 wrong usage, 78 wrong configuration.
 """
@@ -26,13 +25,13 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.telemetry.logs import place_of
 
 app = typer.Typer(
-    help="Look after the bridge. Exit codes: 0 well, 1 it does not hold, 2 usage, 78 configuration.",
+    help="Operate the bridge. Exit codes: 0 all is well, 1 it does not hold, 2 wrong usage, 78 wrong configuration.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # it would show local variables, URLs with their passwords among them
+    pretty_exceptions_enable=False,  # it would show local variables, and so the passwords of URLs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-dead = typer.Typer(help="Look at turns that were given up, and decide about them.", no_args_is_help=True)
+dead = typer.Typer(help="List the turns that were given up, and decide about each.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
 
 
@@ -69,12 +68,13 @@ SomeTurn = Annotated[
 
 @app.command()
 def migrate(
-    runtime_role: Annotated[str, typer.Option(metavar="ROLE", help="May call the bridge's functions.")] = "",
+    runtime_role: Annotated[str, typer.Option(metavar="ROLE", help="This role may call the bridge's functions.")] = "",
     reader_role: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="May read the bridge's tables; can be given several times.")
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="This role may read the bridge's tables; repeat it for several."),
     ] = None,
     *,
-    plan: Annotated[bool, typer.Option("--plan", help="Only print the SQL that would be run.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the SQL, and run nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create schema `bridge` and its triggers, or bring them up to date."""
@@ -87,7 +87,7 @@ def migrate(
 
 @app.command()
 def uninstall(*, yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False) -> None:
-    """Take schema `bridge` and its triggers out of the database; the app's tables stay as they are."""
+    """Remove schema `bridge` and its triggers from the database; the app's tables stay as they are."""
     from bridge_service.operate.commands import uninstall as command
 
     if not yes and not sys.stdin.isatty():
@@ -97,7 +97,7 @@ def uninstall(*, yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")
 
 @app.command()
 def check(*, as_json: AsJson = False) -> None:
-    """Check everything that the bridge needs, and say what to do about what is missing."""
+    """Check everything that the bridge needs, and say what to do about each fault."""
     from bridge_service.operate.commands import check as command
 
     _run(command.run, as_json=as_json, refused=command.refused, needs=WITH_REDIS)
@@ -107,9 +107,9 @@ def check(*, as_json: AsJson = False) -> None:
 def status(
     *,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until Ctrl-C.")] = False,
 ) -> None:
-    """Show how many turns stand where, and whether PostgreSQL and Redis answer."""
+    """Count the turns in each state, and say whether PostgreSQL and Redis answer."""
     from bridge_service.operate.commands import status as command
 
     if watch and (as_json or not sys.stdout.isatty()):
@@ -119,11 +119,13 @@ def status(
 
 @app.command()
 def why(
-    message_id: Annotated[UUID, typer.Argument(metavar="MESSAGE_ID", help="The app's id of a person's message.")],
+    message_id: Annotated[
+        UUID, typer.Argument(metavar="MESSAGE_ID", help="The id of a person's message in the app's table.")
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the story of one message: what happened to it, when and why; never its content, but errors as worded."""
+    """Tell the story of one message: what happened to it, when and why. Its content is never shown; errors are."""
     from bridge_service.operate.commands import why as command
 
     _run(lambda settings, output: command.run(settings, output, str(message_id)), as_json=as_json)
@@ -131,7 +133,7 @@ def why(
 
 @app.command()
 def verify(*, as_json: AsJson = False) -> None:
-    """Account for every message to a bot; none may be lost, none answered twice."""
+    """Account for every message to a bot: none may be lost, none answered twice."""
     from bridge_service.operate.commands import verify as command
 
     _run(command.run, as_json=as_json)
@@ -141,7 +143,7 @@ def verify(*, as_json: AsJson = False) -> None:
 def validate(
     *, as_json: AsJson = False, yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False
 ) -> None:
-    """Talk to a bot of its own through the running bridge, and see that every answer comes, once and in time."""
+    """Write to a test bot through the running bridge, and check that every answer comes, once and in time."""
     from bridge_service.operate.commands import validate as command
 
     ask = not (yes or as_json) and sys.stdin.isatty()
@@ -170,7 +172,7 @@ def dead_list(*, as_json: AsJson = False) -> None:
 
 @dead.command("show")
 def dead_show(turn: Turn, *, as_json: AsJson = False) -> None:
-    """Show all about a dead turn but the content of its messages; its error in that one's own words."""
+    """Show everything about a dead turn except the content of its messages. Its error is shown as it was raised."""
     from bridge_service.operate.commands import dead as command
 
     _run(lambda settings, output: command.show(settings, output, turn), as_json=as_json)
@@ -178,9 +180,9 @@ def dead_show(turn: Turn, *, as_json: AsJson = False) -> None:
 
 @dead.command("retry")
 def dead_retry(
-    turn: SomeTurn = None, *, every: Annotated[bool, typer.Option("--all", help="All dead turns.")] = False
+    turn: SomeTurn = None, *, every: Annotated[bool, typer.Option("--all", help="Retry all dead turns.")] = False
 ) -> None:
-    """Let a dead turn try again: its messages join what waits in their conversation."""
+    """Let a dead turn try again: its messages join the waiting turn of their conversation."""
     from bridge_service.operate.commands import dead as command
 
     if (turn is None) != every:
@@ -190,7 +192,7 @@ def dead_retry(
 
 @dead.command("drop")
 def dead_drop(turn: Turn) -> None:
-    """Give a dead turn up: its messages stay unanswered."""
+    """Give up a dead turn: its messages stay unanswered."""
     from bridge_service.operate.commands import dead as command
 
     _run(lambda settings, output: command.drop(settings, output, turn))
@@ -201,20 +203,20 @@ def replay(
     since: Annotated[
         datetime | None,
         typer.Option(
-            help="Not what is older; UTC unless it says otherwise. By default as far back as `verify`: nine tenths"
-            " of RETENTION_DAYS, and also before the installation.",
+            help="Only what is newer; UTC unless it has an offset. By default as far back as `verify` looks, nine"
+            " tenths of RETENTION_DAYS, from before the installation too.",
             **_TIME,
         ),
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Only what is older.", **_TIME)] = None,
     match: Annotated[UUID | None, typer.Option(metavar="MATCH_ID", help="One conversation only.")] = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and capture nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
 ) -> None:
-    """Capture what people wrote to bots and the bridge has missed, and have it answered.
+    """Capture the messages to bots that the bridge missed, and have them answered.
 
-    On a terminal, without --since, it asks before it captures anything from before the installation.
+    Without --since, on a terminal, it asks before it captures messages from before the installation.
     """
     from bridge_service.operate.commands import replay as command
 
@@ -235,7 +237,7 @@ def replay(
 
 @app.command()
 def console() -> None:
-    """Serve a page with the state of the bridge, probes and metrics on HOST and PORT, until told to stop."""
+    """Serve a page with the state of the bridge, probes and metrics on HOST and PORT, until SIGTERM or Ctrl-C."""
     from bridge_service.operate.commands import console as command
 
     _run(command.run, needs=WITH_REDIS)
@@ -243,9 +245,12 @@ def console() -> None:
 
 @app.command()
 def demo(
-    *, ends: Annotated[bool, typer.Option("--exit", help="End after the scenes, 0 if all came out right.")] = False
+    *,
+    ends: Annotated[
+        bool, typer.Option("--exit", help="End after the scenes; exit code 0 if all of them passed.")
+    ] = False,
 ) -> None:
-    """Show the bridge at work on a PostgreSQL and a Redis of its own, which are gone afterwards."""
+    """Show the bridge at work on a PostgreSQL and a Redis that it starts, and deletes at the end."""
     from bridge_service.operate.commands import demo as command
 
     with _in_one_line(Output(as_json=False)):
@@ -262,14 +267,14 @@ def _run(
     """Run a command and end the process with its exit code.
 
     Parameters:
-      command: returns whether what was asked holds; a BridgeError says that it could not be done.
-      as_json: print one object, even if that is an error.
+      command: returns whether what was asked holds; raises a BridgeError if it could not be done.
+      as_json: print one object, also for an error.
       refused: prints that object if the configuration is wrong.
       needs: the required settings that the command uses.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever the terminal can show, no character ends a command
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show ends no command
     output = Output(as_json=as_json)
     try:
         with _in_one_line(output):
@@ -293,9 +298,9 @@ def _run(
 
 @contextmanager
 def _in_one_line(output: Output) -> Iterator[None]:
-    """End the process with 1 and one line for an error that nothing expects, and with one object if that is asked for.
+    """End the process with 1 and one line (with --json, one object) for an error that no command expects.
 
-    A traceback would say less to the operator, and the words of an error may quote a message.
+    An operator cannot act on a traceback, and the words of an error may quote a message.
     """
     try:
         yield

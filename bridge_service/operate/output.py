@@ -28,7 +28,7 @@ class Output:
     """Standard output and standard error of one command.
 
     Parameters:
-      as_json: print only `document`s; otherwise all but these.
+      as_json: print only `document`s; otherwise everything else.
 
     Attributes:
       secrets: what `describe` replaces by ***.
@@ -51,7 +51,7 @@ class Output:
         self.console.print(table(columns, rows))
 
     def script(self, text: str) -> None:
-        """Print text that another program is to read, for it and for people: as it is."""
+        """Print text for another program to read, unchanged."""
         if not self._as_json:
             sys.stdout.write(text + "\n")
 
@@ -76,7 +76,7 @@ class Output:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Make a table; None is an empty cell, and whatever else is foreign cannot break it."""
+    """Make a table. None is an empty cell; foreign text is escaped, so it cannot break the table."""
     made = Table(*columns, box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for row in rows:
         made.add_row(*map(_cell, row))

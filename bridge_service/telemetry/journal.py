@@ -1,7 +1,7 @@
-"""The words for what happens: each event as the French line that operators know, through `logging`.
+"""The line of each signal in French, through `logging`.
 
-The lines marked "contract" are grepped for by people and scripts: not a letter may change, and no other line may
-contain their words.
+Operators and scripts search for the lines marked "contract": no letter of them changes, and no other line contains
+their words.
 """
 
 import json
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bridge_service.telemetry import signals as events
-from bridge_service.telemetry.signals import Event, Throttle
+from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.throttle import Throttle
 
 _PAYLOAD_CHARACTERS: Final = 200
 _LINES_A_SECOND: Final = 100
@@ -76,7 +77,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.Pruned: "🧽 Nettoyage: tours %(turns)d",
     events.LinesHeldBack: "🔇 Lignes omises: %(count)d (%(of)s)",
 }
-"""The line of each event, as a `%` format of its fields; a line break begins a new line of the log."""
+"""The line of each signal, as a `%` format of its fields; a line break begins a new line of the log."""
 
 _MORE: Final = " (+%(held_back)d depuis la ligne précédente)"
 
@@ -94,16 +95,16 @@ ONE_A_SECOND: Final[frozenset[type[Event]]] = frozenset(
         events.TurnFailed,
     }
 )
-"""Events that an outage or a stranger can repeat without end."""
+"""Signals that an outage or a stranger can repeat without end."""
 
 _KINDS: Final = {"reply": "Réponse", "initiation": "Ouverture"}
 
 
 class Journal:
-    """A subscriber that logs each event's line, with `event` in the record's `bridge_event` for other formats.
+    """A subscriber that logs each signal's line; the record's `bridge_event` carries the signal for other formats.
 
-    Of one kind of event at most 100 lines a second are logged, then one line counts the rest. Those of
-    `ONE_A_SECOND` have one line a second, which counts those left out before it. Safe to call from any thread.
+    It logs at most `_LINES_A_SECOND` lines of one signal, and then one line that counts the rest. A signal of
+    `ONE_A_SECOND` has one line a second, which counts those left out before it. Safe to call from any thread.
 
     Parameters:
       logger: where the lines go.
@@ -117,7 +118,7 @@ class Journal:
         self._flushed_at = clock()
 
     def __call__(self, event: Event) -> None:
-        """Log `event`, or count it."""
+        """Log the signal, or count it."""
         if not self._logger.isEnabledFor(event.level):
             return
         if isinstance(event, events.FatalError | events.Stopped):
@@ -134,15 +135,15 @@ class Journal:
             self.flush()
 
     def flush(self, *, everything: bool = False) -> None:
-        """Log what was left out and no line has counted yet: to be called every second.
+        """Log the counts of what was left out. Every process calls this once a second.
 
         Parameters:
-          everything: also what belongs to a second that has not passed yet.
+          everything: include the second that has not passed yet.
         """
         self._flushed_at = self._clock()
         for kind, latest, count in self._throttle.release(everything=everything):
             if kind in ONE_A_SECOND:
-                # The latest one itself is logged now, so it is not among those left out.
+                # The latest signal is logged now, so it does not count as left out.
                 self._log(latest, count - 1)
             else:
                 self._count(latest, count)
@@ -157,11 +158,11 @@ class Journal:
         if held_back:
             line += _MORE
             words["held_back"] = held_back
-        # The words stay apart from the line, so that what is foreign in them can be cleaned and the line is left alone.
+        # Line and words stay apart: the formatter cleans the foreign words, and never the line.
         self._logger.log(
             event.level if level is None else level,
             line,
-            *([words] if words else []),  # logging takes an empty mapping for one argument too many
+            *([words] if words else []),  # logging would count an empty mapping as an argument
             extra={"bridge_event": event, "held_back": held_back},
         )
 

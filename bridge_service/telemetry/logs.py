@@ -1,7 +1,7 @@
 """How a process logs: one handler, lines for people or JSON, no secrets, and one record stays one record.
 
-Whatever text is foreign (a field of an event, a library's message, an error) has its secrets replaced and what could
-break a line or deceive a terminal escaped. The words of the journal itself are constant and left alone.
+Foreign text is a field of a signal, a library's message, an error. Its secrets are replaced, and the characters that
+could break a line or deceive a terminal are escaped. The journal's own words are constant and stay as they are.
 """
 
 import io
@@ -22,13 +22,14 @@ from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
 from bridge_service.errors import BridgeError, type_of
-from bridge_service.telemetry.signals import Event, Throttle
+from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.throttle import Throttle
 
 _LONGEST_TEXT: Final = 2000
 _SHORTEST_SECRET: Final = 4
 _LEAST_LEVELS: Final = {
     "dramatiq": logging.INFO,
-    # It announces each retry at INFO; the turn's own events tell that already.
+    # Its line of INFO for each retry repeats what the turn's own signals say.
     "dramatiq.middleware.retries.Retries": logging.WARNING,
     "apscheduler": logging.WARNING,
     # They log each request, and OPENAI_LOG=debug would log what people wrote.
@@ -40,7 +41,7 @@ _NO_COLOUR: Final = "\x1b[0m"
 
 
 class Stream(Protocol):
-    """All that a place for lines has to have; Dramatiq gives its workers a pipe that has little more."""
+    """Where lines go: standard output, or the pipe that Dramatiq gives to its workers."""
 
     def write(self, text: str, /) -> object:
         """Take `text`."""
@@ -56,15 +57,15 @@ def configure(
     stream: Stream | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> "LineHandler":
-    """Make everything that this process logs, warns of or dies of go to `stream`, line by line.
+    """Send this process's records, warnings and uncaught exceptions to `stream`, line by line.
 
     Replaces all handlers of the root logger, Dramatiq's included, and may be called again.
 
     Parameters:
       level: the least important level that is logged; DEBUG also shows whole tracebacks.
       log_format: `text` or `json`.
-      secrets: passwords and the like, replaced by *** wherever they turn up; those of fewer than 4 characters are not,
-        for they turn up everywhere.
+      secrets: passwords and tokens, replaced by *** everywhere. Those of fewer than `_SHORTEST_SECRET` characters stay:
+        ordinary words contain them.
       stream: where the lines go; standard output if None.
       clock: returns seconds, never goes back.
 
@@ -79,7 +80,7 @@ def configure(
         raise ValueError(f"unknown log format: {log_format}")
     stream = sys.stdout if stream is None else stream
     if isinstance(stream, io.TextIOWrapper):
-        # A container without a locale would refuse the first emoji.
+        # Without a locale, Python refuses to write an emoji.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     root = logging.getLogger()
     root.setLevel(level)
@@ -99,7 +100,7 @@ def configure(
 
 
 class LineHandler(logging.StreamHandler[Stream]):
-    """Writes every event, and of all other records at most one a second for each logger and level."""
+    """Writes every signal, and of the other records at most one a second for each logger and level."""
 
     def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
@@ -115,10 +116,10 @@ class LineHandler(logging.StreamHandler[Stream]):
         super().emit(record)
 
     def report_held_back(self, *, everything: bool = False) -> None:
-        """Write how many records were left out and not counted yet: to be called every second.
+        """Write how many records were left out. Every process calls this once a second.
 
         Parameters:
-          everything: also those of a second that has not passed yet.
+          everything: include the second that has not passed yet.
         """
         for (name, level), _, count in self._throttle.release(everything=everything):
             text = "%d more records of this logger and level"
@@ -135,7 +136,7 @@ class LineHandler(logging.StreamHandler[Stream]):
         super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Do nothing: the stock method prints the record and its arguments on standard error, secrets included."""
+        """Do nothing: logging's own method prints the record and its arguments on standard error, secrets included."""
 
 
 class _Formatter(logging.Formatter):
@@ -148,7 +149,7 @@ class _Formatter(logging.Formatter):
         self._in_colour = in_colour
 
     def _clean(self, text: str) -> str:
-        # Secrets go first: a cut through one would leave its half standing.
+        # Secrets first: a cut through a secret would leave half of it.
         text = self._secrets.sub("***", text)
         if len(text) > _LONGEST_TEXT:
             text = text[:_LONGEST_TEXT] + "…"
@@ -165,7 +166,7 @@ class _Formatter(logging.Formatter):
         return self._clean(str(value))
 
     def _message(self, record: logging.LogRecord) -> str:
-        """Return the text; only an event's has line breaks, its own."""
+        """Return the text; only the journal's own line breaks stay."""
         if _event_of(record) is None:
             return self._clean(_text_of(record).strip())
         if isinstance(record.args, Mapping):
@@ -177,8 +178,8 @@ class _Formatter(logging.Formatter):
     def _error(self, record: logging.LogRecord) -> str:
         """Return the exception as `Type at file.py:line`; '' if none.
 
-        Its words may quote anything, such as what a responder was given: they are for DEBUG, but for those of our own
-        errors, which never do.
+        Its words may quote a message that the responder was given, so only DEBUG shows them. The words of a BridgeError
+        quote none.
         """
         if not record.exc_info or record.exc_info[1] is None:
             return ""
@@ -215,8 +216,8 @@ class TextFormatter(_Formatter):
 class JsonFormatter(_Formatter):
     """Writes one JSON object a record, with `ts`, `level`, `logger`, `event`, the event's fields and `message`.
 
-    `event` is `library_log` for what is no event of ours. Where they apply, `held_back` counts the records left out
-    before this one, `exception` is its type and place, and `traceback` the whole of it, at DEBUG.
+    `event` is `library_log` if the record is no signal. If they apply, `held_back` counts the records left out before
+    this record, `exception` is its exception's type and place, and `traceback` is the traceback, at DEBUG.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -252,7 +253,7 @@ def escape(text: str) -> str:
 
 
 def _escape_character(character: str) -> str:
-    # Spaces of all widths count as not printable, and harm nobody.
+    # Python counts wide spaces as not printable, and they are harmless.
     if character.isprintable() or unicodedata.category(character) == "Zs":
         return character
     return character.encode("unicode_escape").decode("ascii")
@@ -266,7 +267,7 @@ def pattern_of(secrets: Iterable[str]) -> re.Pattern[str]:
         for form in (secret, unquote(secret), quote(secret, safe=""), repr(secret)[1:-1])
         if len(form) >= _SHORTEST_SECRET
     }
-    # Longest first: one secret may begin another. Without any, a pattern that never matches.
+    # Longest first: a secret may begin with another. Without secrets the pattern never matches.
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))) or r"(?!)")
 
 
@@ -278,7 +279,7 @@ def _event_of(record: logging.LogRecord) -> Event | None:
 def _text_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - a library's slip in its arguments costs the arguments, not the line
+    except Exception:  # noqa: BLE001 - a library's wrong arguments cost the arguments, not the line
         return str(record.msg)
 
 
@@ -295,7 +296,7 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 def _log_what_python_prints() -> None:
-    """Log warnings and uncaught exceptions, which Python prints as they are, secrets and line breaks included."""
+    """Log warnings and uncaught exceptions: Python would print them with their secrets and line breaks."""
     logger = logging.getLogger("bridge.python")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -314,7 +315,7 @@ def _log_what_python_prints() -> None:
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         if args.exc_value is not None:
             logger.error(
-                "exception that nobody could catch", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+                "exception that no code could catch", exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
             )
 
     logging.captureWarnings(capture=True)

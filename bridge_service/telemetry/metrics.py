@@ -1,8 +1,7 @@
-"""The numbers for Prometheus: each event as a count.
+"""The numbers for Prometheus: each signal as a count.
 
-A process shows what it did itself. What the whole bridge owes is read from PostgreSQL by the console; nothing here is a
-truth about it. No label holds an id: all values are known beforehand and there from the start, so that the number of
-series never grows and a counter's first step is seen.
+A process shows what it did itself; the console reads from PostgreSQL what the whole bridge owes. No label holds an id.
+Every value of a label exists from the start, so the number of series never grows and a counter's first step is seen.
 """
 
 import re
@@ -16,13 +15,13 @@ from bridge_service.telemetry import signals as events
 from bridge_service.telemetry.signals import Event
 from bridge_service.version import VERSION
 
-# The library counts into files if PROMETHEUS_MULTIPROC_DIR is set, and fails where it cannot write them. Only a worker
-# with HEALTH_PORT counts into files, in a folder of its own; see web/shared_numbers.py.
+# If PROMETHEUS_MULTIPROC_DIR is set, the library counts into files, and fails where it cannot write them. Only a worker
+# with HEALTH_PORT counts into files, and web/shared_numbers.py makes their folder.
 prometheus_client.values.ValueClass = prometheus_client.values.MutexValue
 
 LATENESS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _CAUSES: Final = {"delivery": "delivery", "DatabaseRefused": "postgresql"}
-"""Whom a failed try is laid at, by the error's type; anything else the responder raised."""
+"""The cause of a failed try, by the error's type; every other type came from the responder."""
 
 RESPONDER_SECONDS: Final = (0.005, 0.05, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -42,7 +41,7 @@ def show_build(registry: CollectorRegistry) -> None:
 
 
 class Metrics:
-    """A subscriber that counts events. Safe to call from any thread.
+    """A subscriber that counts signals. Safe to call from any thread.
 
     Parameters:
       registry: where the numbers stand; one `Metrics` a registry.
@@ -134,7 +133,7 @@ class Metrics:
         )
         self._bad_messages = counter("bridge_bad_broker_messages_total", "Messages in the queue that are none of ours.")
         self._pruned = counter("bridge_pruned_turns_total", "Finished turns deleted for their age.")
-        # Of several processes that share a registry the one that is furthest behind is shown.
+        # Of several processes that share a registry, the one furthest behind is shown.
         self._loops = Gauge(
             "bridge_loop_last_success_timestamp_seconds",
             "When each of the process's loops last turned.",
@@ -144,8 +143,8 @@ class Metrics:
         )
         self._registry = registry
 
-    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case an event
-        """Count `event`."""
+    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case a signal
+        """Count the signal."""
         match event:
             case events.MessageGrouped():
                 self._captured("message").inc()
@@ -211,7 +210,7 @@ class Metrics:
         self._responder.observe(seconds)
 
     def loops_turned(self, ages: Mapping[str, float], now: float) -> None:
-        """Note when each loop last turned: to be called every second.
+        """Note when each loop last turned. Every process calls this once a second.
 
         Parameters:
           ages: seconds since then, by the loop's name; see Watchdog.ages.
@@ -221,7 +220,7 @@ class Metrics:
             self._loops.labels(loop).set(now - age)
 
     def listener(self, connected: Callable[[], bool]) -> None:
-        """Show at each scrape what `connected` says; only for a process that listens, and whose registry is its own."""
+        """Show at each scrape what `connected` returns; only for the scheduler, which shares its registry with none."""
         Gauge(
             "bridge_listener_connected",
             "1 while the listener has its connection to PostgreSQL.",

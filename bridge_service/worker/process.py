@@ -38,7 +38,8 @@ from bridge_service.responders import NamedResponder
 from bridge_service.settings import Settings, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
-from bridge_service.telemetry.signals import Draining, Emit, ParentLost, Stopped, database_trouble, fan_out
+from bridge_service.telemetry.signals import Draining, Emit, ParentLost, Stopped, database_trouble
+from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import stuck_loops
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer

@@ -24,7 +24,7 @@ from tests.support.roles import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.chaos.checker import Verdict
+    from tests.support.ledger import Ledger
     from tests.support.rules import Taken
 
 SEED: Final = 1
@@ -43,7 +43,7 @@ class Breakage:
       name: as on the command line; saboteur.py has a function of this name, with underscores, if `python` is set.
       rule: the rule's name in CONCURRENCY.md or DESIGN.md.
       what: what the broken service does.
-      sees: what has to be found, one of them at least: fields of the verdict.
+      sees: what has to be found, one of them at least: fields of the ledger.
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
@@ -96,9 +96,9 @@ class Breakage:
             yield Planned(kind, at, seconds, number)
             at += 1.0 if self.together else seconds + 1.0
 
-    def caught(self, verdict: Verdict) -> bool:
+    def caught(self, ledger: Ledger) -> bool:
         """Whether the broken run's verdict shows what it has to show."""
-        return any(getattr(verdict, name) > 0 for name in self.sees)
+        return any(getattr(ledger, name) > 0 for name in self.sees)
 
 
 _SLOW_GROUPING: Final = (
@@ -192,7 +192,7 @@ BREAKAGES: Final = (
         "no-first-word-lock",
         "F1",
         "a message does not lock its match's event, so the opener cannot see it before its commit",
-        ("forbidden",),
+        ("forbidden", "foreign"),
         taken=(("before_message", "FOR KEY SHARE OF e", ""),),
         habits=Habits(first_words=1.0, held=0.0, length=3),
     ),
@@ -377,7 +377,7 @@ def table() -> Table:
     return listed
 
 
-def summary(verdict: Verdict) -> str:
+def summary(ledger: Ledger) -> str:
     """Tell what was found, in a few words."""
-    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "stale")
-    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(verdict, kind))) or "nothing"
+    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
+    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(ledger, kind))) or "nothing"

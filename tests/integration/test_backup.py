@@ -11,7 +11,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service.demo import servers
+from bridge_service.demo.binaries import postgresql_binaries
 from bridge_service.install import files
 from bridge_service.install.files import steps
 from bridge_service.install.migrations import newest_migration
@@ -67,7 +67,7 @@ def role_of(app: App, *grants: str) -> Iterator[str]:
 def dumped(url: str, *options: str) -> str:
     """Return what pg_dump of this server's version says of a database; fail if it fails."""
     done = subprocess.run(
-        [servers._postgresql_binaries() / "pg_dump", *options, url], capture_output=True, text=True, check=False
+        [postgresql_binaries() / "pg_dump", *options, url], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from bridge_service.checks.postgresql import check_postgresql
-from bridge_service.demo import servers
+from bridge_service.demo.binaries import postgresql_binaries
 from bridge_service.errors import DatabaseRefused
 from bridge_service.install.files import TRIGGERS
 from bridge_service.install.plan import migrate, plan
@@ -312,7 +312,7 @@ def test_a_view_with_the_old_name_hinders_nobody(app: App) -> None:
 def test_a_restored_database_is_bound_to_its_own_tables(app: App, postgres: PostgresServer) -> None:
     """Dumped with its data and restored where the tables have other identities, it needs no `migrate`."""
     assert answered(app)
-    folder = servers._postgresql_binaries()
+    folder = postgresql_binaries()
     dump = subprocess.run([folder / "pg_dump", app.urls.admin], capture_output=True, check=True).stdout
     name = f"test_{uuid4().hex}"
     execute(postgres.url(), f'CREATE DATABASE "{name}" OWNER {APP}', f'GRANT CREATE ON DATABASE "{name}" TO {OWNER}')

@@ -475,6 +475,7 @@ def test_status_counts_what_nobody_has_grouped(operator: Operator, chat: Chat) -
     chat.answer()
     idle = operator("status", "--json").document
     assert {idle[name] for name in NUMBERS} == {0}
+    assert re.search(r"oldest unanswered seconds +no message waits", operator("status").out)
 
 
 def test_status_reports_what_is_away(operator: Operator, newcomer: Operator) -> None:
@@ -570,6 +571,29 @@ def test_why_follows_a_message_through_the_turns_it_passed(operator: Operator, c
     steps = [f"turn {push.turn_id}: cancelled, superseded", f"turn {dead}: cancelled, retried", "answered 2 messages"]
     assert sorted(steps, key=result.out.index) == steps
     assert result.out.startswith(f"{message} answered")
+
+
+def test_why_says_that_the_responder_is_away(operator: Operator, chat: Chat) -> None:
+    """While a worker has the turn `why` names the lease's end, then the error and the time of the next try."""
+    message = chat.write(chat.match())
+    chat.group()
+    [push] = chat.store.push_due(10)
+
+    def fail(error: str, *, counts: bool) -> None:
+        token = uuid4()
+        chat.store.claim(push.turn_id, token)
+        assert "a worker has it; its lease ends at " in operator("why", message).out
+        chat.store.fail(push.turn_id, token, error, retry=30, counts=counts)
+
+    fail("ModelAway: 503", counts=False)
+    due = "SELECT to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM bridge.turns WHERE id = %s"
+    [[until]] = chat.rows(due, push.turn_id)
+    assert f"the responder is away (ModelAway: 503); next try at {until}" in operator("why", message).out
+    story = operator("why", message, "--json").document["turn"]
+    assert (story["leased"], story["due_at"]) == (False, story["retry_at"])
+    chat.rows("UPDATE bridge.turns SET retry_at = now()")
+    fail("ValueError: no words", counts=True)
+    assert "the attempt failed (ValueError: no words); next try at " in operator("why", message).out
 
 
 def test_why_tells_of_what_was_set_aside(operator: Operator, chat: Chat) -> None:
@@ -1028,7 +1052,7 @@ def test_check_is_content_with_a_system_that_works(operator: Operator) -> None:
     ("environ", "detail", "advised"),
     [
         ({}, "this machine alone", False),
-        ({"HOST": "0.0.0.0"}, "whoever reaches HOST", True),  # noqa: S104 - what is looked at
+        ({"HOST": "0.0.0.0"}, "every machine that reaches HOST", True),  # noqa: S104 - what is looked at
         ({"CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
         ({"HOST": "::", "CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
     ],

@@ -13,7 +13,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service.demo import servers
+from bridge_service.demo.binaries import postgresql_binaries
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
 from bridge_service.install import files, waiting
 from bridge_service.install.files import APP_TABLES, TRIGGERS, digests, steps
@@ -93,7 +93,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 def client(name: str) -> Path:
     """Return a program that comes with PostgreSQL."""
-    binary = servers._postgresql_binaries() / name
+    binary = postgresql_binaries() / name
     if not binary.exists():
         pytest.skip(f"there is no {name} beside this PostgreSQL")
     return binary

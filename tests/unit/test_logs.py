@@ -510,7 +510,7 @@ def test_an_exception_that_nobody_could_catch_is_a_record(pipe: Pipe, capsys: py
     configure("INFO", "text", ["canary-secret"], pipe)
     Leaky()
     gc.collect()
-    assert "ERROR bridge.python: exception that nobody could catch | RuntimeError at" in pipe.take_lines()[0]
+    assert "ERROR bridge.python: exception that no code could catch | RuntimeError at" in pipe.take_lines()[0]
     assert capsys.readouterr().err == ""
 
 

@@ -1,4 +1,4 @@
-"""`check`: everything that the bridge needs, looked at before it is needed."""
+"""`check`: a look at everything that the bridge needs."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from bridge_service.settings import Settings, is_open
 
 
 def run(settings: Settings, output: Output) -> bool:
-    """Look at everything, say each result as it comes, and return whether all is well."""
+    """Make each look, print its finding at once, and return whether all is well."""
     findings = []
     for finding in _findings(settings, output):
         findings.append(finding)
@@ -23,7 +23,7 @@ def run(settings: Settings, output: Output) -> bool:
 
 
 def refused(output: Output, faults: tuple[str, ...]) -> None:
-    """Say as a document that nothing was looked at because the configuration is wrong."""
+    """Print the document of a run that looked at nothing, because the configuration is wrong."""
     finding = Finding("configuration", ok=False, detail="; ".join(faults), remedy="correct these variables")
     output.document({"checks": [asdict(finding)]})
 
@@ -42,7 +42,7 @@ def _queue_id(url: str) -> str | None:
     try:
         with open_ledger(url, "check") as ledger:
             return ledger.queue_id()
-    except BridgeError:  # why PostgreSQL does not tell it is a finding of its own
+    except BridgeError:  # a look of check_postgresql says why
         return None
 
 
@@ -52,7 +52,9 @@ def _access(settings: Settings) -> Finding:
     if not is_open(settings):
         return Finding("access", ok=True, detail="pages and numbers are for this machine alone")
     remedy = "CONSOLE_TOKEN: set it, such as to what `openssl rand -hex 32` prints, or have something in front ask"
-    return Finding("access", ok=True, detail="pages and numbers are open to whoever reaches HOST", remedy=remedy)
+    return Finding(
+        "access", ok=True, detail="pages and numbers are open to every machine that reaches HOST", remedy=remedy
+    )
 
 
 def _say(finding: Finding, output: Output) -> None:

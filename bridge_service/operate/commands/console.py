@@ -19,8 +19,8 @@ TIMEOUT_SECONDS: Final = 3.0
 
 
 def run(settings: Settings, output: Output) -> bool:
-    """Serve until told to stop; PostgreSQL and Redis may be away, the page says so."""
-    del output  # from here on the process logs, as the other two do
+    """Serve until SIGTERM or Ctrl-C. PostgreSQL and Redis may be away: the page says so."""
+    del output  # from here on this process logs, as the scheduler and the workers do
     logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
     journal = Journal(logging.getLogger("bridge"))
     announce(settings, "console", journal, serves="PORT")

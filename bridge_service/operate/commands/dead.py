@@ -1,4 +1,4 @@
-"""`dead`: the turns that were given up, and what the operator decides about them."""
+"""`dead`: the turns that were given up, and what the operator decides about each."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _NUMBERS = ("attempts", "takeovers", "merges", "pushes")
 
 
 def list_all(settings: Settings, output: Output) -> bool:
-    """List the dead turns; that there are any is no failure."""
+    """List the dead turns; return True, also if there are some."""
     with open_ledger(settings.database_url, "dead") as ledger:
         turns = list(ledger.dead())
     output.document({"dead": turns})
@@ -68,7 +68,7 @@ def _retry(ledger: Ledger, output: Output, turn_id: int) -> bool:
     elif decision.outcome == "retried":
         output.say(f"turn {turn_id}: its messages wait in turn {decision.turn_id} now")
     elif decision.outcome == "cancelled":
-        output.say(f"turn {turn_id}: cancelled, for somebody has written in its conversation by now")
+        output.say(f"turn {turn_id}: cancelled, because its conversation has a message by now")
     else:
         output.complain(_not_dead(turn_id, decision.state))
         return False

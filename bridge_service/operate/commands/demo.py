@@ -1,4 +1,4 @@
-"""`demo`: the bridge at work, on servers of its own."""
+"""`demo`: the bridge at work, on servers that the demo starts."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec

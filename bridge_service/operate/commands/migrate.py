@@ -34,7 +34,7 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
 
 
 def _lines(report: Report) -> list[tuple[str, list[str]]]:
-    """Return what may be said of a run, each line with the changes that it tells of."""
+    """Return the lines that tell of a run, each with its changes; a line without changes is not printed."""
     return [
         (f"Found in the schema, which a restore left without its rows: {', '.join(report.found)}.", report.found),
         *((f"Applied {name}.", [name]) for name in report.migrations),

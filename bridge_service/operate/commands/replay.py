@@ -1,4 +1,4 @@
-"""`replay`: messages that are owed an answer and have no turn, brought back now."""
+"""`replay`: captures messages that are owed an answer and have no turn."""
 
 from datetime import datetime
 
@@ -19,12 +19,12 @@ def run(
     dry_run: bool,
     ask: bool,
 ) -> bool:
-    """Capture batch after batch; return whether the operator wanted it.
+    """Capture batch after batch; return False if the operator said no.
 
     Parameters:
-      since, until: aware, by the app's times; None: as far back as `verify` looks, until now.
+      since, until: with a time zone, by the app's times; None: as far back as `verify` looks, until now.
       match_id: one conversation only.
-      ask: before anything from before the installation is captured.
+      ask: ask before messages from before the installation are captured.
     """
     captured = old = ignored = given_back = 0
     with open_ledger(settings.database_url, "replay") as ledger:

@@ -15,10 +15,10 @@ REDIS_ATTEMPTS_A_DAY: Final = 10
 ERRORS_AN_HOUR: Final = 5
 CPU_SHARE: Final = 0.5
 MEMORY_BYTES: Final = 500 * 1024**2
-"""The guide's goals; those of time are asked of 95 of a hundred, or one restart would spoil a day."""
+"""The guide's goals. Those of time hold for 95 of a hundred, because one restart would break them for a day."""
 
 GROWN_SECONDS: Final = 60
-"""A younger process has hardly done anything but start."""
+"""The processor share of a younger process is the cost of its start."""
 
 _DAY_SECONDS: Final = 86400
 _HOUR_SECONDS: Final = 3600
@@ -32,7 +32,7 @@ class Check:
     """A line of the checklist.
 
     Attributes:
-      ok: None if nothing happened that it could be told from.
+      ok: None if nothing happened that could show it.
       detail: the figure.
     """
 

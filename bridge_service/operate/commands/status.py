@@ -34,8 +34,8 @@ class Report:
 
     Attributes:
       status: None if PostgreSQL did not tell.
-      queue: messages that wait in Redis for a worker; None if that is not known.
-      alive: how many schedulers and workers have lately said that they live; None if PostgreSQL did not tell.
+      queue: pushes that wait in Redis for a worker; None if that is not known.
+      alive: how many schedulers and workers live, by their heartbeats; None if PostgreSQL did not tell.
     """
 
     status: Status | None
@@ -51,7 +51,7 @@ class Report:
 
 
 def run(settings: Settings, output: Output) -> bool:
-    """Report once; whatever it says, it could report."""
+    """Report once; return True, also if something is away."""
     report = look(settings)
     output.document(report.document())
     output.console.print(_shown(report))
@@ -61,7 +61,7 @@ def run(settings: Settings, output: Output) -> bool:
 def watch(settings: Settings, output: Output) -> bool:
     """Report until Ctrl-C."""
     stopping = threading.Event()
-    # Not KeyboardInterrupt: raised in a destructor or a callback it would be swallowed, and Ctrl-C with it.
+    # Not KeyboardInterrupt: Python drops an exception that is raised in a destructor or a callback.
     before = signal.signal(signal.SIGINT, lambda *_: stopping.set())
     try:
         with Live(_shown(look(settings)), console=output.console, auto_refresh=False) as live:
@@ -92,7 +92,7 @@ def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int], str | No
 def _queue_id(ledger: Ledger) -> str | None:
     try:
         return ledger.queue_id()
-    except BridgeError:  # a standby counts turns, and knows no queue
+    except BridgeError:  # a standby counts turns and knows no queue
         return None
 
 
@@ -118,6 +118,8 @@ def _shown(report: Report) -> Table:
 def _cell(name: str, value: object) -> object:
     if value is None:
         return "-"
+    if name == "oldest_unanswered_seconds" and not value:
+        return "no message waits"
     if name in {"redis", "postgresql"}:
         return coloured(value, good=value == standing.OK)
     return coloured(value, good=False) if value and name in {"overdue", "dead"} else value

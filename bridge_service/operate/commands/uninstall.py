@@ -1,4 +1,4 @@
-"""`uninstall`: schema `bridge` and its triggers, out of the database."""
+"""`uninstall`: removes schema `bridge` and its triggers from the database."""
 
 import psycopg2.extensions
 import typer
@@ -9,7 +9,7 @@ from bridge_service.settings import Settings
 
 
 def run(settings: Settings, output: Output, *, ask: bool) -> bool:
-    """Take the bridge out, unless the answer to the question is no."""
+    """Remove the bridge; return False if the operator said no."""
     if ask:
         parts = psycopg2.extensions.parse_dsn(settings.database_url)
         where = f"{parts.get('dbname', 'the database')} on {parts.get('host', 'this machine')}"

@@ -1,8 +1,6 @@
-"""The app's side of `validate`: people, a bot and conversations of its own in the app's tables, gone afterwards."""
+"""The app's side of `validate`: its own people, bot and conversations in the app's tables, deleted afterwards."""
 
 import time
-from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 from uuid import uuid4
@@ -13,7 +11,7 @@ from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 
 NAME: Final = "bridge validate"
-"""First name of all whom it makes, so that people know them by it if its cleaning up was prevented."""
+"""First name of every profile that `validate` makes, by which the app's people find what could not be deleted."""
 
 RIGHTS: Final = ("SELECT", "INSERT", "DELETE")
 
@@ -47,14 +45,13 @@ def missing_rights(connection: Connection) -> list[str]:
 
 
 class Guests:
-    """One bot and some people, each with one conversation with it. Each statement is committed at once, as an app's is.
+    """One bot and some people, each with one conversation with it. Each statement commits at once, as an app's does.
 
-    Only the columns of the contract are written. Raises what `Connection.execute` raises; a refusal says which table
-    refused.
+    They write only the contract's columns. They raise what `Connection.execute` raises; a refusal names the table.
     """
 
     def __init__(self, connection: Connection, people: int) -> None:
-        """Think of them; nobody is written yet."""
+        """Draw their ids; nothing is written yet."""
         self._connection = connection
         self.bot = str(uuid4())
         self.people = [str(uuid4()) for _ in range(people)]
@@ -81,7 +78,7 @@ class Guests:
         return match
 
     def match_and_write(self) -> str:
-        """Match the next person, who writes in the same transaction, before any opener could; return the message."""
+        """Match the next person, and write in the same transaction, before any opener; return the message."""
         match, person = self._next_match()
         message, text = self._next_message()
         self._write(
@@ -94,16 +91,6 @@ class Guests:
         message, text = self._next_message()
         self._write("messages", _MESSAGE, message, match, self._sender[match], text)
         return message
-
-    def said(self, matches: Sequence[str]) -> dict[str, set[str]]:
-        """Return the bot's messages, by match."""
-        said: defaultdict[str, set[str]] = defaultdict(set)
-        for match, message in self._connection.execute(
-            "SELECT match_id::text, id::text FROM messages WHERE match_id = ANY (%s::uuid[]) AND sender_id = %s",
-            (list(matches), self.bot),
-        ):
-            said[match].add(message)
-        return said
 
     def _next_match(self) -> tuple[str, str]:
         match, person = str(uuid4()), self.people[len(self.matches)]
@@ -130,8 +117,8 @@ _MESSAGE: Final = "INSERT INTO messages (id, match_id, sender_id, content, creat
 def clean_up(url: str, guests: Guests) -> BridgeError | None:
     """Delete all that the guests wrote and were told, and what the bridge knows of it.
 
-    On a connection of its own, for theirs may have broken; and again and again for a while, for a worker may be about
-    to deliver a reply. Returns what prevented it in the end.
+    It opens its own connection, because theirs may be broken. It tries again for `_CLEAN_SECONDS`, because a worker may
+    still deliver a reply. Returns the last error.
     """
     deadline = time.monotonic() + _CLEAN_SECONDS
     while True:

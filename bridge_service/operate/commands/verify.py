@@ -1,4 +1,4 @@
-"""`verify`: every message to a bot, accounted for."""
+"""`verify`: accounts for every message to a bot."""
 
 from dataclasses import asdict
 
@@ -10,7 +10,7 @@ from bridge_service.settings import Settings
 def run(settings: Settings, output: Output) -> bool:
     """Return whether no message is unaccounted for or doubled, in the tables that the app uses."""
     with open_ledger(settings.database_url, "verify") as ledger:
-        # Before the books: where a table was renamed away, they cannot be read, and this says why.
+        # First, because `verify` fails if a table was renamed, and these words say why.
         astray = [table.fault for table in ledger.installed().tables.values() if table.fault]
         for words in astray:
             output.complain(f"the bridge is not bound to the app's present tables: {words}; `check` says what to do")

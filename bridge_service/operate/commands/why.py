@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bridge_service.errors import ResponderUnavailable
 from bridge_service.machine.ledger import open_ledger
 from bridge_service.operate.output import Output, counted, short_time
 from bridge_service.settings import Settings
@@ -40,7 +41,7 @@ def _state(story: Mapping[str, Any]) -> str:
 
 
 def _steps(story: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Tell each step with its time; what is still to come, or has no time, with ''."""
+    """Tell each step with its time; '' stands for a step to come, and for one without a time."""
     yield (
         short_time(story["captured_at"]),
         f"captured as event {story['event_id']}; the app dates it {story['created_at']}",
@@ -72,8 +73,21 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     elif turn["state"] == "dead":
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:
-        hint = f", pushed {turn['pushes']} times in vain: `status` tells who is away" if turn["pushes"] > 1 else ""
-        yield "", f"{name}: {turn['state']}, next push at {short_time(turn['due_at'])}{hint}"
+        yield "", f"{name}: {_waits_for(turn)}"
+
+
+def _waits_for(turn: Mapping[str, Any]) -> str:
+    """Say what an open, queued or composing turn waits for, and until when."""
+    until = short_time(turn["due_at"])
+    if turn["leased"]:
+        return f"composing, a worker has it; its lease ends at {until} unless the worker renews it"
+    if turn["state"] == "composing" and turn["last_error"] and turn["due_at"] == turn["retry_at"]:
+        # A responder that is away costs no attempt.
+        away = not turn["attempts"] or turn["last_error"].startswith(ResponderUnavailable.__name__)
+        what = "the responder is away" if away else "the attempt failed"
+        return f"composing, {what} ({turn['last_error']}); next try at {until}"
+    hint = f", pushed {turn['pushes']} times in vain: does `status` count a live worker?" if turn["pushes"] > 1 else ""
+    return f"{turn['state']}, next push at {until}{hint}"
 
 
 def _merged(turn: Mapping[str, Any]) -> str:

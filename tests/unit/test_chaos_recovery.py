@@ -1,17 +1,16 @@
-"""The verdict, over rows that are made up."""
+"""The books of a run with faults, and the recoveries, over rows that are made up."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from uuid import UUID
 
-from tests.chaos.checker import Pace, Verdict, Waited, judge, longest_wait_in_calm, recoveries
 from tests.chaos.faults import Target
 from tests.chaos.nemesis import Band
+from tests.chaos.recovery import frozen, longest_wait_in_calm, recoveries, verdict
 from tests.chaos.script import Match
-from tests.support.ledger import OPENER, Message, Sent
+from tests.support.ledger import OPENER, Ledger, Message, Sent, Terms, Waited, check
 
-PACE = Pace(grouping_delay=1.0, pause=0.0, max_merges=2)
 TALK = Match(1, str(UUID(int=1)), person=1, bot=1, two_people=False)
 PEOPLE = Match(2, str(UUID(int=2)), person=1, bot=1, two_people=True)
 
@@ -29,17 +28,20 @@ def _said(content: str, at: float, match: Match = TALK) -> Message:
     return Message(f"said {content} {at}", match.match_id, content, _at(at))
 
 
-def _judge(sent: list[Sent], said: list[Message], bands: tuple[Band, ...] = (), met: tuple[Match, ...] = ()) -> Verdict:
+def _judge(sent: list[Sent], said: list[Message], bands: tuple[Band, ...] = (), met: tuple[Match, ...] = ()) -> Ledger:
     rows = [Message(note.message_id, note.match_id, note.content, note.began) for note in sent] + said
-    return judge(rows, sent, met, PACE, bands)
+    people = {match.match_id for match in met if match.two_people}
+    terms = Terms(grouping_delay=1.0, max_merges=2, frozen=frozen(bands))
+    return check(rows, sent, terms, owed=[match.match_id for match in met], people=people)
 
 
 def test_a_good_conversation_passes() -> None:
     """Answered once, in order, in time: nothing is found, and the lateness is what it is."""
-    verdict = _judge([_sent("1", 10), _sent("2", 10.5)], [_said(OPENER, 5), _said("1\n2", 11.51)], met=(TALK,))
-    assert verdict.broken == 0
-    assert (verdict.sent, verdict.replies, verdict.openers) == (2, 1, 1)
-    assert 0.49 < verdict.late_p99 < 0.51
+    ledger = _judge([_sent("1", 10), _sent("2", 10.5)], [_said(OPENER, 5), _said("1\n2", 11.51)], met=(TALK,))
+    assert ledger.faults == 0
+    assert (ledger.sent, ledger.replies, ledger.openers) == (2, 1, 1)
+    assert 0.49 < ledger.late_p99 < 0.51
+    assert verdict(ledger, 3).startswith("sent=2 lost=0 doubled=0 ")
 
 
 def test_a_message_without_an_answer_is_lost() -> None:
@@ -55,7 +57,7 @@ def test_a_match_without_a_word_is_lost() -> None:
 def test_an_answer_to_nobody_is_forbidden() -> None:
     """A bot that speaks between two people, or answers what was rolled back, does what it must not."""
     assert _judge([_sent("1", 10, match=PEOPLE)], [_said("1", 11.1, PEOPLE)], met=(PEOPLE,)).forbidden == 1
-    assert _judge([_sent("1", 10)], [_said("1\nrolled back", 11.1)]).forbidden == 1
+    assert _judge([_sent("1", 10)], [_said("1\nrolled back", 11.1)]).foreign == 1
 
 
 def test_a_reply_that_ignores_a_committed_message_is_stale() -> None:
