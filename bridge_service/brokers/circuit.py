@@ -33,9 +33,9 @@ class Reconnect(Middleware):
         return self._open.is_set()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Refuse at once while the circuit is open; delayed messages do not go to Redis."""
-        del broker, message
-        if delay is None and self.is_open:
+        """Refuse at once while the circuit is open."""
+        del broker, message, delay
+        if self.is_open:
             raise CircuitOpen("Redis is away")
 
     def failed(self, broker: WaitingBroker, error: BaseException, *, attempt: int, attempts: int) -> None:

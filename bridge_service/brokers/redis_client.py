@@ -147,8 +147,8 @@ def connect(url: str, *, timeout: float = CALL_SECONDS) -> Client:
 def redis_call(operation: Callable[[], T]) -> T:
     """Run an operation on Redis; whatever goes wrong there becomes Dramatiq's ConnectionClosed.
 
-    A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError: none of them is a
-    redis.ConnectionError, and each would kill a consumer thread for good.
+    A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError. Dramatiq expects only
+    redis.ConnectionError, and takes each other one for an unexpected error of its consumer (Bogdanp/dramatiq issue 894).
     """
     try:
         return operation()

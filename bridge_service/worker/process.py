@@ -5,17 +5,15 @@ always safe.
 """
 
 import contextlib
-import inspect
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing import current_process
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from dramatiq import Broker, MessageProxy, Middleware, Worker
 from dramatiq.errors import Retry
@@ -23,6 +21,7 @@ from dramatiq.middleware import Retries
 
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.dramatiq_fixes import boot_told, handle_once, orphaned
 from bridge_service.brokers.queue_id import QueueId
 from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
@@ -186,11 +185,11 @@ class WorkerProcess(Middleware):
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it is alone yet, Dramatiq starts its threads afterwards."""
         if isinstance(broker, WaitingBroker):
-            broker.booted = _boot_told()
-        self._parent = os.getppid()
+            broker.booted = boot_told()
+        self._orphaned = orphaned()
         self._log_to(sys.stdout)
         for number in (signal.SIGTERM, signal.SIGHUP):
-            _handle_once(number, self._told_to_end)
+            handle_once(number, self._told_to_end)
         announce(self._settings, "worker", self._emit, serves="HEALTH_PORT" if self._measure.serves else None)
         self._heartbeat.start()
         self._incidents.start()
@@ -290,7 +289,7 @@ class WorkerProcess(Middleware):
 
     def _tick(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
-            if os.getppid() != self._parent:
+            if self._orphaned():
                 # Nobody would ever end this process, nor read the pipe to the parent that its lines went into.
                 self._log_to(sys.__stderr__ or sys.stdout)
                 self._emit(ParentLost())
@@ -303,43 +302,7 @@ class WorkerProcess(Middleware):
             self._measure.loops_turned(self._watchdog.ages())
 
 
-def _boot_told() -> Callable[[], bool]:
-    """Return what tells whether Dramatiq's parent knows that this process is up.
-
-    The child tells it through an event, hence by a lock that they share, while its threads work already. If a message
-    killed it just then, with the lock in its hand, the parent would wait for ever, and nobody would start another
-    worker. Dramatiq shows that event to nobody, so it is looked up in the function that will set it.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "worker_process" and "event" in frame.f_locals:
-            told: Callable[[], bool] = frame.f_locals["event"].is_set
-            return told
-        frame = frame.f_back
-    return lambda: True  # somebody else's process, such as a test's
-
-
 def _place() -> int:
     """Return which of its brothers this process is, from 1."""
     number = current_process().name.rpartition("-")[2]
     return int(number) if number.isdecimal() else 1
-
-
-def _handle_once(number: signal.Signals, told: Callable[[], None]) -> None:
-    """Let a signal's handler run once, and tell of it first.
-
-    Platforms send SIGTERM to parent and children, and Dramatiq passes it on. Its own handler takes the second for an
-    order to die at once, in the middle of a turn.
-    """
-    handler: Any = signal.getsignal(number)
-    called = False
-
-    def once(signum: int, frame: FrameType | None) -> None:
-        nonlocal called
-        if not called:
-            called = True
-            told()
-            handler(signum, frame)
-
-    if callable(handler):
-        signal.signal(number, once)

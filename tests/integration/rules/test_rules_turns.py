@@ -373,7 +373,8 @@ def test_T2_what_spoils_a_batch_is_set_aside_alone(bridge: Bridge) -> None:
     ),
     (
         "claim",
-        "SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;",
+        """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events
+        FROM bridge.events e WHERE e.turn_id = t.id;""",
         "",
     ),
 )
