@@ -20,7 +20,6 @@ from bridge_service.errors import (
     BridgeError,
     DatabaseBusy,
     DatabaseRefused,
-    RightMissing,
     SequenceBehind,
 )
 from bridge_service.machine.database import Connection
@@ -223,8 +222,6 @@ class Listener:
         try:
             # By another connection: a pooler hands one's own back with the answer, and others to nobody.
             return proof if self._store.notify(DUE_CHANNEL, proof) else None
-        except RightMissing:
-            raise
         except DatabaseRefused:  # it has filled between the look and the commit
             return None
 
@@ -279,14 +276,12 @@ class Listener:
         """Capture what somebody else's trigger tells of, where ours are not installed.
 
         Raises:
-          DatabaseUnavailable, RightMissing: try again, for nothing else tells of it.
+          DatabaseUnavailable, DatabaseBusy, RightMissing: try again, for nothing else tells of it.
         """
         try:
             captured = self._store.capture_notified(
                 notification.match_id, notification.message_id, self._retention_days
             )
-        except RightMissing:
-            raise
         except DatabaseRefused as error:
             self._emit(NotificationRejected(notification.channel, str(error)))
             return
@@ -329,9 +324,7 @@ class Listener:
                 grouped = self._group_one_by_one()
             else:
                 grouped = self._store.group(self._rules, after=after)
-        except RightMissing:
-            raise  # setting events aside would lose them to an operator, and nobody's event is at fault
-        except DatabaseRefused:
+        except DatabaseRefused:  # of one event; what refuses every event rises, and none is set aside for it
             grouped = self._group_one_by_one()
         self._busy_batches = 0
         if not grouped:
@@ -380,8 +373,6 @@ class Listener:
             except DatabaseBusy:
                 tries += 1
                 self._busy[match_id] = time.monotonic()
-            except RightMissing:
-                raise
             except DatabaseRefused as error:
                 count = self._store.set_aside(match_id, str(error))
                 self._busy.pop(match_id, None)

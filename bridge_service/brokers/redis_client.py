@@ -148,7 +148,7 @@ def redis_call(operation: Callable[[], T]) -> T:
     """Run an operation on Redis; whatever goes wrong there becomes Dramatiq's ConnectionClosed.
 
     A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError. Dramatiq expects only
-    redis.ConnectionError, and takes each other one for an unexpected error of its consumer (Bogdanp/dramatiq issue 894).
+    redis.ConnectionError, and takes each other one for an unexpected error of its consumer (its issue 894).
     """
     try:
         return operation()

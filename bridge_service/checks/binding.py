@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import MIGRATE
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.install import plan as migrate
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import BoundTable, Ledger
@@ -27,7 +27,7 @@ def app_tables(connection: Connection) -> dict[str, AppTable]:
     """
     try:
         bound = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().tables
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         bound = {}
     if bound:
         return {
@@ -58,7 +58,7 @@ def astray(connection: Connection) -> Finding | None:
     """Return what parts the bridge from the tables that it is bound to; None if its functions and triggers fit them."""
     try:
         bound = Ledger(connection, seconds=TIMEOUT_SECONDS).installed().tables
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return None  # other looks say so
     faults = [
         fault if table.found else f"no table {name}: {fault}" for name, table in bound.items() if (fault := table.fault)
@@ -92,7 +92,7 @@ def sequences(connection: Connection) -> Finding:
     """Look whether a sequence gives out ids that its table holds already, as after a restore."""
     try:
         behind = Ledger(connection, seconds=TIMEOUT_SECONDS).sequences_behind()
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return Finding("sequences", ok=True, detail=_UNKNOWN)
     if behind:
         detail = f"{', '.join(behind)} behind the ids in the table: the app's INSERTs fail, or nothing is answered"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.machine.database import Connection, Row
 from bridge_service.machine.ledger import Ledger
 
@@ -55,5 +55,5 @@ def replaced(connection: Connection) -> frozenset[str]:
     """Return the functions that are no longer as `migrate` laid them; none while the schema cannot be asked."""
     try:
         return frozenset(Ledger(connection, seconds=TIMEOUT_SECONDS).installed().changed)
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return frozenset()

@@ -3,7 +3,7 @@
 from typing import Final
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.machine.alive import SILENCE_SECONDS, count_alive
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
@@ -20,7 +20,7 @@ def processes(connection: Connection, grouping_delay: float) -> Finding:
     try:
         alive = count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS))
         status = ledger.status(grouping_delay)
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return Finding("processes", ok=True, detail="not known while the schema or a right is missing")
     detail = "alive: " + ", ".join(f"{role}s {number}" for role, number in alive.items())
     absent = [role for role, number in alive.items() if not number]

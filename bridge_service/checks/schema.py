@@ -5,7 +5,7 @@ from typing import Final
 from bridge_service.checks import binding
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Finding
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
-from bridge_service.errors import DatabaseRefused, SchemaIncomplete, SchemaMissing
+from bridge_service.errors import SchemaIncomplete, SchemaMissing, StepRefused
 from bridge_service.install import plan as migrate
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Installed, Ledger
@@ -33,8 +33,8 @@ def schema(connection: Connection) -> Finding:
         ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
         ledger.assert_complete()
         installed = ledger.installed()
-    except (SchemaMissing, DatabaseRefused) as error:
-        closed = isinstance(error, DatabaseRefused)
+    except StepRefused as error:
+        closed = not isinstance(error, SchemaMissing)
         detail = "schema bridge is closed to this role" if closed else "schema bridge is older than this code"
         if isinstance(error, SchemaIncomplete):
             detail = f"schema bridge is incomplete: {error}"

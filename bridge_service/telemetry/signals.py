@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
-from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BridgeError, SchemaMissing, StepRefused
 
 _logger: Final = logging.getLogger("bridge.events")
 
@@ -207,7 +207,7 @@ def database_trouble(error: BridgeError) -> Event:
     match error:
         case SchemaMissing():
             return SchemaAbsent()
-        case DatabaseRefused():
+        case StepRefused():
             return PostgresRefused(str(error))
         case _:
             return PostgresLost(str(error))
