@@ -88,7 +88,8 @@ class Composer:
             try:
                 draft = clean_reply(self._responder(task))
             except ResponderUnavailable as error:
-                return self._put_off(token, task, error)
+                self._put_off(token, task, error)
+                return None
             except Interrupt:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
