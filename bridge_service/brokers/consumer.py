@@ -69,7 +69,7 @@ class WaitingConsumer(Consumer):
             self._look(room)
         except ConnectionClosed as error:
             if not self._queue.draining.is_set():
-                self._hungry = True  # what was pushed meanwhile rang unheard
+                self._hungry = True  # no bell was heard for what was pushed meanwhile
                 self._lost = True
                 self._waiting.go_home()
                 self._queue.drop_connections()
@@ -90,7 +90,7 @@ class WaitingConsumer(Consumer):
             self._hungry = self._hear()
 
     def _knows_queue(self) -> bool:
-        """Whether PostgreSQL has told the queue's ID. What waits under a new ID is fetched without a bell."""
+        """Tell whether PostgreSQL has told the queue's ID. What waits under a new ID is fetched without a bell."""
         try:
             queue_id = self._queue.queue_id()
         except BridgeError:  # the process tells of PostgreSQL; of Redis it is told here
@@ -103,14 +103,14 @@ class WaitingConsumer(Consumer):
         return True
 
     def _hear(self) -> bool:
-        """Wait for the bell; whether it rang. `interrupt` ends the wait from another thread."""
-        self._blocked.set()  # before the look at `draining`: who sets that looks at this afterwards
+        """Wait for the bell and tell whether it rang. `interrupt` ends the wait from another thread."""
+        self._blocked.set()  # before the look at `draining`, which `stop_waiting` sets before it looks at this
         try:
             if self._queue.draining.is_set():
                 return False
             rung = redis_call(lambda: self._waiting.blpop([self._queue.bell(self._queue_name)], BELL_SECONDS))
         except Exception:
-            # A connection that is closed under its feet makes redis-py raise AttributeError, ValueError and others.
+            # redis-py raises AttributeError, ValueError and others if another thread closes its connection.
             if not self._queue.draining.is_set():
                 raise
             return False
@@ -167,7 +167,7 @@ class WaitingConsumer(Consumer):
         """End a wait under way in another thread."""
         deadline = time.monotonic() + INTERRUPT_SECONDS
         while self._blocked.is_set() and time.monotonic() < deadline:
-            # More than once, perhaps: a connection that is only being made is not there to be closed.
+            # Repeated, since a connection that is still being made cannot be closed.
             self._waiting.connection_pool.disconnect(inuse_connections=True)
             time.sleep(INTERRUPT_SECONDS / 200)
         with self._changed:

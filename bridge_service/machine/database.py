@@ -31,15 +31,15 @@ Row = tuple[Any, ...]
 
 CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 6.0
-"""A call that has not answered by then is taken for lost: nothing the bridge asks for takes a tenth of it."""
+"""A call that has not answered by then counts as lost: no step takes a tenth of it."""
 
 _SESSION_OPTIONS: Final = (
     "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
-    # A process that was frozen while PostgreSQL sends it an answer would keep its locks until it wakes.
+    # Without it, a process that is frozen while PostgreSQL sends it an answer keeps its locks until it wakes.
     " -c tcp_user_timeout=10000"
 )
-# The same for one call, in one message with it: behind a pooler that takes no session options every transaction may be
-# another session's. The isolation level has to come before any query, the user's settings before ours.
+# The same for one call, in one message with it: behind a pooler that takes no session options, each transaction may run
+# in another session. The isolation level has to come before any query, and the user's settings before ours.
 _CALL_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 _CALL_OPTIONS: Final = "SET LOCAL statement_timeout = 30000; SET LOCAL tcp_user_timeout = 10000; "
 
@@ -243,7 +243,7 @@ class Database:
         try:
             return connection.execute(statement, parameters)
         finally:
-            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENed for
+            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENs for
             if connection.closed or self._closed.is_set():
                 connection.close()
             else:

@@ -44,17 +44,17 @@ from bridge_service.worker.numbers import WorkerMetrics
 from bridge_service.worker.pacing import Pace
 
 DRAIN_SECONDS: Final = 5.0
-"""How long begun turns may take after SIGTERM. With the last call and a second in which Dramatiq's parent looks up, a
-process ends within 8 s."""
+"""How long begun turns may take after SIGTERM. Dramatiq notices the signal up to a second later, and the last call
+takes `LAST_CALL_SECONDS`, so a process ends within 8 s."""
 
 LAST_CALL_SECONDS: Final = 1.0
-"""How long a process that ends waits for a PostgreSQL that does not answer: to give its turns back, and to write what
-it has to say of itself, all at the same time."""
+"""How long a process that ends waits for a PostgreSQL that does not answer. In this time it gives its turns back and
+writes its last heartbeat and incidents, all at once."""
 
 TICK_SECONDS: Final = 1.0
 
 OWN_CONNECTIONS: Final = 5
-"""To PostgreSQL, beside one for each thread: for leases, heartbeat, incidents, the queue's ID and /health/ready."""
+"""Connections to PostgreSQL besides one a thread: leases, heartbeat, incidents, the queue's ID, /health/ready."""
 
 
 def assemble(environ: Mapping[str, str]) -> WaitingBroker:
@@ -98,7 +98,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
-            measure,  # above the process: Dramatiq calls from below, and its port speaks once the logs are set up
+            measure,  # above the process: Dramatiq calls the last one first, and the logs come before the port
             WorkerProcess(
                 settings,
                 database,
@@ -110,7 +110,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 heartbeat=Heartbeat(store, "worker"),
                 incidents=incidents,
             ),
-            ImportResponder(responder),  # first of all: Dramatiq calls from below
+            ImportResponder(responder),  # called first of all
         ],
     )
     declare_actors(broker, composer)
@@ -221,7 +221,7 @@ class WorkerProcess(Middleware):
             self._emit(database_trouble(cause))
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Stop fetching; what was begun may finish, but not for ever."""
+        """Stop fetching. What was begun has `DRAIN_SECONDS` to finish."""
         del worker
         self._told_to_end()
         self._stopping.set()
@@ -238,7 +238,7 @@ class WorkerProcess(Middleware):
         self._finish()
 
     def _told_to_end(self) -> None:
-        # By the signal itself, of which Dramatiq takes notice up to a second later.
+        # At the signal itself: Dramatiq notices it up to a second later.
         if self._told_to_end_at is None:
             self._told_to_end_at = time.monotonic()
 
@@ -251,7 +251,7 @@ class WorkerProcess(Middleware):
             os._exit(0)
 
     def _finish(self) -> None:
-        # On threads, for a PostgreSQL that swallows everything holds a call for many seconds.
+        # On threads: a PostgreSQL that never answers holds a call for many seconds.
         end = time.monotonic() + LAST_CALL_SECONDS
         last_call = threading.Thread(target=self._give_back, name="give back", daemon=True)
         last_call.start()
@@ -272,7 +272,7 @@ class WorkerProcess(Middleware):
 
     def _wait_and_look(self) -> None:
         if wait_for_postgres(self._database, self._emit, self._stopping):
-            # Dramatiq tells no process how many brothers it has; but the last of them asks for all.
+            # Dramatiq tells no process how many processes it starts, so each asks for those up to its own place.
             place = _place()
             look_at_postgresql(
                 self._settings.database_url,
@@ -290,7 +290,7 @@ class WorkerProcess(Middleware):
     def _tick(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
             if self._orphaned():
-                # Nobody would ever end this process, nor read the pipe to the parent that its lines went into.
+                # No process would end this one, or read the pipe to the parent that its lines went into.
                 self._log_to(sys.__stderr__ or sys.stdout)
                 self._emit(ParentLost())
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -303,6 +303,6 @@ class WorkerProcess(Middleware):
 
 
 def _place() -> int:
-    """Return which of its brothers this process is, from 1."""
+    """Return the place of this process among those of its parent, from 1."""
     number = current_process().name.rpartition("-")[2]
     return int(number) if number.isdecimal() else 1
