@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from bridge_service.errors import DatabaseRefused, RightMissing
+from bridge_service.errors import DatabaseRefused
 from bridge_service.machine.database import Connection
 from bridge_service.telemetry.signals import Emit, ListenActive, ListenSilent, ListenStarting
 
@@ -164,7 +164,5 @@ class Bells:
         try:
             # On another connection: a pooler hands a session's own notification back with the answer.
             return proof if self._notify(self._channels[0], proof) else None
-        except RightMissing:
-            raise
         except DatabaseRefused:  # the queue filled between the look and the commit
             return None

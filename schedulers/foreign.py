@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from bridge_service.errors import DatabaseRefused, RightMissing
+from bridge_service.errors import DatabaseRefused
 from bridge_service.machine.steps import Store
 from bridge_service.telemetry.signals import Emit, NotificationRejected
 from schedulers.notifications import Notification
@@ -45,8 +45,6 @@ class ForeignCapture:
             captured = self._store.capture_notified(
                 notification.match_id, notification.message_id, self._retention_days
             )
-        except RightMissing:
-            raise
         except DatabaseRefused as error:
             self._emit(NotificationRejected(notification.channel, str(error)))
             return

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from bridge_service.errors import DatabaseBusy, DatabaseRefused, RightMissing, SequenceBehind
+from bridge_service.errors import DatabaseBusy, DatabaseRefused, SequenceBehind
 from bridge_service.machine.steps import Grouped, GroupingRules, Store
 from bridge_service.telemetry.signals import Emit, EventSetAside, database_trouble
 from schedulers.looks import APART_SECONDS
@@ -71,8 +71,6 @@ class Grouper:
             return self._one_by_one(beat)
         try:
             return Looked(self._store.group(self._rules, after=after))
-        except RightMissing:
-            raise
         except DatabaseRefused:
             return self._one_by_one(beat)
 
@@ -99,8 +97,6 @@ class Grouper:
             except DatabaseBusy:
                 tries += 1
                 self._busy[match_id] = time.monotonic()
-            except RightMissing:
-                raise
             except DatabaseRefused as error:
                 count = self._store.set_aside(match_id, str(error))
                 self._busy.pop(match_id, None)

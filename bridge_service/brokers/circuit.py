@@ -12,15 +12,15 @@ from bridge_service.telemetry.signals import Emit, RedisAttemptFailed, RedisGive
 
 
 class CircuitOpen(MiddlewareError):
-    """Raised when a message is to be enqueued while Redis is known to be away: no use waiting for its timeout."""
+    """Raised instead of waiting for a timeout, when a message is enqueued while Redis is known to be away."""
 
 
 class Reconnect(Middleware):
     """Owns the circuit to Redis: closed while it answers, open from the last failed attempt until it is back.
 
-    Who enqueues makes the attempts and reports them here. Each failure drops the pool, so that the next attempt makes a
-    new connection; and each is told in the contract's words. While the circuit is open nothing is enqueued at all: a
-    thousand due turns do not each wait for a timeout.
+    The scheduler's push makes the attempts and reports them here. Each failure drops the pool, so the next attempt
+    makes a new connection. Each is told in the contract's words. While the circuit is open nothing is
+    enqueued, so a thousand due turns do not each wait for a timeout.
     """
 
     def __init__(self, emit: Emit) -> None:
@@ -29,13 +29,13 @@ class Reconnect(Middleware):
 
     @property
     def is_open(self) -> bool:
-        """Whether Redis was given up for now."""
+        """Whether the scheduler has given Redis up for now."""
         return self._open.is_set()
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
-        """Refuse at once while the circuit is open; delayed messages do not go to Redis."""
-        del broker, message
-        if delay is None and self.is_open:
+        """Refuse at once while the circuit is open."""
+        del broker, message, delay
+        if self.is_open:
             raise CircuitOpen("Redis is away")
 
     def failed(self, broker: WaitingBroker, error: BaseException, *, attempt: int, attempts: int) -> None:
@@ -44,7 +44,7 @@ class Reconnect(Middleware):
         self._emit(RedisAttemptFailed(attempt, attempts, describe(error)))
 
     def give_up(self, *, attempts: int) -> None:
-        """Open the circuit; told once an outage."""
+        """Open the circuit, and tell of it once an outage."""
         if not self.is_open:
             self._open.set()
             self._emit(RedisGivenUp(attempts))

@@ -1,4 +1,4 @@
-"""The ID that stands in the names of the queue's keys, `dramatiq:{ID}:...`: PostgreSQL tells it.
+"""The ID that stands in the names of the queue's keys, `dramatiq:{ID}:...`. PostgreSQL makes it.
 
 Two installations may share a Redis: each finds only the ids of its own turns there. The ID changes when the bridge is
 installed anew, and when another server takes over. So every process asks again after some seconds.
@@ -26,7 +26,7 @@ class QueueId:
         self._ask_at = 0.0
 
     def __call__(self) -> str:
-        """Return the ID; while PostgreSQL is away, the one it told last.
+        """Return the ID. While PostgreSQL is away, return the last one it told.
 
         Raises:
           BridgeError: PostgreSQL has not told it yet, and does not tell it now.

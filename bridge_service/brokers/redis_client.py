@@ -28,7 +28,7 @@ class Client(redis.Redis):
     """A client that goes on at the node that MOVED names.
 
     All keys of the queue lie in one slot, so this client speaks to one node at a time and needs no map of the cluster.
-    After a failure `go_home` starts again at the URL's node: the other one may be the reason.
+    After a failure `go_home` starts again at the URL's node: the node that MOVED named may be the cause.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:  # noqa: ANN401 - redis-py's own signature
@@ -126,9 +126,9 @@ def _pool_at(pool: redis.ConnectionPool, moved: redis.exceptions.MovedError) -> 
 def connect(url: str, *, timeout: float = CALL_SECONDS) -> Client:
     """Make a client that tries once and gives up after `timeout` seconds; connects at its first command.
 
-    Attempts are the business of the Reconnect middleware, which tells of each: redis-py's own ten are switched off. So
-    are two commands that it greets each server with: CLIENT SETINFO, which Redis before 7.2 does not know, not even in
-    an ACL, and CLIENT MAINT_NOTIFICATIONS, by which a server could lengthen the time-outs.
+    The Reconnect middleware tells of each attempt, so redis-py's own ten are switched off. So are two commands that
+    redis-py sends to each server first: CLIENT SETINFO, which Redis before 7.2 does not know, not even in an ACL, and
+    CLIENT MAINT_NOTIFICATIONS, by which a server could lengthen the time-outs.
     """
     client = Client.from_url(
         url,
@@ -147,8 +147,8 @@ def connect(url: str, *, timeout: float = CALL_SECONDS) -> Client:
 def redis_call(operation: Callable[[], T]) -> T:
     """Run an operation on Redis; whatever goes wrong there becomes Dramatiq's ConnectionClosed.
 
-    A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError: none of them is a
-    redis.ConnectionError, and each would kill a consumer thread for good.
+    A stalled socket raises redis.TimeoutError, a full or read-only Redis a ResponseError. Dramatiq expects only
+    redis.ConnectionError, and takes each other one for an unexpected error of its consumer (its issue 894).
     """
     try:
         return operation()

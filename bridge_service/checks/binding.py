@@ -3,7 +3,7 @@
 from bridge_service.checks.finding import Found, well, wrong
 from bridge_service.checks.installation import bound_tables, ledger, our_triggers
 from bridge_service.checks.look import MIGRATE, REPLAY, UNKNOWN
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.machine.database import Connection
 
 
@@ -42,7 +42,7 @@ def sequences(connection: Connection) -> Found:
     """Look whether a sequence gives out ids that its table holds already, as after a restore."""
     try:
         behind = ledger(connection).sequences_behind()
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return well(UNKNOWN)
     if behind:
         detail = f"{', '.join(behind)} behind the ids in the table: the app's INSERTs fail, or nothing is answered"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS
 from bridge_service.checks.look import ask
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.install.files import APP_TABLES, TRIGGERS
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import BoundTable, Ledger
@@ -45,7 +45,7 @@ def bound_tables(connection: Connection) -> dict[str, BoundTable]:
     """Return the tables that the installation is bound to, by the contract's names; none while that is not known."""
     try:
         return ledger(connection).installed().tables
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return {}
 
 
@@ -53,7 +53,7 @@ def replaced(connection: Connection) -> frozenset[str]:
     """Return the functions that are no longer as `migrate` laid them; none while that is not known."""
     try:
         return frozenset(ledger(connection).installed().changed)
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return frozenset()
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from bridge_service.checks.finding import Found, well, wrong
 from bridge_service.checks.installation import ledger
 from bridge_service.checks.look import UNKNOWN
-from bridge_service.errors import DatabaseRefused, SchemaMissing
+from bridge_service.errors import StepRefused
 from bridge_service.machine.alive import SILENCE_SECONDS, count_alive
 from bridge_service.machine.database import Connection
 
@@ -21,7 +21,7 @@ def processes(connection: Connection, grouping_delay: float) -> Found:
     try:
         alive = count_alive(books.processes(SILENCE_SECONDS, SILENCE_SECONDS))
         status = books.status(grouping_delay)
-    except (SchemaMissing, DatabaseRefused):
+    except StepRefused:
         return well(UNKNOWN)
     detail = "alive: " + ", ".join(f"{role}s {number}" for role, number in alive.items())
     absent = [role for role, number in alive.items() if not number]

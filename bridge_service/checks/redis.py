@@ -10,7 +10,8 @@ import redis
 import redis.exceptions
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.messages import QUEUE_NAME
 from bridge_service.brokers.redis_client import describe as in_short
 from bridge_service.brokers.redis_client import redis_call
 from bridge_service.checks import standing

@@ -9,7 +9,7 @@ from dramatiq.errors import ConnectionClosed
 
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.redis_client import describe, redis_call
-from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable, SchemaMissing
 from bridge_service.machine.database import Database
 
 OK: Final = "ok"
@@ -41,7 +41,7 @@ def ask_postgresql(ask: Callable[[], T]) -> tuple[Standing, T | None]:
     """Run `ask`, which calls a function of schema `bridge`; return how PostgreSQL stands, and the answer."""
     try:
         return Standing(OK), ask()
-    except (DatabaseUnavailable, SchemaMissing, DatabaseRefused) as error:
+    except BridgeError as error:
         return Standing(word_for(error), str(error)), None
 
 
@@ -53,7 +53,7 @@ def of_postgresql(database: Database) -> Standing:
 def word_for(error: BridgeError) -> str:
     """Return the word for the error of a call to PostgreSQL."""
     match error:
-        case DatabaseUnavailable():
+        case DatabaseUnavailable() | DatabaseBusy():
             return DOWN
         case SchemaMissing():
             return NO_SCHEMA

@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
-from bridge_service.errors import DatabaseUnavailable, TablesUnfit
+from bridge_service.errors import DatabaseBusy, DatabaseUnavailable, TablesUnfit
 from bridge_service.machine.database import translate
 
 # A statement that runs for that long is planned, so its types fit. On a large table it would run for minutes.
@@ -69,7 +69,7 @@ def prove(cursor: Cursor, tables: Mapping[str, str], replaced: Sequence[str]) ->
         try:
             _tried(cursor, statement, values)
         except psycopg2.Error as error:
-            if isinstance(translate(error), DatabaseUnavailable):
+            if isinstance(translate(error), (DatabaseUnavailable, DatabaseBusy)):
                 raise
             words = f"{error.diag.message_primary} (SQLSTATE {error.pgcode})"
             if isinstance(error, psycopg2.errors.InsufficientPrivilege):

@@ -22,38 +22,31 @@ from bridge_service.errors import (
     SchemaIncomplete,
     SchemaMissing,
     SequenceBehind,
+    StepRefused,
 )
 from bridge_service.machine import session
+from bridge_service.machine.blame import Blame, blame
 
 Row = tuple[Any, ...]
 
 CONNECT_SECONDS: Final = 5.0
 CALL_SECONDS: Final = 6.0
-"""A call that has not answered by then is taken for lost: nothing the bridge asks for takes a tenth of it."""
+"""A call that has not answered by then counts as lost: no step takes a tenth of it."""
 
 _SESSION_OPTIONS: Final = (
     "-c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
-    # A process that was frozen while PostgreSQL sends it an answer would keep its locks until it wakes.
+    # Without it, a process that is frozen while PostgreSQL sends it an answer keeps its locks until it wakes.
     " -c tcp_user_timeout=10000"
 )
-# The same for one call, in one message with it: behind a pooler that takes no session options every transaction may be
-# another session's. The isolation level has to come before any query, the user's settings before ours.
+# The same for one call, in one message with it: behind a pooler that takes no session options, each transaction may run
+# in another session. The isolation level has to come before any query, and the user's settings before ours.
 _CALL_ISOLATION: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 _CALL_OPTIONS: Final = "SET LOCAL statement_timeout = 30000; SET LOCAL tcp_user_timeout = 10000; "
 
 _TIMEOUT_SHOWN: Final = "30s"
 
-_BUSY: Final = {"55P03", "40P01", "40001"}  # lock timeout, deadlock, serialization
-_SCHEMA_MISSING: Final = {"3F000", "42883", "42P01"}
-_SCHEMA_INCOMPLETE: Final = "BRG01"  # raised by assert_complete.sql alone, in words of its own
-# The classes not supported, authorization, access rule or missing object, foreign data.
-_NO_ROW_TO_BLAME: Final = {"0A", "28", "42", "HV"}
 _NAMES_ONLY: Final = {"aclchk.c", "execMain.c"}
-"""Where PostgreSQL denies rights and checks constraints, in words that name nothing but what stands in the schema."""
-
-# Read-only standby, time limit of a transaction; and the classes connection, resources, intervention, system.
-_UNAVAILABLE: Final = {"25006", "25P04"}
-_UNAVAILABLE_CLASSES: Final = {"08", "53", "57", "58", "XX"}
+"""Where PostgreSQL denies rights and checks constraints: its words there name only what stands in the schema."""
 
 
 class Connection:
@@ -126,7 +119,7 @@ class Connection:
         """Run one statement in a transaction of its own and return its rows.
 
         Raises:
-          DatabaseUnavailable, DatabaseBusy, SchemaMissing, DatabaseRefused: see `translate`.
+          DatabaseUnavailable, DatabaseBusy, StepRefused: see `translate`.
         """
         try:
             cursor = self.raw.cursor()
@@ -163,51 +156,57 @@ class Connection:
         self.raw.close()
 
 
-def translate(error: psycopg2.Error) -> DatabaseUnavailable | SchemaMissing | DatabaseRefused:
+def translate(error: psycopg2.Error) -> DatabaseUnavailable | DatabaseBusy | StepRefused:
     """Turn an error of psycopg2 into one that says what to do about it, in one line and without any row's values.
 
-    What is raised inside a function, perhaps one of the app's, may quote them under any SQLSTATE, and PostgreSQL's own
-    errors there may, too. Of these only the state is told; their words stand in `DatabaseRefused.words` alone.
+    A function, perhaps one of the app's, may raise any SQLSTATE with words that quote a row. PostgreSQL's own errors
+    inside a function quote rows too. Of these only the state is told, and the words stand in `StepRefused.words` alone.
     """
     state = error.pgcode
     text = next(iter((error.diag.message_primary or str(error)).strip().splitlines()), type(error).__name__)
     if state is None:
         return DatabaseUnavailable(text)
     if state[:2] == "22":
-        text = text.partition('"')[0].rstrip(": ")  # data exceptions quote what they do not like, hence a message
+        text = text.partition('"')[0].rstrip(": ")  # a data exception quotes the value, so perhaps a message
     words = f"{text} (SQLSTATE {state})"
     if error.diag.context and error.diag.source_file not in _NAMES_ONLY:
         text = f"{type(error).__name__} in a function or trigger"  # psycopg2's name of the state
-    text = f"{text} (SQLSTATE {state})"
-    if state in _BUSY:
-        return DatabaseBusy(text)
-    if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
-        return DatabaseUnavailable(text)
-    if state == _SCHEMA_INCOMPLETE:
-        return SchemaIncomplete(words)
-    if state == "3F000" or (state in _SCHEMA_MISSING and "bridge." in words):
-        return SchemaMissing(text)
-    return _refusal(error, text, words)
+    return _error(error, state, f"{text} (SQLSTATE {state})", words)
 
 
-def _refusal(error: psycopg2.Error, text: str, words: str) -> DatabaseRefused:
-    if _is_colliding_id(error):
-        return SequenceBehind(
-            f"the sequence of bridge.{error.diag.table_name} stands behind the ids in its table:"
-            f" run `python -m bridge_service migrate` (SQLSTATE {error.pgcode})"
-        )
-    kind = RightMissing if str(error.pgcode)[:2] in _NO_ROW_TO_BLAME else DatabaseRefused
-    return kind(text, words=words)
+def _error(  # noqa: PLR0911 - one case each
+    error: psycopg2.Error, state: str, text: str, words: str
+) -> DatabaseUnavailable | DatabaseBusy | StepRefused:
+    match blame(state):
+        case Blame.BUSY:
+            return DatabaseBusy(text)
+        case Blame.UNAVAILABLE:
+            return DatabaseUnavailable(text)
+        case Blame.INCOMPLETE:
+            return SchemaIncomplete(words)  # the words of assert_complete.sql, which quote nothing
+        case Blame.SCHEMA:
+            return SchemaMissing(text, words=words)
+        case Blame.ABSENT if "bridge." in words:
+            return SchemaMissing(text, words=words)
+        case Blame.ABSENT | Blame.RIGHTS | Blame.MISTAKE:
+            return RightMissing(text, words=words)
+        case Blame.KEY if _is_colliding_id(error):
+            return SequenceBehind(
+                f"the sequence of bridge.{error.diag.table_name} stands behind the ids in its table:"
+                f" run `python -m bridge_service migrate` (SQLSTATE {state})"
+            )
+        case whose:
+            return DatabaseRefused(text, words=words, by_text=whose is Blame.TEXT)
 
 
 def _is_colliding_id(error: psycopg2.Error) -> bool:
-    """Tell whether an id that a sequence of the bridge's gave out was in the table already.
+    """Tell whether a table of schema `bridge` held already an id that its sequence gave out.
 
     No statement of the bridge names an id itself, so a primary key collides only behind its sequence.
     """
     diag = error.diag
     is_key = diag.constraint_name is not None and diag.constraint_name == f"{diag.table_name}_pkey"
-    return error.pgcode == "23505" and diag.schema_name == "bridge" and is_key
+    return diag.schema_name == "bridge" and is_key
 
 
 class Database:
@@ -228,12 +227,10 @@ class Database:
         Raises:
           DatabaseUnavailable: no connection, or it broke twice; run the step again later.
           DatabaseBusy: a lock was not to be had; run the step again soon.
-          SchemaMissing, DatabaseRefused: running it again will not help.
+          StepRefused: running it again will not help.
         """
         try:
             return self._call(statement, parameters)
-        except DatabaseBusy:
-            raise
         except DatabaseUnavailable:
             self._drop_idle()  # what broke one connection broke its neighbours
             return self._call(statement, parameters)
@@ -246,7 +243,7 @@ class Database:
         try:
             return connection.execute(statement, parameters)
         finally:
-            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENed for
+            connection.raw.notifies.clear()  # a pooler hands over what another of its clients LISTENs for
             if connection.closed or self._closed.is_set():
                 connection.close()
             else:

@@ -36,7 +36,7 @@ _patiently = tenacity.retry(
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How many turns stand where; conversations that nobody has grouped yet count as `open`.
+    """How many turns are in which state. A conversation whose events are ungrouped counts as `open`.
 
     Attributes:
       overdue: due and not taken yet, whatever the state.
@@ -182,7 +182,7 @@ class Ledger:
             self._connection.execute("SELECT bridge.assert_complete()", seconds=self._seconds)
 
     def status(self, grouping_delay: float) -> Status:
-        """Count; `grouping_delay` in seconds, to tell what is overdue of what nobody has grouped."""
+        """Count; `grouping_delay` in seconds tells which ungrouped events are overdue."""
         return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
 
     def queue_id(self) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable, SchemaMissing, StepRefused
 from bridge_service.telemetry.logs import escape, pattern_of
 
 _WIDTH_OF_A_PIPE: Final = 200
@@ -20,7 +20,7 @@ _TOLD_AS: Final[Mapping[type[BridgeError], str]] = {
     ),
     DatabaseBusy: "PostgreSQL is busy",
     DatabaseUnavailable: "PostgreSQL (DATABASE_URL) does not answer",
-    DatabaseRefused: "PostgreSQL refused",
+    StepRefused: "PostgreSQL refused",
 }
 
 
@@ -66,7 +66,7 @@ class Output:
 
     def describe(self, error: BaseException) -> str:
         """Say what went wrong, in one line, without a secret."""
-        told = error.words if isinstance(error, DatabaseRefused) else str(error)
+        told = error.words if isinstance(error, StepRefused) else str(error)
         text = told.strip().partition("\n")[0].rstrip() or type(error).__name__
         text = pattern_of(self.secrets).sub("***", text)
         for kind, words in _TOLD_AS.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Final, TypeAlias, dataclass_transform
 
-from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BridgeError, SchemaMissing, StepRefused
 
 
 @dataclass_transform(frozen_default=True)
@@ -149,7 +149,7 @@ def database_trouble(error: BridgeError) -> Event:
     match error:
         case SchemaMissing():
             return SchemaAbsent()
-        case DatabaseRefused():
+        case StepRefused():
             return PostgresRefused(str(error))
         case _:
             return PostgresLost(str(error))

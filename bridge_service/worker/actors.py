@@ -7,7 +7,7 @@ import dramatiq
 from dramatiq import Broker
 from dramatiq.errors import Retry
 
-from bridge_service.brokers.broker import QUEUE_NAME
+from bridge_service.brokers.messages import QUEUE_NAME
 from bridge_service.errors import BridgeError
 
 # Lower goes first: a reply whose time has come does not wait behind the composing of others.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAXIMUM_TYPING_SECONDS = 120.0
-"""Longer replies are typed in this time all the same: nobody watches a bot type for half an hour."""
+"""The limit of typing, however long the reply: a person does not watch a bot type for half an hour."""
 
 PUNCTUATION_PAUSE_SECONDS = 0.3
 EMOJI_PAUSE_SECONDS = 0.5

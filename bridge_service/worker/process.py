@@ -5,17 +5,15 @@ always safe.
 """
 
 import contextlib
-import inspect
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing import current_process
-from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from dramatiq import Broker, MessageProxy, Middleware, Worker
 from dramatiq.errors import Retry
@@ -23,6 +21,7 @@ from dramatiq.middleware import Retries
 
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.dramatiq_fixes import boot_told, handle_once, orphaned
 from bridge_service.brokers.queue_id import QueueId
 from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, DatabaseBusy
@@ -48,17 +47,17 @@ from bridge_service.worker.numbers import WorkerMetrics
 from bridge_service.worker.pacing import Pace
 
 DRAIN_SECONDS: Final = 5.0
-"""How long begun turns may take after SIGTERM. With the last call and a second in which Dramatiq's parent looks up, a
-process ends within 8 s."""
+"""How long begun turns may take after SIGTERM. Dramatiq notices the signal up to a second later, and the last call
+takes `LAST_CALL_SECONDS`, so a process ends within 8 s."""
 
 LAST_CALL_SECONDS: Final = 1.0
-"""How long a process that ends waits for a PostgreSQL that does not answer: to give its turns back, and to write what
-it has to say of itself, all at the same time."""
+"""How long a process that ends waits for a PostgreSQL that does not answer. In this time it gives its turns back and
+writes its last heartbeat and incidents, all at once."""
 
 TICK_SECONDS: Final = 1.0
 
 OWN_CONNECTIONS: Final = 5
-"""To PostgreSQL, beside one for each thread: for leases, heartbeat, incidents, the queue's ID and /health/ready."""
+"""Connections to PostgreSQL besides one a thread: leases, heartbeat, incidents, the queue's ID, /health/ready."""
 
 
 def assemble(environ: Mapping[str, str]) -> WaitingBroker:
@@ -102,7 +101,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         middleware=[
             Reconnect(emit),
             Retries(max_retries=3, min_backoff=1000, max_backoff=4000),
-            measure,  # above the process: Dramatiq calls from below, and its port speaks once the logs are set up
+            measure,  # above the process: Dramatiq calls the last one first, and the logs come before the port
             WorkerProcess(
                 settings,
                 database,
@@ -114,7 +113,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 heartbeat=Heartbeat(store, "worker"),
                 incidents=incidents,
             ),
-            ImportResponder(responder),  # first of all: Dramatiq calls from below
+            ImportResponder(responder),  # called first of all
         ],
     )
     declare_actors(broker, composer)
@@ -188,11 +187,11 @@ class WorkerProcess(Middleware):
     def after_process_boot(self, broker: Broker) -> None:
         """Set up the process; it is alone yet, Dramatiq starts its threads afterwards."""
         if isinstance(broker, WaitingBroker):
-            broker.booted = _boot_told()
-        self._parent = os.getppid()
+            broker.booted = boot_told()
+        self._orphaned = orphaned()
         self._log_to(sys.stdout)
         for number in (signal.SIGTERM, signal.SIGHUP):
-            _handle_once(number, self._told_to_end)
+            handle_once(number, self._told_to_end)
         announce(self._settings, "worker", self._emit, serves="HEALTH_PORT" if self._measure.serves else None)
         self._heartbeat.start()
         self._incidents.start()
@@ -224,7 +223,7 @@ class WorkerProcess(Middleware):
             self._emit(database_trouble(cause))
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Stop fetching; what was begun may finish, but not for ever."""
+        """Stop fetching. What was begun has `DRAIN_SECONDS` to finish."""
         del worker
         self._told_to_end()
         self._stopping.set()
@@ -242,7 +241,7 @@ class WorkerProcess(Middleware):
         self._finish()
 
     def _told_to_end(self) -> None:
-        # By the signal itself, of which Dramatiq takes notice up to a second later.
+        # At the signal itself: Dramatiq notices it up to a second later.
         if self._told_to_end_at is None:
             self._told_to_end_at = time.monotonic()
 
@@ -255,7 +254,7 @@ class WorkerProcess(Middleware):
             os._exit(0)
 
     def _finish(self) -> None:
-        # On threads, for a PostgreSQL that swallows everything holds a call for many seconds.
+        # On threads: a PostgreSQL that never answers holds a call for many seconds.
         end = time.monotonic() + LAST_CALL_SECONDS
         last_call = threading.Thread(target=self._give_back, name="give back", daemon=True)
         last_call.start()
@@ -274,7 +273,7 @@ class WorkerProcess(Middleware):
 
     def _wait_and_look(self) -> None:
         if wait_for_postgres(self._database, self._emit, self._stopping):
-            # Dramatiq tells no process how many brothers it has; but the last of them asks for all.
+            # Dramatiq tells no process how many processes it starts, so each asks for those up to its own place.
             place = _place()
             look_at_postgresql(
                 self._settings.database_url,
@@ -290,7 +289,7 @@ class WorkerProcess(Middleware):
         )
 
     def _on_tick(self) -> None:
-        if os.getppid() != self._parent:
+        if self._orphaned():
             # Without a parent nothing ends this process, and nothing reads the pipe that its lines went into.
             self._tick.stop()
             self._log_to(sys.__stderr__ or sys.stdout)
@@ -304,43 +303,7 @@ class WorkerProcess(Middleware):
         self._measure.loops_turned(self._watchdog.ages())
 
 
-def _boot_told() -> Callable[[], bool]:
-    """Return what tells whether Dramatiq's parent knows that this process is up.
-
-    The child tells it through an event, hence by a lock that they share, while its threads work already. If a message
-    killed it just then, with the lock in its hand, the parent would wait for ever, and nobody would start another
-    worker. Dramatiq shows that event to nobody, so it is looked up in the function that will set it.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "worker_process" and "event" in frame.f_locals:
-            told: Callable[[], bool] = frame.f_locals["event"].is_set
-            return told
-        frame = frame.f_back
-    return lambda: True  # somebody else's process, such as a test's
-
-
 def _place() -> int:
-    """Return which of its brothers this process is, from 1."""
+    """Return the place of this process among those of its parent, from 1."""
     number = current_process().name.rpartition("-")[2]
     return int(number) if number.isdecimal() else 1
-
-
-def _handle_once(number: signal.Signals, told: Callable[[], None]) -> None:
-    """Let a signal's handler run once, and tell of it first.
-
-    Platforms send SIGTERM to parent and children, and Dramatiq passes it on. Its own handler takes the second for an
-    order to die at once, in the middle of a turn.
-    """
-    handler: Any = signal.getsignal(number)
-    called = False
-
-    def once(signum: int, frame: FrameType | None) -> None:
-        nonlocal called
-        if not called:
-            called = True
-            told()
-            handler(signum, frame)
-
-    if callable(handler):
-        signal.signal(number, once)

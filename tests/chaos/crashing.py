@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
 
-from bridge_service.brokers import broker
+from bridge_service.brokers import consumer
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.machine import steps as store
 from bridge_service.machine.steps import Store
@@ -60,7 +60,7 @@ def arm(crash: str, once: Path) -> None:
     store.LEASE_SECONDS = leases.LEASE_SECONDS = SHORT_LEASE_SECONDS  # type: ignore[misc,attr-defined,unused-ignore]
     store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     os.environ["RESPONDER_TIMEOUT"] = str(SHORT_PATIENCE_SECONDS)
-    broker.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
+    consumer.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
     bells.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc,unused-ignore]

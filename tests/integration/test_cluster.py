@@ -9,7 +9,8 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.messages import QUEUE_NAME, message_for
 from bridge_service.brokers.redis_client import HOPS, Nodes, connect
 from bridge_service.checks.redis import check_redis
 from bridge_service.demo.servers import RedisServer

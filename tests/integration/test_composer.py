@@ -9,7 +9,14 @@ from uuid import UUID, uuid4
 import pytest
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
-from bridge_service.errors import BridgeError, DatabaseUnavailable, ResponderUnavailable, RightMissing, SchemaMissing
+from bridge_service.errors import (
+    BridgeError,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    ResponderUnavailable,
+    RightMissing,
+    SchemaMissing,
+)
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
@@ -733,7 +740,8 @@ def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: De
     ("code", "error"),
     [
         *[(code, RightMissing) for code in ("42501", "42P01", "42883", "0A000", "HV000")],
-        *[(code, DatabaseUnavailable) for code in ("08006", "25006", "53200", "55P03", "57014")],
+        *[(code, DatabaseUnavailable) for code in ("08006", "25006", "53200", "57014")],
+        ("55P03", DatabaseBusy),
         ("3F000", SchemaMissing),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from uuid import uuid4
 import psycopg2
 import psycopg2.errors
 import pytest
+from psycopg2 import errorcodes
 
 from bridge_service.errors import (
     BridgeError,
@@ -18,8 +20,10 @@ from bridge_service.errors import (
     DatabaseUnavailable,
     RightMissing,
     SchemaMissing,
+    StepRefused,
 )
 from bridge_service.machine import database as module
+from bridge_service.machine.blame import Blame, blame
 from bridge_service.machine.database import Connection, Database, Row, translate
 from bridge_service.machine.steps import GroupingRules, Store
 from tests.chaos.proxy import FINE, Way, Weather
@@ -370,6 +374,17 @@ CODES: Final = {
 }
 
 
+def test_sql_and_python_lay_each_sqlstate_at_the_same_door(bridge_database: Urls) -> None:
+    """Every SQLSTATE that PostgreSQL has, and some that it has not, are judged by one list."""
+    states = [*vars(errorcodes).values(), *CODES, "BRG01", "BR001", "45XYZ", "99999", "A0000"]
+    states = sorted({state for state in states if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state)})
+    assert len(states) > 200
+    with closing(App(bridge_database)) as app:
+        answers = app.rows("SELECT s, bridge.blame(s) FROM unnest(%s::text[]) s", states)
+    assert dict(answers) == {state: blame(state) for state in states}
+    assert set(dict(answers).values()) == set(Blame)
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_each_sqlstate_says_what_to_do(bridge_database: Urls, code: str) -> None:
     """Run it again, run it again soon, migrate, or call somebody: exactly one of these, in one line."""
@@ -380,7 +395,7 @@ def test_each_sqlstate_says_what_to_do(bridge_database: Urls, code: str) -> None
     # Whatever the state, the words may quote a message.
     told = f"{type(raised.value).__name__} in a function or trigger"
     assert (type(error), str(error)) == (CODES[code], f"{told} (SQLSTATE {code})")
-    if isinstance(error, DatabaseRefused):
+    if isinstance(error, StepRefused):
         assert error.words == f"it (SQLSTATE {code})"
 
 

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from bridge_service.demo.binaries import postgresql_binaries
-from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing, StepRefused
 from bridge_service.install import files, waiting
 from bridge_service.install.files import APP_TABLES, TRIGGERS, digests, steps
 from bridge_service.install.migrations import newest_migration
@@ -530,7 +530,7 @@ def test_what_is_missing_is_said_in_one_clear_line(
 def test_a_missing_right_is_said_in_one_clear_line(app: App, grants: tuple[str, ...], words: str) -> None:
     """A role that may not make the schema, or no triggers on the app's tables, is told which right it lacks."""
     with role_of(app, *(grant.format(name=_name(app)) for grant in grants)) as role:
-        with pytest.raises(DatabaseRefused) as error:
+        with pytest.raises(StepRefused) as error:
             migrate(app.urls.of(role))
         assert words in str(error.value)
         assert "\n" not in str(error.value)

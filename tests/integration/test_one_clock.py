@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from freezegun import freeze_time
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, rebuild
 from bridge_service.machine.steps import GroupingRules
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping

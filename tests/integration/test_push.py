@@ -11,8 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, rebuild
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import DatabaseUnavailable
 from bridge_service.machine import steps as store_module

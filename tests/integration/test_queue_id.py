@@ -12,7 +12,8 @@ import psycopg2
 import pytest
 
 from bridge_service.brokers import queue_id
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.messages import QUEUE_NAME, message_for
 from bridge_service.brokers.queue_id import QueueId
 from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import DatabaseUnavailable, SchemaMissing

@@ -28,8 +28,9 @@ from dramatiq.middleware import Retries
 from psycopg2 import sql
 from redis.exceptions import NoPermissionError
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker, message_for
+from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, message_for
 from bridge_service.brokers.redis_client import Nodes, redis_call
 from bridge_service.brokers.redis_client import connect as connect_redis
 from bridge_service.checks import schema as looks

@@ -11,8 +11,8 @@ for i, kind in ipairs({"list", "hash", "list"}) do
     end
 end
 
--- An id without a body takes nobody's place, or whoever can write here could fill the queue with such; nor do we stay for
--- all of them, for Redis serves nobody else meanwhile.
+-- An id without a body takes no message's place, or an intruder could fill the queue with such ids. The script skips 1,000
+-- of them at most, since Redis serves no other client meanwhile.
 local bodies = {}
 local wanted = tonumber(ARGV[1])
 for _ = 1, wanted + 1000 do
@@ -26,7 +26,8 @@ for _ = 1, wanted + 1000 do
         bodies[#bodies + 1] = body
     end
 end
--- Many messages may have rung once, and who heard it takes no more than it has room for: the rest is somebody else's.
+-- One ring may stand for many messages, and the worker that heard it takes no more than it has room for. The rest is for
+-- another worker.
 if redis.call("exists", KEYS[1]) == 1 then
     redis.call("lpush", KEYS[3], "1")
     redis.call("ltrim", KEYS[3], 0, 15)

@@ -11,7 +11,8 @@ from dramatiq.errors import ConnectionClosed
 from rich.live import Live
 from rich.table import Table
 
-from bridge_service.brokers.broker import QUEUE_NAME, WaitingBroker
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.messages import QUEUE_NAME
 from bridge_service.brokers.redis_client import connect, redis_call
 from bridge_service.checks import standing
 from bridge_service.checks.standing import Standing

@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Final
 from uuid import uuid4
 
-from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing
+from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing, StepRefused
 from bridge_service.install.files import APP_TABLES, steps
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
@@ -105,7 +105,7 @@ class Guests:
     def _write(self, table: str, statement: str, *parameters: object) -> None:
         try:
             self._connection.execute(statement, parameters)
-        except DatabaseRefused as error:
+        except StepRefused as error:
             message = f"the app's table {table} takes no row with the contract's columns alone: {error}"
             raise DatabaseRefused(message) from None
 

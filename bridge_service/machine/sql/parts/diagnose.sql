@@ -1,15 +1,16 @@
--- What an error of the app's table is called, and whether another text could mend it. PostgreSQL's own words quote the
--- row, so only the names that its diagnostics give are told.
+-- What an error of the app's table is called, whose fault it is, and whether another text could mend it. PostgreSQL's own
+-- words quote the row, so only the names that its diagnostics give are told.
 --
+-- blame: as bridge.blame says, except that a missing partition is no fault of the text
 -- named: SQLSTATE, constraint, column, table or type, and the limit of a `varchar(n)`: these may be logged
 -- words: the same, and what a trigger or function of the app's raised; for the turn's row and never for a log
 -- refused: what the responder is told if the table refuses what the reply says; NULL if no other text would be taken
 CREATE OR REPLACE FUNCTION bridge.diagnose(
     p_state text, p_message text, p_context text, p_schema text, p_table text, p_column text, p_constraint text, p_type text,
-    OUT named text, OUT words text, OUT refused text)
+    OUT blame text, OUT named text, OUT words text, OUT refused text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    -- By a RAISE, which the first line of the context names. It may give any text as a constraint's name, a message's too.
+    -- By a RAISE, which the first line of the context names. It may give any text as a constraint's name, even a message's.
     v_raised boolean := p_state LIKE 'P0%' OR split_part(p_context, E'\n', 1) ~ '\mRAISE\M';
     v_place  text := concat_ws(' of ',
         'column ' || nullif(p_column, ''),
@@ -18,6 +19,7 @@ DECLARE
     v_check  text;
     v_mends  boolean;  -- whether another text may be taken
 BEGIN
+    blame := CASE WHEN p_state = '23514' AND p_constraint = '' AND p_table <> '' THEN 'rights' ELSE bridge.blame(p_state) END;
     words := concat_ws(' ', p_state, nullif(p_constraint, ''), '(' || nullif(v_place, '') || ')');
     IF v_raised THEN
         named := p_state;
@@ -36,19 +38,17 @@ BEGIN
           AND (r.relname = p_table OR d.typname = p_type);
     END IF;
 
-    v_mends := CASE
-        WHEN p_state IN ('P0001', 'P0004', '23514', '54000') THEN true
-        -- Too long, or not what the table takes. A NULL or a division by zero has nothing to do with a text.
-        WHEN p_state LIKE '22%' THEN p_state NOT IN ('22002', '22004', '22012')
-        -- Of unique keys only that of the text. Any other may say that this very reply stands there already.
-        WHEN p_state IN ('23505', '23P01') THEN NOT v_raised AND EXISTS (
+    v_mends := CASE blame
+        WHEN 'text' THEN true
+        -- Only the key of the text. Any other may say that this very reply stands there already.
+        WHEN 'key' THEN NOT v_raised AND EXISTS (
             SELECT FROM pg_index i
             JOIN pg_class k ON k.oid = i.indexrelid
             JOIN pg_namespace n ON n.oid = k.relnamespace
             WHERE k.relname = p_constraint AND n.nspname = p_schema AND NOT i.indisprimary
               AND pg_get_indexdef(i.indexrelid) ~ '\mcontent\M')
-        -- An SQLSTATE that is none of PostgreSQL's is the app's own.
-        ELSE v_raised AND p_state !~ '^(0|2|3|40|42|44|53|54|55|57|58|72|F0|HV|P0|XX)'
+        WHEN 'app' THEN v_raised
+        ELSE false
     END;
     IF v_mends THEN
         refused := left(concat_ws(': ', words, v_check), 500);

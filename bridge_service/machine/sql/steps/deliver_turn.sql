@@ -117,10 +117,9 @@ BEGIN
             END IF;
             v_error := bridge.diagnose(
                 v_state, v_message, v_context, v_schema, v_table, v_column, v_constraint, v_type);
-            -- A full disk, a lost right, a server that became read-only, a table, function or partition that is not
-            -- there: no turn is to blame, and none may die of an hour of it (I6, as A1).
-            IF v_state ~ '^(08|40|53|57|58|HV|XX)' OR v_state IN ('42501', '25006', '42P01', '42883', '3F000')
-               OR (v_state = '23514' AND v_constraint = '' AND v_table <> '') THEN
+            -- A full disk, a lost right, a standby, a table, function or partition that is not there: no turn is to blame,
+            -- and none dies of an hour of it (I6, as A1).
+            IF v_error.blame IN ('busy', 'unavailable', 'schema', 'absent', 'rights') THEN
                 UPDATE bridge.turns SET last_error = v_error.named, pushes = 0, due_at = bridge.now() + interval '5 seconds'
                 WHERE id = t.id
                 RETURNING due_at INTO t.due_at;
