@@ -8,6 +8,6 @@ import os
 
 import dramatiq
 
-from bridge_service.worker import assemble
+from bridge_service.worker.process import assemble
 
 dramatiq.set_broker(assemble(os.environ))

@@ -2,16 +2,21 @@
 
     Exception
     └── BridgeError
-        ├── ConfigurationError     end the process with EX_CONFIG
-        ├── DatabaseUnavailable    run the step again
-        │   └── DatabaseBusy       run it again soon: somebody holds the rows
-        ├── SchemaMissing          run `python -m bridge_service migrate`
-        ├── DatabaseRefused        running it again will not help
-        │   └── RightMissing       a right or a table is missing: no row is to blame
-        ├── ResponderUnavailable   ask again later; no attempt is counted
-        └── BadMessage             drop it
+        ├── ConfigurationError      end the process with EX_CONFIG
+        ├── DatabaseUnavailable     run the step again later
+        ├── DatabaseBusy            run the step again soon: another session holds the rows
+        ├── StepRefused             PostgreSQL answered, and the same step would fail again
+        │   ├── SchemaMissing       run `python -m bridge_service migrate`
+        │   │   └── SchemaIncomplete    the same: rows are missing that `migrate` writes
+        │   ├── RightMissing        wait until an operator grants or mends: no row is to blame
+        │   │   └── SequenceBehind  run `python -m bridge_service migrate`
+        │   ├── TablesUnfit         change the app's tables
+        │   └── DatabaseRefused     count an attempt, or set the event aside: the row is to blame
+        ├── ResponderUnavailable    ask again later; no attempt is counted
+        └── BadMessage              drop it
 
-These texts reach the log: none may hold a secret or the text of a message.
+The SQLSTATEs of each are in machine/sql/parts/blame.sql. These texts reach the log: none may hold a secret or the text
+of a message.
 """
 
 import operator
@@ -46,21 +51,16 @@ class DatabaseUnavailable(BridgeError):
     """Raised when the connection to PostgreSQL failed or timed out: run the step again."""
 
 
-class DatabaseBusy(DatabaseUnavailable):
-    """Raised when a lock was not to be had in time; the connection is fine, and nothing was changed."""
+class DatabaseBusy(BridgeError):
+    """Raised when PostgreSQL did not grant a lock in time; the connection is fine, and nothing was changed."""
 
 
-class SchemaMissing(BridgeError):
-    """Raised when schema `bridge` is not there or too old: run `python -m bridge_service migrate`."""
-
-
-class DatabaseRefused(BridgeError):
-    """Raised when PostgreSQL refused a statement for another reason: a right or a table is missing.
+class StepRefused(BridgeError):
+    """Raised when PostgreSQL answered that it does not carry out a step: the same step would fail again.
 
     Parameters:
       message: what may be logged of it.
-      words: all of it, for a turn's row and an operator's terminal; what a function of the app's raises may quote a
-        message.
+      words: all of it, for a turn's row and an operator's terminal; a function of the app may quote a message in them.
     """
 
     def __init__(self, message: str = "", *, words: str | None = None) -> None:
@@ -68,15 +68,51 @@ class DatabaseRefused(BridgeError):
         self.words = message if words is None else words
 
 
-class RightMissing(DatabaseRefused):
-    """Raised when a right, a table or a setting is missing: every row is refused until somebody mends it."""
+class SchemaMissing(StepRefused):
+    """Raised when schema `bridge` is not there or too old: run `python -m bridge_service migrate`."""
+
+
+class SchemaIncomplete(SchemaMissing):
+    """Raised when schema `bridge` lacks rows that `migrate` writes, as after a restore of the schema alone."""
+
+
+class RightMissing(StepRefused):
+    """Raised when a right, a table or a setting is missing: every row is refused until an operator mends it."""
+
+
+class SequenceBehind(RightMissing):
+    """Raised when a sequence of schema `bridge` gives out ids that its table holds already: run `migrate`."""
+
+
+class TablesUnfit(StepRefused):
+    """Raised when the bridge cannot work on the app's tables; nothing was changed.
+
+    Parameters:
+      faults: one line each, naming the table and the column, or the function.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class DatabaseRefused(StepRefused):
+    """Raised when PostgreSQL refuses what one row holds.
+
+    Parameters:
+      by_text: whether another text might be taken.
+    """
+
+    def __init__(self, message: str = "", *, words: str | None = None, by_text: bool = False) -> None:
+        super().__init__(message, words=words)
+        self.by_text = by_text
 
 
 class ResponderUnavailable(BridgeError):
-    """Raised when what answers for a bot is away for a while (network, 429, 5xx): never counts as an attempt.
+    """Raised when the service behind a responder is away for a while (network, 429, 5xx): never counts as an attempt.
 
     Parameters:
-      retry_after: seconds to wait before asking again, where the other side said so.
+      retry_after: seconds to wait before asking again, if that service named them.
     """
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
@@ -89,15 +125,15 @@ class BadMessage(BridgeError):
 
 
 def type_of(error: BaseException) -> str:
-    """Return the name of an error's class; of one made at run time, which may be named after anything, its base's."""
+    """Return the name of an error's class. A class made at run time may have any name, so its base's is returned."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind is BaseException or _is_written(kind))
 
 
 def _is_written(kind: type) -> bool:
-    """Tell whether somebody wrote this class: then it is found in its module, or was written inside a function."""
+    """Tell whether this class stands in source code: in its module, or inside a function."""
     if "<locals>" in kind.__qualname__:
         return True
     try:
         return operator.attrgetter(kind.__qualname__)(sys.modules[kind.__module__]) is kind
-    except Exception:  # noqa: BLE001 - a module may answer with anything when it is asked for a name
+    except Exception:  # noqa: BLE001 - a module may define how its names are looked up
         return False

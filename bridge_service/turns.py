@@ -1,7 +1,7 @@
 """The words of the domain: what a bot owes a conversation, and what a responder is told about it.
 
 An *event* is one captured fact, a person's message to a bot or a new match. A *turn* is what a bot owes for it: a
-reply to a group of events, or an initiation, the first word after a match. Pure: nothing here reads or writes.
+reply to a group of events, or an initiation, which is the opener after a match. Pure: nothing here reads or writes.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a turn is for: a `reply` to a group of messages, or an `initiation`, the first word after a match."""
+    """What a turn is for: a `reply` to a group of messages, or an `initiation`, the opener after a match."""
 
     REPLY = "reply"
     INITIATION = "initiation"
@@ -39,17 +39,19 @@ class Task:
 
     Attributes:
       turn_id: the turn; the same turn may be asked for again after a failure.
-      kind: whether a group of messages is to be answered, or the first word to be written.
+      kind: whether to answer a group of messages, or to write the opener.
       match_id: the conversation.
-      bot_id: who is to speak.
+      bot_id: the bot that speaks.
       bot_name: the bot's first name; '' if the app knows none.
       person_name: the other side's first name; '' if the app knows none.
       messages: the group to answer, whole and in the order of its commits; empty for an initiation. A group of more
         than 100 MB is never handed out: its turn is dead.
       history: what was said before the group, oldest first, at most 50 lines of at most 4,000 characters each; a longer
         message is cut there.
-      attempts: how often this turn has failed so far.
+      attempts: how often this turn has failed.
       merges: how many overtaken replies this turn has inherited messages from.
+      refused: why the app's table refused the last draft of this turn, as SQLSTATE, constraint and limit, or in the
+        words of the app's own trigger; '' if it refused none. A draft that says the same is refused again.
     """
 
     turn_id: int
@@ -62,3 +64,4 @@ class Task:
     history: tuple[Line, ...]
     attempts: int
     merges: int
+    refused: str = ""

@@ -2,30 +2,40 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from bridge_service import logs, standing
-from bridge_service.broker import WaitingBroker, connect
-from bridge_service.database import Connection, Database
-from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
-from bridge_service.events import Draining, Emit, FatalError, Stopped, fan_out
-from bridge_service.heartbeat import Heartbeat
-from bridge_service.incidents import Incidents
-from bridge_service.journal import Journal
-from bridge_service.metrics import Metrics
-from bridge_service.middleware import Reconnect
-from bridge_service.settings import Settings, secrets
-from bridge_service.startup import announce, look_at_postgresql, wait_for_postgres, wait_for_redis
-from bridge_service.store import Grouped, GroupingRules, Store
-from bridge_service.watchdog import Watchdog
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.queue_id import QueueId
+from bridge_service.brokers.redis_client import connect
+from bridge_service.checks import standing
+from bridge_service.errors import EX_CONFIG, ConfigurationError
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.process.ending import Ending, Signals, block_signals, print_faults
+from bridge_service.process.heartbeat import Heartbeat
+from bridge_service.process.incidents import Incidents
+from bridge_service.process.loop import Every, stop_all
+from bridge_service.process.startup import (
+    announce,
+    look_at_postgresql,
+    wait_for_postgres,
+    wait_for_redis,
+    write_environment,
+)
+from bridge_service.process.watchdog import Watchdog
+from bridge_service.settings import Settings, policy, secrets
+from bridge_service.telemetry import logs
+from bridge_service.telemetry.journal import Journal
+from bridge_service.telemetry.metrics import Metrics
+from bridge_service.telemetry.signals import Draining, Stopped
+from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
 from schedulers.listener import Listener
 from schedulers.planner import Planner
@@ -34,199 +44,157 @@ from schedulers.window import ContextWindow
 
 DRAIN_SECONDS: Final = 5.0
 LAST_CALL_SECONDS: Final = 1.0
-"""How long begun steps may take after a signal; then how long to wait for the window's last look, and for the rows that
-the process writes about itself, while Redis or PostgreSQL does not answer. All in all it ends within 8 s."""
+"""After a signal, steps that have begun get DRAIN_SECONDS. While Redis or PostgreSQL does not answer, the window and
+the process's last rows get LAST_CALL_SECONDS each. So the process ends within 8 s."""
 
 TICK_SECONDS: Final = 1.0
 
 CONNECTIONS: Final = 7
 """To PostgreSQL, at most: one to listen, and for listener, planner, retention, heartbeat, incidents, /health/ready."""
+
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+class Scheduler:
+    """The parts of the process, wired; no part connects or starts before `run`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lines = logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
+        self._journal = Journal(logging.getLogger("bridge"))
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry)
+        self._database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
+        self._store = Store(self._database)
+        self._incidents = Incidents(self._store, "scheduler")
+        self._heartbeat = Heartbeat(self._store, "scheduler")
+        self._emit = fan_out(self._journal, self._metrics, self._incidents)
+        self._ending = Ending(self._emit)
+        self._signals = Signals(self._ending.stopping)
+        self._watchdog = Watchdog(self._emit)
+        self._tick = Every("tick", TICK_SECONDS, self._on_tick)
+
+        reconnect = Reconnect(self._emit)
+        queue_id = QueueId(self._store.queue_id)
+        self._broker = WaitingBroker(settings.broker_url, emit=self._emit, middleware=[reconnect], queue_id=queue_id)
+        self._window = ContextWindow(connect(settings.redis_url))
+        pusher = Pusher(
+            self._store,
+            self._broker,
+            reconnect,
+            on_pushed=self._window.close,
+            emit=self._emit,
+            stopping=self._ending.stopping,
+            attempts=settings.redis_max_attempts,
+        )
+        self._planner = Planner(
+            self._store, pusher, look=self._look, emit=self._emit, retention_days=settings.retention_days
+        )
+        self._listener = Listener(
+            self._store,
+            lambda: Connection(settings.database_url, application="bridge listener"),
+            GroupingRules(
+                settings.grouping_delay,
+                settings.initiation_delay_min,
+                settings.initiation_delay_max,
+                settings.initiation_probability,
+            ),
+            on_grouped=self._on_grouped,
+            on_due=self._planner.wake,
+            emit=self._emit,
+            retention_days=settings.retention_days,
+        )
+        for loop in (self._signals, self._tick, self._planner, self._listener):
+            loop.crash = self._ending.crash
+
+    def run(self) -> int:
+        """Run until a signal; the exit code: 0 drained, 1 crashed."""
+        port = self._settings.health_port
+        announce(self._settings, "scheduler", self._emit, serves=None if port is None else "HEALTH_PORT")
+        for loop in (self._heartbeat, self._incidents, self._signals, self._tick):
+            loop.start()
+        try:
+            if port is not None:
+                self._serve_health(port)
+            if self._wait_for_servers():
+                self._work()
+        finally:
+            stop_all((self._tick, self._incidents, self._heartbeat), LAST_CALL_SECONDS)
+            self._database.close()
+            self._emit(Stopped())
+            self._journal.flush(everything=True)
+        return EXIT_CRASH if self._ending.crashed else EXIT_OK
+
+    def _work(self) -> None:
+        # Kept when each loop starts: until then there is nothing that could stand still.
+        self._planner.beat = self._watchdog.watch("planner")
+        self._listener.beat = self._watchdog.watch("listener")
+        for loop in (self._window, self._watchdog, self._planner, self._listener):
+            loop.start()
+        self._ending.stopping.wait()
+        self._emit(Draining(DRAIN_SECONDS))
+        self._watchdog.stop(0)
+        stop_all((self._listener, self._planner), DRAIN_SECONDS)
+        self._window.stop(LAST_CALL_SECONDS)
+        self._broker.close()
+
+    def _wait_for_servers(self) -> bool:
+        """Return True once PostgreSQL and Redis are there, False if told to stop first."""
+        emit, stopping = self._emit, self._ending.stopping
+        if not (
+            wait_for_postgres(self._database, emit, stopping)
+            and write_environment(self._store, policy(self._settings, os.environ), emit, stopping)
+            and wait_for_redis(self._broker, emit, stopping)
+        ):
+            return False
+        threading.Thread(
+            target=look_at_postgresql,
+            args=(self._settings.database_url, emit, stopping),
+            kwargs={"connections": CONNECTIONS},
+            name="look",
+            daemon=True,
+        ).start()
+        return True
+
+    def _serve_health(self, port: int) -> None:
+        ProcessCollector(registry=self._registry)
+        self._metrics.listener(self._listener.listening)
+        HealthPort(
+            self._settings.host,
+            port,
+            live=lambda: stuck_loops(self._watchdog.ages()),
+            ready=self._missing,
+            numbers=self._registry,
+            token=self._settings.console_token,
+        ).start()
+
+    def _missing(self) -> list[str]:
+        services = standing.missing_services(self._database, self._broker)
+        return services if self._listener.listening() else [*services, LISTENER]
+
+    def _on_grouped(self, events: list[Grouped]) -> None:
+        self._window.show(events, datetime.now(UTC))  # before a push can delete the key
+        self._planner.wake()
+
+    def _look(self) -> None:
+        self._listener.look()
+
+    def _on_tick(self) -> None:
+        self._journal.flush()
+        self._lines.report_held_back()
+        self._metrics.loops_turned(self._watchdog.ages(), time.time())
 
 
 def main() -> int:
-    """Run the scheduler until a signal; the exit code: 0 drained, 1 crashed, 78 wrong configuration."""
+    """Run the scheduler; the exit code: 0 drained, 1 crashed, 78 wrong configuration."""
     try:
         settings = Settings.from_environ(os.environ)
     except ConfigurationError as error:
-        for fault in error.faults:
-            sys.stderr.write(f"❌ Erreur fatale: {logs.escape(fault)}\n")
+        print_faults(error)
         return EX_CONFIG
-    # Before any thread starts, so that all of them inherit it and only the waiting one hears a signal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    lines = logs.configure(settings.log_level, settings.log_format, secrets(settings), sys.stdout)
-    journal = Journal(logging.getLogger("bridge"))
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
-    store = Store(database)
-    incidents = Incidents(store, "scheduler")
-    heartbeat = Heartbeat(store, "scheduler")
-    emit = fan_out(journal, metrics, incidents)
-    announce(settings, "scheduler", emit, serves=None if settings.health_port is None else "HEALTH_PORT")
-    heartbeat.start()
-    incidents.start()
-    process = Process(emit)
-    watchdog = Watchdog(emit)
-    process.spawn("signals", _wait_for_signal(process))
-    process.spawn("tick", _tick(journal, lines, metrics, watchdog, process.stopping))
-    try:
-        run(settings, database, store, emit, process, watchdog=watchdog, metrics=metrics, registry=registry)
-    finally:
-        for writer in (incidents, heartbeat):
-            writer.stop(0)  # both at the same time
-        end = time.monotonic() + LAST_CALL_SECONDS
-        for writer in (incidents, heartbeat):
-            writer.stop(max(0.0, end - time.monotonic()))
-        database.close()
-        emit(Stopped())
-        journal.flush(everything=True)
-    return EXIT_CRASH if process.crashed else EXIT_OK
-
-
-class Process:
-    """The process's threads: when one of them fails unexpectedly all stop, and the platform starts another process."""
-
-    def __init__(self, emit: Emit) -> None:
-        self.stopping = threading.Event()
-        self.crashed = False
-        self._emit = emit
-
-    def spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
-        """Run a thread whose failure ends the process: a deaf or idle one would be worse."""
-
-        def guarded() -> None:
-            try:
-                target()
-            except BaseException as error:  # SystemExit too: it would leave the thread dead and the process idle
-                logging.getLogger("bridge").debug("thread %s failed", name, exc_info=True)
-                self.crashed = True
-                self._emit(FatalError(f"{type_of(error)} in {name}, {logs.place_of(error.__traceback__)}"))
-            finally:
-                if self.crashed:
-                    self.stopping.set()
-
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
-        thread.start()
-        return thread
-
-
-def run(
-    settings: Settings,
-    database: Database,
-    store: Store,
-    emit: Emit,
-    process: Process,
-    *,
-    watchdog: Watchdog,
-    metrics: Metrics,
-    registry: CollectorRegistry,
-) -> None:
-    """Wire the parts, run them until told to stop, and stop them in reverse."""
-    stopping = process.stopping
-    reconnect = Reconnect(emit)
-    broker = WaitingBroker(settings.broker_url, emit=emit, middleware=[reconnect])
-    listening = threading.Event()
-    if settings.health_port is not None:
-        ProcessCollector(registry=registry)
-        metrics.listener(listening.is_set)
-        HealthPort(
-            settings.host,
-            settings.health_port,
-            live=lambda: stuck_loops(watchdog.ages()),
-            ready=lambda: standing.missing_services(database, broker) + ([] if listening.is_set() else [LISTENER]),
-            numbers=registry,
-            token=settings.console_token,
-        ).start()
-    if not (wait_for_postgres(database, emit, stopping) and wait_for_redis(broker, emit, stopping)):
-        return
-    threading.Thread(
-        target=look_at_postgresql,
-        args=(settings.database_url, emit, stopping),
-        kwargs={"connections": CONNECTIONS},
-        name="look",
-        daemon=True,
-    ).start()
-
-    window = ContextWindow(connect(settings.redis_url))
-    pusher = Pusher(
-        store,
-        broker,
-        reconnect,
-        window=window,
-        emit=emit,
-        stopping=stopping,
-        attempts=settings.redis_max_attempts,
-    )
-
-    def on_grouped(events: list[Grouped]) -> None:
-        window.show(events, datetime.now(UTC))  # before a push can close it
-        planner.wake()
-
-    planner = Planner(
-        store,
-        pusher,
-        look=lambda: listener.look(),  # noqa: PLW0108 - the listener is made further down
-        emit=emit,
-        stopping=stopping,
-        beat=watchdog.watch("planner"),
-        retention_days=settings.retention_days,
-    )
-    listener = Listener(
-        store,
-        lambda: Connection(settings.database_url, application="bridge listener"),
-        GroupingRules(
-            settings.grouping_delay,
-            settings.initiation_delay_min,
-            settings.initiation_delay_max,
-            settings.initiation_probability,
-        ),
-        on_grouped=on_grouped,
-        on_due=planner.wake,
-        emit=emit,
-        stopping=stopping,
-        beat=watchdog.watch("listener"),
-        listening=listening,
-        retention_days=settings.retention_days,
-    )
-    window.start()
-    planner.start()
-    watchdog.start()
-    threads = [process.spawn("listener", listener.run), process.spawn("planner", planner.run)]
-
-    stopping.wait()
-    emit(Draining(DRAIN_SECONDS))
-    watchdog.stop()
-    listener.stop()
-    planner.stop()
-    end = time.monotonic() + DRAIN_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    window.stop(LAST_CALL_SECONDS)
-    broker.close()
-
-
-def _wait_for_signal(process: Process) -> Callable[[], None]:
-    def wait() -> None:
-        signal.sigwait(_SIGNALS)
-        process.stopping.set()
-
-    return wait
-
-
-def _tick(
-    journal: Journal, lines: logs.LineHandler, metrics: Metrics, watchdog: Watchdog, stopping: threading.Event
-) -> Callable[[], None]:
-    def tick() -> None:
-        while not stopping.wait(TICK_SECONDS):
-            journal.flush()
-            lines.report_held_back()
-            metrics.loops_turned(watchdog.ages(), time.time())
-
-    return tick
+    block_signals()  # before any thread starts
+    return Scheduler(settings).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading notifications: any role of the database may send any, so nothing is believed but ids of the right form."""
+"""Reads notifications. Any role of the database may send any, so only ids of the right form are taken from them."""
 
 import json
 import re
@@ -16,13 +16,13 @@ _REQUIRED: Final = {
     MATCH_CHANNEL: ("id", "user1_id", "user2_id"),
 }
 
-# Python's UUID reads much more than that, such as hyphens in any place and white space.
+# Python's UUID also reads other forms, with hyphens anywhere and white space.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification that is understood. `message_id` is None for a new match."""
+    """A notification of the contract's shape. `message_id` is None for a new match."""
 
     channel: str
     match_id: str
@@ -34,7 +34,7 @@ def parse(channel: str, payload: str) -> Notification:
     """Read a payload of `bot_events` or `new_match`.
 
     Raises:
-      BadMessage: it is not of the contract's shape; the text says in what, and quotes nothing.
+      BadMessage: the payload is not of the contract's shape; the text says why, and quotes nothing.
     """
     try:
         data = json.loads(payload)

@@ -1,7 +1,7 @@
-"""When to look: APScheduler's jobs, and the thread that pushes when one of them, or a bell, says so.
+"""When to push: APScheduler's jobs, and the loop that makes a pass when a job or a bell asks for it.
 
-A job only sets an event. Whatever is lost, late or doubled here changes a moment and never a message: the table says
-what is due, and the sweep looks at all of it every few seconds.
+A job only sets an Event. A job that is lost, late or doubled delays a push and never loses a message: the table says
+what is due, and a sweep makes a pass every `SWEEP_SECONDS`.
 """
 
 import contextlib
@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bridge_service.errors import BridgeError, DatabaseBusy
-from bridge_service.events import Emit, Pruned, database_trouble
-from bridge_service.store import Due, Store
+from bridge_service.machine.steps import Due, Store
+from bridge_service.process.loop import Loop
+from bridge_service.telemetry.signals import Emit, Pruned, database_trouble
+from schedulers.push import Pusher
 
 SWEEP_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
@@ -24,28 +26,17 @@ PRUNE_BATCH: Final = 1000
 RETRY_SECONDS: Final = 1.0
 
 IDLE_SECONDS: Final = 10.0
-"""APScheduler goes by the clock on the wall: if that is set back, no job comes, and this thread sweeps by itself."""
+"""APScheduler goes by the system's clock. If that is set back no job comes, so the loop sweeps by itself."""
 
 PASS_SECONDS: Final = 0.02
 """Passes are this far apart under load; the first one comes at once."""
 
 
-class Pusher(Protocol):
-    """What pushes; see push.Pusher."""
-
-    def push_due(self, beat: Callable[[], None]) -> int:
-        """Push what is due."""
-
-    @property
-    def waits_for_redis(self) -> bool:
-        """Whether Redis is away."""
-
-
 class Jobs(BackgroundScheduler):  # type: ignore[misc]  # apscheduler has no types
-    """APScheduler's jobs, of which one that is gone already may be removed.
+    """APScheduler's jobs; removing a job that is gone is no error.
 
-    Its own thread removes a date job once it has handed it out, and finds none if `shutdown` came in between: that
-    would end the thread with a traceback.
+    APScheduler's thread removes a date job after it has submitted it. If `shutdown` came in between, the job is gone,
+    and the error would end the thread with a traceback.
     """
 
     def remove_job(self, job_id: str, jobstore: str | None = None) -> None:
@@ -54,8 +45,8 @@ class Jobs(BackgroundScheduler):  # type: ignore[misc]  # apscheduler has no typ
             super().remove_job(job_id, jobstore)
 
 
-class Planner:
-    """Plans the next look and pushes when it comes."""
+class Planner(Loop):
+    """Plans the next pass, and pushes when it comes."""
 
     def __init__(
         self,
@@ -64,33 +55,29 @@ class Planner:
         *,
         look: Callable[[], None],
         emit: Emit,
-        stopping: threading.Event,
-        beat: Callable[[], None],
         retention_days: float,
     ) -> None:
         """Wire a planner.
 
         Parameters:
-          look: asks the listener for a full look at what no notification announced.
-          beat: called each time the loop turns, for the watchdog.
+          look: asks the listener for a look at every ungrouped event.
           retention_days: how long finished turns are kept.
         """
+        super().__init__("planner")
         self._store = store
         self._pusher = pusher
         self._look = look
         self._emit = emit
-        self._stopping = stopping
-        self._beat = beat
         self._retention_days = retention_days
         self._wanted = threading.Event()
         self._jobs = Jobs(
             timezone=UTC,
-            # 1 s, the default, drops a job for good that was late by more (a frozen process).
-            # And 1 instance drops a date job that is due before its predecessor is seen to have ended.
+            # A4: the default grace of 1 s drops a job that a frozen process missed; one instance drops a date job that
+            # is due while its predecessor runs.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 10},
         )
 
-    def start(self) -> None:
+    def first(self) -> None:
         """Start APScheduler; the first pass is due at once."""
         self._jobs.add_job(self.wake, "interval", seconds=SWEEP_SECONDS, id="push_sweep")
         self._jobs.add_job(self._look, "interval", seconds=SWEEP_SECONDS, id="look_sweep")
@@ -108,40 +95,37 @@ class Planner:
         """Ask for a pass; from any thread, at once."""
         self._wanted.set()
 
-    def stop(self) -> None:
-        """Stop planning; twice is harmless."""
-        self._wanted.set()
+    def last(self) -> None:
+        """Stop APScheduler."""
         if self._jobs.running:
             self._jobs.shutdown(wait=False)
 
-    def run(self) -> None:
-        """Push whenever asked, until told to stop."""
-        while not self._stopping.is_set():
-            if self._pusher.waits_for_redis:
-                self._wanted.wait(RETRY_SECONDS)  # the pusher probes it
-            elif not self._wanted.wait(IDLE_SECONDS):
-                self._look()
-            self._wanted.clear()
-            self._beat()
-            if self._stopping.is_set():
-                return
-            began = time.monotonic()
-            try:
-                self._pusher.push_due(self._beat)
-                self._plan(self._store.next_due())
-            except DatabaseBusy:
-                self.wake()
-            except BridgeError as error:
-                self._emit(database_trouble(error))
-                self._stopping.wait(RETRY_SECONDS)
-                self.wake()
-            self._stopping.wait(max(0.0, began + PASS_SECONDS - time.monotonic()))
+    def turn(self) -> None:
+        """Wait until a pass is asked for, and make it."""
+        if self._pusher.waits_for_redis:
+            self._wanted.wait(RETRY_SECONDS)  # the pusher probes Redis
+        elif not self._wanted.wait(IDLE_SECONDS):
+            self._look()
+        self._wanted.clear()
+        if self.stopping.is_set():
+            return
+        began = time.monotonic()
+        try:
+            self._pusher.push_due(self.beat)
+            self._plan(self._store.next_due())
+        except DatabaseBusy:
+            self.wake()
+        except BridgeError as error:
+            self._emit(database_trouble(error))
+            self.pause(RETRY_SECONDS)
+            self.wake()
+        self.pause(max(0.0, began + PASS_SECONDS - time.monotonic()))
 
     def _plan(self, due: Due) -> None:
-        """Plan the two date jobs anew from the table: what was planned before may be done, or no longer the first."""
+        """Plan the two date jobs anew from the table: what they stood for may be done, or no longer the earliest."""
         for name, due_at in (("flush", due.flush_at), ("initiation", due.initiation_at)):
             if due_at is None:
-                self._jobs.remove_job(name)  # or none was planned, or it rings just now
+                self._jobs.remove_job(name)
                 continue
             seconds = (due_at - due.now).total_seconds()
             if seconds <= 0 and not self._pusher.waits_for_redis:
@@ -156,17 +140,17 @@ class Planner:
                 )
 
     def _begin_pruning(self) -> None:
-        # The interpreter waits for APScheduler's own threads before it exits, and in an outage a call may take long.
+        # Before it exits, the interpreter waits for APScheduler's threads, and a call may take long in an outage.
         threading.Thread(target=self._prune, name="prune", daemon=True).start()
 
     def _prune(self) -> None:
         try:
             pruned = 0
-            while not self._stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
+            while not self.stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
                 pruned += count
             if pruned:
                 self._emit(Pruned(pruned))
         except DatabaseBusy:
-            return  # the next hour's turn
+            return  # the next hour prunes again
         except BridgeError as error:
             self._emit(database_trouble(error))

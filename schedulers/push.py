@@ -1,15 +1,18 @@
-"""From due turns to Dramatiq messages: one pass takes what is due in PostgreSQL and enqueues it."""
+"""One pass: takes the due turns from PostgreSQL and pushes their ids to Redis."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from dramatiq import Message
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import WaitingBroker, message_for
-from bridge_service.events import (
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import CircuitOpen, Reconnect
+from bridge_service.brokers.messages import message_for
+from bridge_service.machine.steps import PUSH_WINDOW, Push, Store
+from bridge_service.telemetry.signals import (
     Emit,
     GroupClosed,
     InitiationDue,
@@ -20,8 +23,6 @@ from bridge_service.events import (
     TurnPushed,
     TurnsRecovered,
 )
-from bridge_service.middleware import CircuitOpen, Reconnect
-from bridge_service.store import PUSH_WINDOW, Push, Store
 from bridge_service.turns import Kind
 
 BATCH: Final = 500
@@ -29,15 +30,8 @@ RETRY_MAX_SECONDS: Final = 4.0
 PROBE_SECONDS: Final = 1.0
 
 
-class Window(Protocol):
-    """What shows the open groups to people; see window.ContextWindow."""
-
-    def close(self, match_ids: Sequence[str]) -> None:
-        """Forget groups that were pushed."""
-
-
 class Pusher:
-    """Pushes due turns, and makes the attempts when Redis does not take them."""
+    """Pushes due turns, and tries again while Redis does not take them."""
 
     def __init__(
         self,
@@ -45,7 +39,7 @@ class Pusher:
         broker: WaitingBroker,
         reconnect: Reconnect,
         *,
-        window: Window,
+        on_pushed: Callable[[list[str]], None],
         emit: Emit,
         stopping: threading.Event,
         attempts: int,
@@ -53,25 +47,27 @@ class Pusher:
         """Wire a pusher.
 
         Parameters:
-          attempts: pushes before Redis is given up for now.
+          on_pushed: receives the conversations whose groups are pushed for the first time.
           stopping: ends every wait.
+          attempts: how often a batch is tried before the circuit opens.
         """
         self._store = store
         self._broker = broker
         self._reconnect = reconnect
-        self._window = window
+        self._on_pushed = on_pushed
         self._emit = emit
         self._stopping = stopping
         self._attempts = attempts
         self._probed_at = 0.0
-        self._untold: set[int] = set()  # turns whose first push did not get through yet
+        self._queue_id: str | None = None  # under which the last pass pushed
+        self._unreported: set[int] = set()  # turns whose first push has not reached Redis yet
 
     def push_due(self, beat: Callable[[], None] = lambda: None) -> int:
-        """Push what is due, until nothing is or Redis is away; `beat` is called before each batch and each attempt.
+        """Push until nothing is due or Redis is away; `beat` is called before each batch and each attempt.
 
         Returns:
-          How many turns were taken from PostgreSQL. If the process dies before they are in Redis, or Redis loses them,
-          their due times bring them back.
+          How many turns were taken from PostgreSQL. If they never reach Redis, or Redis loses them, their due times
+          bring them back.
 
         Raises:
           DatabaseUnavailable, SchemaMissing, DatabaseRefused: nothing was pushed, or not all.
@@ -79,6 +75,7 @@ class Pusher:
         count = 0
         while not self._stopping.is_set() and self._redis_is_there():
             beat()
+            self._follow_queue()
             pushes = self._store.push_due(BATCH)
             if pushes:
                 self._push(pushes, beat)
@@ -87,22 +84,29 @@ class Pusher:
                 break
         return count
 
+    def _follow_queue(self) -> None:
+        """Make due what was pushed under another ID: no worker fetches there any more."""
+        queue_id = self._broker.queue_id()
+        if self._queue_id not in {None, queue_id}:
+            self._store.reset_pushes()
+        self._queue_id = queue_id
+
     def _push(self, due: Sequence[Push], beat: Callable[[], None]) -> None:
         for push in due:
             if push.step == "dead":
                 self._emit(TurnDead(push.turn_id, push.match_id, "WorkerLost"))
         pushes = [push for push in due if push.step != "dead"]
         first = [push for push in pushes if push.first]
-        self._untold.update(push.turn_id for push in first)
+        self._unreported.update(push.turn_id for push in first)
         if not self._enqueue(pushes, first, beat):
-            # No more are queued at once (T9): the rest ended, or was pushed again by another scheduler.
-            self._untold = set(sorted(self._untold)[-PUSH_WINDOW:])
+            # At most PUSH_WINDOW turns are queued (T9): the rest ended, or another scheduler pushed it again.
+            self._unreported = set(sorted(self._unreported)[-PUSH_WINDOW:])
             return
-        told = [push for push in pushes if push.turn_id in self._untold]
-        for push in told:
+        reached = [push for push in pushes if push.turn_id in self._unreported]
+        for push in reached:
             self._emit(TurnPushed(push.turn_id, push.match_id, push.kind))
-        self._untold.difference_update(push.turn_id for push in told)
-        self._window.close([push.match_id for push in told if push.kind is Kind.REPLY])
+        self._unreported.difference_update(push.turn_id for push in reached)
+        self._on_pushed([push.match_id for push in reached if push.kind is Kind.REPLY])
         recovered = sum(push.recovered for push in pushes)
         repeated = sum(push.step == "compose" and not push.first for push in pushes) - recovered
         if recovered:
@@ -110,7 +114,7 @@ class Pusher:
         if repeated:
             self._emit(PushesRepeated(repeated))
 
-    def _tell_of(self, first: Sequence[Push]) -> None:
+    def _report_due(self, first: Sequence[Push]) -> None:
         for push in first:
             if push.kind is Kind.REPLY:
                 self._emit(GroupClosed(push.turn_id, push.match_id, push.messages))
@@ -120,14 +124,14 @@ class Pusher:
     def _enqueue(self, pushes: Sequence[Push], first: Sequence[Push], beat: Callable[[], None]) -> bool:
         """Make up to `attempts` attempts, and a last one after the last wait; then open the circuit.
 
-        Those that are pushed for the `first` time are told of when an attempt was made: nobody waits for a line.
+        The `first` pushes of turns are reported after the first attempt, which is more urgent than a log line.
         """
         messages = [message_for(push.step, push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
-            beat()  # all of them may take minutes, and no watchdog is to end a process for an outage of Redis
+            beat()  # all attempts may take minutes, and the watchdog must not end the process for an outage of Redis
             error = self._attempt(messages, again=attempt > 1)
             if attempt == 1:
-                self._tell_of(first)
+                self._report_due(first)
             if error is None:
                 return True
             if isinstance(error, CircuitOpen):
@@ -144,7 +148,7 @@ class Pusher:
         return False
 
     def _attempt(self, messages: Sequence[Message[Any]], *, again: bool) -> CircuitOpen | ConnectionClosed | None:
-        """Enqueue, after a new connection if this is not the first attempt; what went wrong with Redis, if anything."""
+        """Enqueue, on a new connection from the second attempt on; return what went wrong with Redis, if anything."""
         try:
             if again:
                 self._emit(RedisReconnecting())
@@ -156,7 +160,7 @@ class Pusher:
         return None
 
     def _redis_is_there(self) -> bool:
-        """Close the circuit again once Redis takes a write; then everything that may be lost is due at once."""
+        """Return whether Redis takes pushes; an open circuit is probed, and closed once Redis takes a write."""
         if not self._reconnect.is_open:
             return True
         if time.monotonic() - self._probed_at < PROBE_SECONDS:
@@ -172,10 +176,10 @@ class Pusher:
         return True
 
     def _recovered(self) -> None:
-        self._store.reset_pushes()  # a Redis that was away may have come back empty
-        self._reconnect.recovered()  # last: if PostgreSQL is away too, all of this has to be done again
+        self._store.reset_pushes()  # Redis may have come back empty
+        self._reconnect.recovered()  # last: while PostgreSQL is away too, the circuit stays open
 
     @property
     def waits_for_redis(self) -> bool:
-        """Whether the circuit is open: call `push_due` every second, it probes."""
+        """Whether the circuit is open: `push_due` then probes Redis, so call it every second."""
         return self._reconnect.is_open

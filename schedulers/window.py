@@ -1,13 +1,11 @@
-"""`context:{match_id}` in Redis: a window through which people see the groups now open. Never read back as truth.
+"""`context:{match_id}` in Redis: shows people the open groups. The bridge never reads it back.
 
-Best effort, on a thread of its own: a Redis that stalls costs the window its view and nobody a millisecond.
+It writes from its own thread, so a Redis that stalls delays nothing else; what does not fit its queue is left out.
 """
 
 import contextlib
 import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,16 +13,17 @@ from typing import Final
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import redis_call
-from bridge_service.store import Grouped
+from bridge_service.brokers.redis_client import Command, Nodes, redis_call
+from bridge_service.machine.steps import Grouped
+from bridge_service.process.loop import Loop
 
 TTL_MARGIN_SECONDS: Final = 60
-"""How long a key outlives its group's closing: the push deletes it, so this shows only when the push is late."""
+"""How long a key outlives its group. The push deletes the key, so this matters only if the push is late."""
 
 PAUSE_SECONDS: Final = 5.0
 _BACKLOG: Final = 10_000
 
-_Job = Callable[["redis.client.Pipeline"], object]
+_Job = Sequence[Command]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +35,13 @@ class _Group:
     due_at: datetime
 
 
-class ContextWindow:
-    """Shows open groups; forgets them when they are pushed."""
+class ContextWindow(Loop):
+    """Shows open groups, and deletes their keys when they are pushed."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        super().__init__("window")
+        self._nodes = Nodes(client)
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_BACKLOG)
-        self._thread = threading.Thread(target=self._run, name="window", daemon=True)
-
-    def start(self) -> None:
-        """Start showing."""
-        self._thread.start()
-
-    def stop(self, timeout: float) -> None:
-        """Stop; what is not shown by then stays unseen."""
-        self._put(None)
-        self._thread.join(timeout)
 
     def show(self, events: Sequence[Grouped], now: datetime) -> None:
         """Show the reply groups that these events joined, if they stay open for a while."""
@@ -61,54 +51,60 @@ class ContextWindow:
             if event.kind == "message" and event.state == "open" and event.due_at is not None and event.due_at > now
         }
         if groups:
-            self._put(lambda pipeline: _show(pipeline, groups.values()))
+            self._put(_show(groups.values()))
 
     def close(self, match_ids: Sequence[str]) -> None:
-        """Forget groups that were pushed."""
+        """Delete the keys of groups that were pushed."""
         if match_ids:
-            self._put(lambda pipeline: pipeline.delete(*(_key(match_id) for match_id in match_ids)))
+            # One command for each key: a cluster holds them on different nodes.
+            self._put([("DEL", _key(match_id)) for match_id in match_ids])
 
     def _put(self, job: _Job | None) -> None:
-        with contextlib.suppress(queue.Full):  # it is only a window
+        with contextlib.suppress(queue.Full):
             self._jobs.put_nowait(job)
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                redis_call(lambda job=job: self._carry_out(job))  # type: ignore[misc]
-            except ConnectionClosed:
-                self._client.connection_pool.disconnect()
-                time.sleep(PAUSE_SECONDS)
-                self._drop_backlog()
+    def wake(self) -> None:
+        """End the wait for a job."""
+        self._put(None)
 
-    def _carry_out(self, job: _Job) -> None:
-        with self._client.pipeline(transaction=False) as pipeline:
-            job(pipeline)
-            pipeline.execute()
+    def turn(self) -> None:
+        """Run the next job; if Redis does not take it, pause and drop what was put meanwhile."""
+        if not self._run(self._jobs.get()):
+            self.pause(PAUSE_SECONDS)
+            while not self._jobs.empty():
+                self._jobs.get_nowait()
 
-    def _drop_backlog(self) -> None:
-        stop = False
-        while not self._jobs.empty():
-            stop |= self._jobs.get_nowait() is None
-        if stop:
-            self._put(None)
+    def last(self) -> None:
+        """Run what is left: a pushed group's key is deleted."""
+        while not self._jobs.empty() and self._run(self._jobs.get_nowait()):
+            pass
+
+    def _run(self, job: _Job | None) -> bool:
+        try:
+            if job is not None:
+                redis_call(lambda: self._nodes.run(job))
+        except ConnectionClosed:
+            self._nodes.forget()
+            return False
+        return True
 
 
 def _key(match_id: str) -> str:
     return f"context:{match_id}"
 
 
-def _show(pipeline: "redis.client.Pipeline", groups: Iterable[_Group]) -> None:
+def _show(groups: Iterable[_Group]) -> list[Command]:
+    commands: list[Command] = []
     for group in groups:
         key = _key(group.match_id)
-        pipeline.hset(
-            key,
-            mapping={
-                "count": group.count,
-                "turn_id": group.turn_id,
-                "first_message_at": group.opened_at.isoformat(),
-                "due_at": group.due_at.isoformat(),
-            },
-        )
-        # From the group's whole length, so that no clock but the database's is needed: longer than what is left of it.
-        pipeline.expire(key, int((group.due_at - group.opened_at).total_seconds()) + TTL_MARGIN_SECONDS)
+        fields: dict[str, str | int] = {
+            "count": group.count,
+            "turn_id": group.turn_id,
+            "first_message_at": group.opened_at.isoformat(),
+            "due_at": group.due_at.isoformat(),
+        }
+        commands.append(("HSET", key, *(part for field in fields.items() for part in field)))
+        # The group's whole length is longer than what is left of it, and needs no clock except PostgreSQL's.
+        seconds = int((group.due_at - group.opened_at).total_seconds()) + TTL_MARGIN_SECONDS
+        commands.append(("EXPIRE", key, seconds))
+    return commands

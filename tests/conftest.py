@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from bridge_service import migrate
-from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer, RedisServer
+from bridge_service.install import transaction
+from bridge_service.machine.database import Connection
 from tests.support.databases import copy_of, install, make_template
 from tests.support.redis_servers import OldRedisServer, old_redis_binary
 from tests.support.roles import ADMIN, OWNER, assert_not
@@ -37,18 +37,18 @@ def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """
     if request.node.get_closest_marker("superuser"):
         return
-    connect, begin = Connection.__init__, migrate._transaction
+    connect, open_one = Connection.__init__, transaction._open
 
     def connect_as_ordinary(self: Connection, url: str, **named: Any) -> None:  # noqa: ANN401 - passed on
         assert_not(url, ADMIN, OWNER)
         connect(self, url, **named)
 
-    def begin_as_ordinary(url: str, *values: Any, **named: Any) -> Any:  # noqa: ANN401
+    def open_as_ordinary(url: str, options: str) -> Any:  # noqa: ANN401 - psycopg2's
         assert_not(url, ADMIN)
-        return begin(url, *values, **named)
+        return open_one(url, options)
 
     monkeypatch.setattr(Connection, "__init__", connect_as_ordinary)
-    monkeypatch.setattr(migrate, "_transaction", begin_as_ordinary)
+    monkeypatch.setattr(transaction, "_open", open_as_ordinary)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the bridge needs of PostgreSQL and Redis, each need a look of its own with a remedy.
+"""Looks at what the bridge needs of PostgreSQL and Redis, each need with its remedy.
 
-`check` looks at all of it; scheduler and worker look at most of it when they start, see startup.py.
+`check` runs all looks. Scheduler and worker run most of them at their start, see startup.py.
 """

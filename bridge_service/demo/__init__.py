@@ -1,1 +1,1 @@
-"""Everything that shows the bridge without an app: real embedded servers and the app's tables."""
+"""The bridge without an app: servers that the demo starts, the app's tables, and people in them."""

@@ -1,15 +1,16 @@
-"""The chat app's side: it writes to its own tables, reads them, and knows nothing of the bridge."""
+"""The chat app: it writes its own tables, reads them, and knows nothing of the bridge."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from uuid import uuid4
 
-from bridge_service.database import CALL_SECONDS, Connection, Row
+from bridge_service.demo.screen import Screen
 from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
+from bridge_service.machine.database import CALL_SECONDS, Connection, Row
 
 POLL_SECONDS: Final = 0.05
 RESTART_SECONDS: Final = 15.0
@@ -19,9 +20,9 @@ class LastingConnection(Connection):
     """A connection that opens itself again after a restart of PostgreSQL; the call that met the restart fails."""
 
     def __init__(self, url: str, *, application: str) -> None:
-        super().__init__(url, application=application)
         self._url = url
         self._application = application
+        super().__init__(url, application=application)
 
     def execute(self, statement: str, parameters: Sequence[object] = (), *, seconds: float = CALL_SECONDS) -> list[Row]:
         """Run one statement; see Connection."""
@@ -29,8 +30,6 @@ class LastingConnection(Connection):
             super().__init__(self._url, application=self._application)
         try:
             return super().execute(statement, parameters, seconds=seconds)
-        except DatabaseBusy:
-            raise
         except DatabaseUnavailable:
             self.close()
             raise
@@ -38,35 +37,19 @@ class LastingConnection(Connection):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One conversation: a match, and who the two are, by their first names."""
+    """One conversation: a match, and the first names of its person and its bot."""
 
     match_id: str
     person: str
     bot: str
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One message, as it stands in the app's table."""
-
-    message_id: str
-    from_bot: bool
-    content: str
-
-
-class Screen(Protocol):
-    """What shows the conversations; see screen.Screen."""
-
-    def said(self, speaker: str, listener: str, content: str, *, from_bot: bool) -> None:
-        """Show one message."""
-
-
 class App:
-    """The app, for one thread; another one shows what the bots, or anybody else, write to its tables.
+    """The app, for one thread. A second thread shows every message that is written to its tables.
 
     Parameters:
       connection: as the owner of the app's tables.
-      watching: the same, for the other thread; `catch_up` uses it too.
+      watching: the same, for the second thread and for `catch_up`.
     """
 
     def __init__(self, connection: Connection, watching: Connection, screen: Screen) -> None:
@@ -80,7 +63,7 @@ class App:
         self._watcher = threading.Thread(target=self._watch, name="conversations", daemon=True)
 
     def start(self) -> None:
-        """Begin to show what is written."""
+        """Start to show messages."""
         self._watcher.start()
 
     def stop(self) -> None:
@@ -90,7 +73,7 @@ class App:
             self._watcher.join()
 
     def match(self, person: str, bot: str) -> Chat:
-        """Match two."""
+        """Match a person with a bot."""
         [[match_id]] = self._connection.execute(
             "INSERT INTO matches (user1_id, user2_id)"
             " SELECT p.id, b.id FROM profiles p, profiles b WHERE p.first_name = %s AND b.first_name = %s"
@@ -108,11 +91,11 @@ class App:
         return [Chat(*row) for row in rows]
 
     def chat(self, person: str, bot: str) -> Chat:
-        """Find the conversation of two who have matched."""
+        """Return the conversation of a person and a bot."""
         return next(chat for chat in self.chats() if (chat.person, chat.bot) == (person, bot))
 
     def write(self, chat: Chat, content: str, *, show: bool = True) -> str:
-        """Write as the person; return the message's id. `show`: False if it stands on the screen already."""
+        """Write as the person; return the message's id. `show`: False if the screen shows it already."""
         message_id = str(uuid4())
         with self._lock:
             self._shown.add(message_id)
@@ -129,15 +112,6 @@ class App:
         """Show no other conversation from now on."""
         names = {chat.person, chat.bot} if chat else None
         self._shows = lambda speaker, listener: {speaker, listener} == names
-
-    def said(self, chat: Chat) -> list[Said]:
-        """Return a conversation, oldest first."""
-        rows = self._connection.execute(
-            "SELECT m.id::text, p.is_bot, m.content FROM messages m JOIN profiles p ON p.id = m.sender_id"
-            " WHERE m.match_id = %s ORDER BY m.created_at",
-            (chat.match_id,),
-        )
-        return [Said(*row) for row in rows]
 
     def catch_up(self) -> None:
         """Show what was written and is not shown yet."""
@@ -160,12 +134,12 @@ class App:
         while True:
             try:
                 return self._connection.execute(statement, parameters)
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, DatabaseBusy):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(POLL_SECONDS)
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
-            with suppress(DatabaseUnavailable):  # PostgreSQL restarts, or the demo ends
+            with suppress(DatabaseUnavailable, DatabaseBusy):  # PostgreSQL restarts, or the demo ends
                 self.catch_up()

@@ -1,5 +1,4 @@
--- The three tables of a chat app that the bridge works beside. They stand for the app's own schema: the bridge never
--- alters them, and `migrate` only adds its triggers.
+-- The three tables of a chat app, as the app made them. The bridge never alters them; `migrate` only adds triggers.
 
 CREATE TABLE profiles (
     id         uuid PRIMARY KEY,

@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from bridge_service.broker import connect
+from bridge_service.brokers.redis_client import connect
 from bridge_service.demo.stage import Stage
 from bridge_service.errors import BridgeError
 

@@ -1,4 +1,4 @@
-"""The lines that the processes write, as they come through the process runner: kept, and waited for."""
+"""The lines of the processes, as the process runner passes them on."""
 
 import re
 import threading
@@ -17,10 +17,10 @@ class LogLine:
     """One line.
 
     Attributes:
-      process: who wrote it, by its name in the Procfile; `system` is the runner.
+      process: the name of its process in the Procfile; `system` is the runner.
       text: what it says, without the runner's and the record's prefix.
-      level: of the record; '' where the line is none.
-      at: when the record was made; None where the line is none.
+      level: of the record; '' if the line is no record.
+      at: when the record was made; None if the line is no record.
     """
 
     process: str
@@ -40,20 +40,20 @@ def parse(raw: str) -> LogLine:
 
 
 class Log:
-    """All lines so far; one thread adds, others wait."""
+    """All lines so far: one thread adds them, others wait for them."""
 
     def __init__(self) -> None:
         self._lines: list[LogLine] = []
         self._changed = threading.Condition()
 
     def add(self, line: LogLine) -> None:
-        """Take note of a line."""
+        """Keep a line."""
         with self._changed:
             self._lines.append(line)
             self._changed.notify_all()
 
     def mark(self) -> int:
-        """Name the present moment, for `since` and `wait`."""
+        """Return the number of lines so far, for `since` and `wait`."""
         with self._changed:
             return len(self._lines)
 
@@ -63,7 +63,7 @@ class Log:
             return self._lines[mark:]
 
     def wait(self, holds: Callable[[Sequence[LogLine]], bool], mark: int, seconds: float) -> bool:
-        """Wait until something holds of the lines after a mark; return whether it does."""
+        """Wait until `holds` returns True for the lines after a mark; return False after `seconds`."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while not holds(self._lines[mark:]):

@@ -10,13 +10,13 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from bridge_service.broker import connect
-from bridge_service.database import Connection, Database
+from bridge_service.brokers.redis_client import connect
 from bridge_service.demo.app import App, Chat
 from bridge_service.demo.breaks import Breaks
 from bridge_service.demo.stage import Stage
 from bridge_service.demo.watch import State, Watch
-from bridge_service.errors import BridgeError, DatabaseUnavailable
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable
+from bridge_service.machine.database import Connection, Database
 from bridge_service.web import console
 from bridge_service.web.feed import Feed
 from bridge_service.web.local import Local
@@ -159,7 +159,7 @@ class Playground:
                 self._burst(action, self._chat(asked))
             else:
                 raise Refused("unreadable")
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, DatabaseBusy):
             raise Refused("unsaved") from None
         return {}
 

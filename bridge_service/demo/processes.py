@@ -24,9 +24,9 @@ class Processes:
     """Every process of the Procfile, as the child of a runner of its own, so that one can be killed alone.
 
     Parameters:
-      environ: what they find in their environment.
-      output: the file for their lines. It is no pipe: a runner whose reader is gone could not end its children.
-      on_line: told of each line, from a thread of its own.
+      environ: their environment.
+      output: the file for their lines. Not a pipe: without a reader, the runner would block and not end its children.
+      on_line: called with each line, from a second thread.
     """
 
     def __init__(self, environ: Mapping[str, str], output: Path, on_line: Callable[[LogLine], None]) -> None:
@@ -35,7 +35,7 @@ class Processes:
             **environ,
             "PATH": os.pathsep.join(filter(None, (beside_python, environ.get("PATH")))),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONUTF8": "1",  # the runner would write in the locale's encoding, which may have no emoji
+            "PYTHONUTF8": "1",  # otherwise the runner writes in the locale's encoding, which may have no emoji
         }
         self._output = output
         self._on_line = on_line
@@ -59,7 +59,7 @@ class Processes:
         )
 
     def remember(self) -> None:
-        """Note the children of each runner, so that `stop` finds them even if the runner has been killed."""
+        """Note the children of each runner, so that `stop` finds them even if the runner was killed."""
         for runner in self._runners.values():
             runner.remember()
 
@@ -82,7 +82,7 @@ class Processes:
         self._runners[name].signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End them in order, and by force what is left after STOP_SECONDS; return after their last line."""
+        """End them in order, and kill what is left after STOP_SECONDS; return after their last line."""
         if not self._runners:
             return
         for runner in self._runners.values():
@@ -115,7 +115,7 @@ class _Runner:
     """One honcho with one process of the Procfile."""
 
     def __init__(self, name: str, environ: Mapping[str, str], output: Path) -> None:
-        # No .env: what is in there is for `make up`, and would win over the demo's own servers.
+        # No .env: its variables are for `make up`, and would replace the demo's own servers.
         options = ("--env", os.devnull, "--app-root", ROOT, "--procfile", "Procfile", "--port", "5000", "--no-colour")
         with output.open("ab") as lines:
             self._popen = subprocess.Popen(
@@ -125,7 +125,7 @@ class _Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=lines,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal is for the demo, which ends them in order
+                start_new_session=True,  # Ctrl-C at the terminal goes to the demo alone, which ends them in order
             )
         self._guard = guard(self._popen.pid, signal.SIGTERM)
         self._family: set[psutil.Process] = set()

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge_service.demo.log import LogLine
-from bridge_service.logs import escape
+from bridge_service.telemetry.logs import escape
 
 try:
     import readline
@@ -46,7 +46,7 @@ class Screen:
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A container without a locale would refuse the first emoji.
+            # Without a locale, Python refuses to write an emoji.
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
@@ -55,7 +55,7 @@ class Screen:
         self._prompt = ""
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Show a line of the demo's own."""
+        """Show one of the demo's own lines."""
         self._print(Text(text, style))
 
     def scene(self, number: int, name: str, shows: str) -> None:
@@ -97,7 +97,7 @@ class Screen:
         self._print(made)
 
     def ask(self, prompt: str) -> str:
-        """Ask for a line; what is shown meanwhile appears above the prompt.
+        """Ask for a line; output meanwhile appears above the prompt.
 
         Raises:
           EOFError: there is no more input.

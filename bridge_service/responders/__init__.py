@@ -2,11 +2,11 @@
 
 A responder imports `Task`, `Line` and `ResponderUnavailable` from here. It is any callable that takes a `Task` and
 returns the reply's text. A thread of the worker calls it. It may block: the turn's lease is renewed meanwhile. Nothing
-ends a call that does not return, so each of its network calls needs a timeout of its own, below RESPONDER_TIMEOUT. It
-may be asked for the same turn again, after a failure or when a newer message has overtaken its draft, and has to keep
-no state for that. It raises `ResponderUnavailable` when it cannot answer now through no fault of the turn (network,
-rate limit): the turn waits and nothing is counted. Any other exception is a failed attempt, SystemExit and the like
-too: it is the turn's, and ends neither thread nor process.
+ends a call that does not return, so each of its network calls needs its own timeout, below RESPONDER_TIMEOUT. The
+worker may ask for the same turn again, after a failure or when a newer message has overtaken the draft. The responder
+has to keep no state for that. It raises `ResponderUnavailable` if it cannot answer now and the turn is not the cause
+(network, rate limit): the turn waits, and no attempt is counted. Any other exception is a failed attempt of the turn,
+SystemExit included, and ends neither thread nor process.
 """
 
 import importlib
@@ -28,6 +28,7 @@ message; a reply of 70 million took 3 s to store on two busy cores, and a step m
 _BUILT_IN = {
     "scripted": "bridge_service.responders.scripted:reply",
     "echo": "bridge_service.responders.echo:reply",
+    "openai": "bridge_service.responders.openai.worker:reply",
 }
 
 
@@ -35,7 +36,7 @@ class NamedResponder:
     """The responder of a name; its module is imported by `load` and not before.
 
     Parameters:
-      name: `scripted`, `echo`, or `package.module:callable` for one of your own.
+      name: `scripted`, `echo`, `openai`, or `package.module:callable` for one of your own.
     """
 
     def __init__(self, name: str) -> None:
@@ -67,7 +68,7 @@ def load_responder(name: str) -> Responder:
             raise _fault(f"its module needs {error.name}, which is not installed") from None
         raise _fault("its module was not found: look at the spelling, and at PYTHONPATH") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything while it is imported
-        # Its words may quote whatever the module was configured with, so only the type is told.
+        # Its words may quote the module's configuration, so only the type is told.
         raise _fault(f"its module raises {type_of(error)}: import it by hand to see why") from None
     if not callable(responder) or inspect.iscoroutinefunction(responder):
         raise _fault("its module has no plain function of that name, which takes a task and returns a text")
@@ -75,7 +76,7 @@ def load_responder(name: str) -> Responder:
 
 
 def clean_reply(text: object) -> str:
-    """What a responder returned, as a text that PostgreSQL can hold.
+    """Return what a responder returned, as a text that PostgreSQL can hold.
 
     NUL characters are removed, lone surrogates become U+FFFD and what exceeds `REPLY_LIMIT` is cut off. The rest, outer
     whitespace included, stays as it is.

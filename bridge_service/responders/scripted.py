@@ -97,7 +97,7 @@ def reply(task: Task) -> str:
     text = _plain("\n".join(line.content for line in task.messages))
     names = ["opener"] if task.kind is Kind.INITIATION else _found(text)
     english = (_lean(text) if abs(_lean(text)) > 1 else _lean(f"{heard}\n{text}")) > 0
-    person, bot = _first_name(task.person_name), _first_name(task.bot_name)
+    person, bot = first_name(task.person_name), first_name(task.bot_name)
     blanks = {"name": person and f" {person}", "bot": bot or ("a friendly bot" if english else "un bot bavard")}
     rng = random.Random(task.turn_id)  # noqa: S311 - variety, not secrecy
 
@@ -144,7 +144,7 @@ def _told(sentence: str, said: list[str]) -> bool:
     return any(sentence in line for line in said)
 
 
-def _first_name(name: str) -> str:
+def first_name(name: str) -> str:
     """The first name in a name; '' if none stands there: people may call themselves anything."""
     word = unicodedata.normalize("NFC", name.strip().partition(" ")[0])
     return word if re.fullmatch(r"[^\W\d_](?:[^\W\d_]|['\u2019-]){0,29}", word) else ""

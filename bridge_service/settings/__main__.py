@@ -1,4 +1,4 @@
-"""`make docs`: writes the variables into docs/CONFIGURATION.md, .env.example and compose.yaml."""
+"""`make docs` writes the variables into docs/CONFIGURATION.md, .env.example and compose.yaml."""
 
 import sys
 
@@ -9,4 +9,4 @@ for name, written in PAGES.items():
     before = file.read_text(encoding="utf-8")
     if (after := written(before)) != before:
         file.write_text(after, encoding="utf-8")
-        sys.stdout.write(f"{name} is written anew\n")
+        sys.stdout.write(f"{name} is written again\n")

@@ -1,4 +1,4 @@
-"""What of the settings others see or may not see: lines at the start, pages without a token, the log's filter."""
+"""Which settings may be shown and which may not: the line at the start, the pages, the log's filter."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -8,7 +8,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 import psycopg2.extensions
 
 from bridge_service.settings.fields import Settings
-from bridge_service.settings.tls import dsn_hosts, is_here, redis_urls
+from bridge_service.settings.tls import dsn_hosts, is_here, is_plain, redis_urls
 from bridge_service.settings.words import as_text
 
 _ENCRYPTED_MODES: Final = ("require", "verify-ca", "verify-full")
@@ -21,8 +21,8 @@ def summary(settings: Settings) -> dict[str, str]:
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:
-    """Return the token and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
-    found = {settings.console_token or "", *_dsn_passwords(settings.database_url)}
+    """Return token, key and the passwords of all URLs, decoded and as written, longest first, for the log's filter."""
+    found = {settings.console_token or "", settings.openai_api_key or "", *_dsn_passwords(settings.database_url)}
     for url in (settings.database_url, settings.redis_url, settings.broker_url):
         found.update(_url_passwords(url))
     return tuple(sorted(found - {""}, key=lambda secret: (-len(secret), secret)))
@@ -31,11 +31,11 @@ def secrets(settings: Settings) -> tuple[str, ...]:
 def plaintext(settings: Settings) -> tuple[str, ...]:
     """Return the variables whose connection leaves this machine and is not, or need not be, encrypted.
 
-    Goes by the URLs alone and looks no name up: a private network counts as leaving, too.
+    Looks no name up, so a private network counts as leaving, too.
     """
     found = []
     dsn = psycopg2.extensions.parse_dsn(settings.database_url)
-    # libpq takes no sslrootcert=system without verifying.
+    # With sslrootcert=system libpq always verifies.
     mode = dsn.get("sslmode", "verify-full" if dsn.get("sslrootcert") == "system" else "prefer")
     if mode not in _ENCRYPTED_MODES and not all(map(is_here, dsn_hosts(dsn))):
         found.append("DATABASE_URL")
@@ -43,11 +43,13 @@ def plaintext(settings: Settings) -> tuple[str, ...]:
         parts = urlsplit(url)
         if parts.scheme == "redis" and not is_here(unquote(parts.hostname or "")):
             found.append(name.upper())
+    if is_plain(settings.openai_base_url or ""):
+        found.append("OPENAI_BASE_URL")
     return tuple(found)
 
 
 def is_open(settings: Settings) -> bool:
-    """Tell whether the server on HOST shows itself to other machines without asking for a token."""
+    """Tell whether the server on HOST answers other machines without a token."""
     return settings.console_token is None and not is_here(settings.host)
 
 

@@ -34,7 +34,10 @@ REQUIRED: Final = ("database_url", "redis_url")
 """Fields without a default. A command that does not use one of them leaves it unset: ''."""
 
 OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
-"""A second variable of a field; it counts where the first one is unset."""
+"""A second variable of a field, read if the first one is unset."""
+
+OPENAI: Final = "openai"
+"""The responder that needs OPENAI_MODEL."""
 
 
 def _number(value: object) -> object:
@@ -55,7 +58,7 @@ def _broker(text: str, info: ValidationInfo) -> str:
 
 
 def _token(text: str) -> str:
-    # Every client can send these characters in a header unchanged, and 16 of them are hard to guess.
+    # Every client can send these characters in a header, and 16 of them are hard to guess.
     if not re.fullmatch(r"[!-~]{16,256}", text):
         raise ValueError
     return text
@@ -63,24 +66,38 @@ def _token(text: str) -> str:
 
 def _responder(text: str) -> str:
     # Only the form: the worker alone imports the module, for an import may do anything.
-    if text not in ("scripted", "echo") and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+    if text not in ("scripted", "echo", OPENAI) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
+        raise ValueError
+    return text
+
+
+def _model(text: str) -> str:
+    # Such as llama3.2:3b, openai/gpt-5 or @cf/meta/llama-3: what a JSON file or a sentence would be is a slip.
+    if not re.fullmatch(r"[\w@/.][\w./:@+-]{0,199}", text, re.ASCII):
+        raise ValueError
+    return text
+
+
+def _api_key(text: str) -> str:
+    # The characters of a bearer token (RFC 6750), and the colon of providers that join two parts.
+    if not re.fullmatch(r"[\w.~+/:-]{1,1000}=*", text, re.ASCII):
         raise ValueError
     return text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ByTestMode:
-    """The two defaults of a field; TEST_MODE says which of them counts."""
+    """The two defaults of a field; TEST_MODE chooses."""
 
     live: float
     testing: float
 
     def __call__(self, value: object, info: ValidationInfo) -> object:
-        """Return the default where the field is unset."""
+        """Return the value, or the default if it is unset."""
         if value is not None:
             return value
         if "test_mode" not in info.data:
-            raise PydanticCustomError("undecided", "TEST_MODE is wrong, which is a fault of its own")
+            raise PydanticCustomError("undecided", "TEST_MODE is wrong, and its own fault says so")
         return self.testing if info.data["test_mode"] else self.live
 
 
@@ -95,7 +112,12 @@ DatabaseUrl = Annotated[
 ]
 RedisUrl = Annotated[str, AfterValidator(urls.redis_url), Accepts("a redis:// or rediss:// URL")]
 BrokerUrl = Annotated[str, AfterValidator(_broker), Accepts("a redis:// or rediss:// URL")]
-ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo or package.module:callable")]
+ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo, openai or package.module:callable")]
+ModelName = Annotated[str, AfterValidator(_model), Accepts("a model's name without spaces, as its server spells it")]
+ModelUrl = Annotated[str, AfterValidator(urls.model_url), Accepts("an https:// URL, or http:// to a private address")]
+ApiKey = Annotated[
+    str, AfterValidator(_api_key), Accepts("a key as its server issued it: letters, digits and -._~+/:=")
+]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
 Format = Annotated[Literal["text", "json"], BeforeValidator(str.lower)]
 Host = Annotated[str, AfterValidator(urls.host), Accepts("a host name or an IP address")]
@@ -107,7 +129,7 @@ _CONFIG: Final = ConfigDict(hide_input_in_errors=True, validate_default=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CONFIG)
 class Settings:
-    """The values, validated. Faults are told in the order of the fields."""
+    """The validated values. An error lists faults in the order of the fields."""
 
     database_url: DatabaseUrl = Field(
         "",
@@ -123,11 +145,7 @@ class Settings:
         examples=["redis://127.0.0.1:6379/0"],
         description="The Redis of queue and context.",
     )
-    broker_url: BrokerUrl = Field(
-        "",
-        repr=False,
-        description="Another Redis that carries the queue; unset: REDIS_URL.",
-    )
+    broker_url: BrokerUrl = Field("", repr=False, description="Another Redis that carries the queue; unset: REDIS_URL.")
     grouping_delay: Number = Field(
         15, ge=0, le=86400, description="Seconds from a burst's first message to its push; 0 pushes at once."
     )
@@ -137,22 +155,13 @@ class Settings:
         description="True: initiations always happen, within a minute of the match.",
     )
     initiation_delay_min: Annotated[Number, BeforeValidator(ByTestMode(120, 0))] = Field(
-        _UNSET,
-        ge=0,
-        le=604800,
-        description="Seconds from a match to the bot's first message, at least.",
+        _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at least."
     )
     initiation_delay_max: Annotated[Number, BeforeValidator(ByTestMode(300, 60))] = Field(
-        _UNSET,
-        ge=0,
-        le=604800,
-        description="Seconds from a match to the bot's first message, at most.",
+        _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at most."
     )
     initiation_probability: Annotated[Number, BeforeValidator(ByTestMode(0.5, 1))] = Field(
-        _UNSET,
-        ge=0,
-        le=1,
-        description="Share of the matches in which the bot writes first.",
+        _UNSET, ge=0, le=1, description="Share of the matches in which the bot writes first."
     )
     thinking_delay_min: Number = Field(2, ge=0, le=86400, description="Seconds before typing starts, at least.")
     thinking_delay_max: Number = Field(15, ge=0, le=86400, description="Seconds before typing starts, at most.")
@@ -160,10 +169,7 @@ class Settings:
         3.5, ge=0, le=1000000, description="Characters that a bot types in a second; 0 types in no time."
     )
     max_merges: Whole = Field(
-        3,
-        ge=0,
-        le=100,
-        description="How often newer messages may restart a reply; then the next draft is delivered.",
+        3, ge=0, le=100, description="How often newer messages may restart a reply; then the next draft is delivered."
     )
     responder: ResponderName = Field("scripted", description="What a bot says.")
     responder_timeout: Number = Field(
@@ -172,6 +178,34 @@ class Settings:
         le=86400,
         description="Seconds after which a responder that has not returned counts as hung; another worker takes its"
         " turn.",
+    )
+    openai_model: ModelName | None = Field(
+        None, description="The model that RESPONDER=openai asks; required with it.", examples=["gpt-5-mini"]
+    )
+    openai_fallback_model: ModelName | None = Field(
+        None, description="The model that is asked once when OPENAI_MODEL is away or refuses; unset: none."
+    )
+    openai_temperature: Annotated[Number, Field(ge=0, le=2)] | None = Field(
+        None, description="How freely the model writes; unset: as the model does by itself."
+    )
+    openai_max_tokens: Whole = Field(400, ge=1, le=100000, description="Tokens of one reply, at most.")
+    openai_history_tokens: Whole = Field(
+        4000,
+        ge=0,
+        le=1000000,
+        description="Tokens of history that the model is told, at most, counted as UTF-8 bytes / 3.",
+    )
+    openai_base_url: ModelUrl | None = Field(
+        None,
+        repr=False,
+        description="The server of the model, up to /v1; unset: https://api.openai.com/v1.",
+        examples=["http://127.0.0.1:11434/v1"],
+    )
+    openai_api_key: ApiKey | None = Field(
+        None, repr=False, description="The secret that the model's server asks for; unset: no Authorization header."
+    )
+    openai_timeout: Number = Field(
+        60, gt=0, le=86400, description="Seconds for one request to the model; below RESPONDER_TIMEOUT."
     )
     redis_max_attempts: Whole = Field(
         3,
@@ -220,10 +254,20 @@ class Settings:
             raise PydanticCustomError("others", "", {"faults": {low: why}})
         return high
 
+    @field_validator("openai_timeout")
+    @classmethod
+    def _below_the_responders(cls, seconds: float, info: ValidationInfo) -> float:
+        longest = info.data.get("responder_timeout", seconds + 1)
+        if info.data.get("responder") == OPENAI and seconds >= longest:
+            why = "not below RESPONDER_TIMEOUT (a default counts where one is unset): lower it or raise the other"
+            raise PydanticCustomError("refused", "{why}", {"why": why})
+        return seconds
+
     @field_validator("require_tls")
     @classmethod
     def _every_url_verified(cls, required: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic calls it
-        known = [info.data.get(name, "") for name in ("database_url", "redis_url", "broker_url")]
+        urls_read = ("database_url", "redis_url", "broker_url", "openai_base_url")
+        known = [info.data.get(name) or "" for name in urls_read]
         if required and (faults := dict(without_tls(*known))):
             raise PydanticCustomError("others", "", {"faults": faults})
         return required
@@ -246,6 +290,8 @@ class Settings:
             for variable in (name.upper(), OTHER_NAMES.get(name, "")):
                 if name not in texts and (text := environ.get(variable, "").strip()):
                     texts[name], names[name] = text, variable
+        if texts.get("responder") == OPENAI and "redis_url" in needs:  # a worker's, or of what looks at one
+            needs = (*needs, "openai_model")
         faults = {name: f"not set: it must be {accepts(FIELDS[name])}" for name in needs if name not in texts}
         try:
             settings = cls(**texts)
@@ -263,8 +309,17 @@ FIELDS: Final[Mapping[str, FieldInfo]] = Settings.__pydantic_fields__  # type: i
 """By name, in order."""
 
 
+BY_TEST_MODE: Final = {
+    name: each.func
+    for name, field in FIELDS.items()
+    for each in field.metadata
+    if isinstance(each, BeforeValidator) and isinstance(each.func, ByTestMode)
+}
+"""The fields whose default TEST_MODE decides, and the two defaults of each."""
+
+
 def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Yield the fields that are at fault, and what to do; our own words alone, for pydantic's may quote a value."""
+    """Yield the fields at fault, and what to do, in our own words: pydantic's may quote a value."""
     for each in error.errors(include_url=False, include_input=False):
         name = str(each["loc"][0])
         match each["type"]:

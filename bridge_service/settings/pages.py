@@ -1,15 +1,14 @@
-"""What docs/CONFIGURATION.md, .env.example and compose.yaml say of the variables, written from the fields."""
+"""Writes the variables into docs/CONFIGURATION.md, .env.example and compose.yaml, from the fields."""
 
 import re
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic.fields import FieldInfo
 
-from bridge_service.settings.fields import FIELDS, OTHER_NAMES, REQUIRED, ByTestMode
+from bridge_service.settings.fields import BY_TEST_MODE, FIELDS, OTHER_NAMES, REQUIRED
 from bridge_service.settings.words import accepts, as_text
 
 ROOT: Final = Path(__file__).parents[2]
@@ -18,7 +17,7 @@ _COMPOSE_DEFAULTS: Final = {
     "DATABASE_URL": "postgresql://postgres:${POSTGRES_PASSWORD:-postgres}@postgres/app",
     "REDIS_URL": "redis://redis:6379/0",
 }
-"""They lead to the containers of compose.yaml."""
+"""The containers of compose.yaml."""
 
 _EXAMPLE_HEAD: Final = """\
 # Copy to .env, which `make up` and `make migrate` read. Each line shows its default; empty counts as unset.
@@ -26,72 +25,56 @@ _EXAMPLE_HEAD: Final = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
 class Variable:
     """One variable as the pages show it.
 
     Attributes:
-      other_name: read where `name` is unset; empty if there is none.
-      required: whether the processes cannot start without it.
+      other_name: read if `name` is unset; empty if there is none.
       default: as a person writes it; empty if there is none.
-      default_in_test_mode: empty if it does not differ.
+      testing: the default in TEST_MODE; empty if it is the same.
       accepts: follows "must be".
-      example: stands in .env.example where there is no default.
+      example: for .env.example; used if there is no default.
     """
 
-    name: str
-    other_name: str
-    required: bool
-    default: str
-    default_in_test_mode: str
-    accepts: str
-    meaning: str
-    example: str
+    def __init__(self, field_name: str, field: FieldInfo) -> None:
+        defaults = BY_TEST_MODE.get(field_name)
+        self.name = field_name.upper()
+        self.other_name = OTHER_NAMES.get(field_name, "")
+        self.required = field_name in REQUIRED
+        self.default = as_text(defaults.live if defaults else field.default)
+        self.testing = as_text(defaults.testing) if defaults else ""
+        self.accepts = accepts(field)
+        self.meaning = field.description or ""
+        self.example = next(iter(field.examples or ()), "")
 
     @property
     def default_text(self) -> str:
         """The default in one cell of a table."""
         if self.required:
             return "required"
-        if self.default_in_test_mode:
-            return f"{self.default}; {self.default_in_test_mode} in TEST_MODE"
-        return self.default or "unset"
+        return f"{self.default}; {self.testing} in TEST_MODE" if self.testing else self.default or "unset"
 
 
-def _variable(name: str, field: FieldInfo) -> Variable:
-    by_test_mode = next((func for each in field.metadata if isinstance(func := _func(each), ByTestMode)), None)
-    return Variable(
-        name=name.upper(),
-        other_name=OTHER_NAMES.get(name, ""),
-        required=name in REQUIRED,
-        default=as_text(by_test_mode.live if by_test_mode else field.default),
-        default_in_test_mode=as_text(by_test_mode.testing) if by_test_mode else "",
-        accepts=accepts(field),
-        meaning=field.description or "",
-        example=next(iter(field.examples or ()), ""),
-    )
-
-
-def _func(metadata: object) -> object:
-    return getattr(metadata, "func", None)
-
-
-VARIABLES: Final = tuple(_variable(name, field) for name, field in FIELDS.items())
+VARIABLES: Final = tuple(Variable(name, field) for name, field in FIELDS.items())
 """Every variable, in the order of the fields."""
 
 
 def _table(page: str) -> str:
-    """Write the rows of CONFIGURATION.md's table anew."""
+    """Write the rows of CONFIGURATION.md's table."""
     rows = "".join(
-        f"| `{each.name}`{f' (or `{each.other_name}`)' if each.other_name else ''} | {each.default_text}"
-        f" | {each.accepts} | {each.meaning} |\n"
+        f"`{each.name}`{f' (or `{each.other_name}`)' if each.other_name else ''} | {each.default_text}"
+        f" | {_short(each.accepts)} | {each.meaning}\n"
         for each in VARIABLES
     )
-    return _replaced(page, r"(?<=\| --- \| --- \| --- \| --- \|\n)(?:\|.*\n)*", rows)
+    return _replaced(page, r"(?<=--- \| --- \| --- \| ---\n)(?:`.*\n)*", rows)
+
+
+def _short(accepts: str) -> str:
+    return re.sub("^a (whole )?number (from )?", r"\1", accepts).partition(" (or 1")[0]
 
 
 def _example(page: str) -> str:
-    """Write .env.example: each variable under a comment of its own."""
+    """Write .env.example: each variable under its comment."""
     del page
     return _EXAMPLE_HEAD + "".join(
         f"\n{_comment(each)}\n#{each.name}={each.default or each.example}\n" for each in VARIABLES
@@ -100,17 +83,17 @@ def _example(page: str) -> str:
 
 def _comment(variable: Variable) -> str:
     sentences = [variable.meaning, f"Must be {variable.accepts}."]
-    if variable.default_in_test_mode:
-        sentences.append(f"In TEST_MODE {variable.default_in_test_mode} by default.")
+    if variable.testing:
+        sentences.append(f"In TEST_MODE {variable.testing} by default.")
     if variable.other_name:
-        sentences.append(f"{variable.other_name} is read where it is unset.")
+        sentences.append(f"If it is unset, {variable.other_name} is read.")
     if variable.required:
         sentences.append("Required.")
     return textwrap.fill(" ".join(sentences), 118, initial_indent="# ", subsequent_indent="# ")
 
 
 def _environment(page: str) -> str:
-    """Write the environment of compose.yaml: all of .env is handed on."""
+    """Write the environment of compose.yaml: each variable of .env."""
     lines = "".join(f"    {each.name}: {_handed_on(each)}\n" for each in VARIABLES)
     return _replaced(page, r"(?<=  environment: &environment\n)(?:    .*\n)*", lines)
 
@@ -134,4 +117,4 @@ PAGES: Final[Mapping[str, Callable[[str], str]]] = {
     ".env.example": _example,
     "compose.yaml": _environment,
 }
-"""For each file a function that takes its text and returns it with the fields as they are now."""
+"""For each file the function that returns its text with the present fields."""

@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL and Redis: taken apart and refused here, before a library can quote a password in an error."""
+"""URLs: taken apart and refused here, before a library can quote a password in an error."""
 
 import ipaddress
 import re
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _PORTS: Final = range(1, 65536)
+_PRIVATE: Final = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 
 
 def refused(why: str) -> PydanticCustomError:
@@ -53,7 +54,7 @@ def database_url(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """Take a URL that redis-py reads as it was meant."""
+    """Take a URL that redis-py reads as its writer meant it."""
     if text.startswith("unix://"):
         raise refused("cannot be a unix:// socket: let Redis listen on a port and write redis://127.0.0.1:6379/0")
     parts = _split(text, "redis", "rediss")
@@ -80,6 +81,35 @@ def broker_url(text: str) -> str:
     if text.startswith(("amqp://", "amqps://")):
         raise refused("RabbitMQ is not part of this version: use redis:// or rediss://, or leave BROKER_URL unset")
     return redis_url(text)
+
+
+def model_url(text: str) -> str:
+    """Take the URL of a model's server; what people write travels in plaintext over private networks at most."""
+    parts = _split(text, "https", "http")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise refused("holds more than scheme, host, port and path: a key belongs into OPENAI_API_KEY")
+    name = parts.hostname or ""
+    _check_host(name)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port is not None:
+        _check_port(str(port))
+    if parts.scheme == "http" and not _is_private(name):
+        raise refused("leads through a public network: write https://, or a loopback or private address as it is")
+    return text
+
+
+def _is_private(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False  # where a name leads may change
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or any(address.version == each.version and address in each for each in _PRIVATE)
 
 
 def _split(text: str, *schemes: str) -> SplitResult:

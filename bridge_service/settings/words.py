@@ -1,4 +1,4 @@
-"""What a variable accepts and what its default is, in words: derived from the field, for faults and for the pages."""
+"""What a variable accepts and its default, in words, derived from the field: for faults and for pages."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NUMBERS: Final[dict[object, str]] = {float: "a number", int: "a whole number"}
 
 @dataclass(frozen=True, slots=True)
 class Accepts:
-    """Stands in a field's annotation where the type alone does not say what the variable accepts.
+    """Says what a variable accepts if its type alone does not.
 
     Attributes:
       words: follow "must be".
@@ -37,7 +37,7 @@ def accepts(field: FieldInfo) -> str:
 
 
 def _metadata(field: FieldInfo) -> Iterator[object]:
-    """Yield what `Annotated` adds to the type, also within `... | None` and a nested `Field`."""
+    """Yield what `Annotated` adds to the type, also inside `... | None` and a nested `Field`."""
     nested = (each for part in get_args(field.annotation) for each in getattr(part, "__metadata__", ()))
     for each in (*field.metadata, *nested):
         yield from each.metadata if isinstance(each, FieldInfo) else (each,)

@@ -1,4 +1,4 @@
-"""All that answers HTTP: probes for a platform, numbers for Prometheus, one page for people. All of it only reads.
+"""Answers HTTP: probes for a platform, numbers for Prometheus, the console for people.
 
-PostgreSQL and Redis are asked only when a visitor asks, and never more often than the pages say.
+A visitor's request asks PostgreSQL and Redis at most once in LOOK_SECONDS or READY_SECONDS.
 """

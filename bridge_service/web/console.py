@@ -1,4 +1,4 @@
-"""The console: a page for people beside the three paths of every port, and the process that serves it."""
+"""The console: a page for people, beside the three paths of every port."""
 
 import logging
 import signal
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bridge_service.errors import BridgeError
-from bridge_service.metrics import show_build
+from bridge_service.telemetry.metrics import show_build
 from bridge_service.web import probes
 from bridge_service.web.feed import Feed
 from bridge_service.web.numbers import BridgeCollector
@@ -104,7 +104,7 @@ def serve(app: ASGIApp, host: str, port: int, stop: Callable[[], None]) -> None:
         ) from None
     server = make_server(app)
 
-    # When it has drained, uvicorn raises the signal again, and by default that would kill a process that ended well.
+    # After draining, uvicorn raises the signal again. The default handler would then end the process with an error.
     def end(number: int, frame: FrameType | None) -> None:
         stop()
         server.handle_exit(number, frame)

@@ -1,6 +1,6 @@
-"""What every request passes and every answer carries, on each port: the token, a bound, and the safe headers.
+"""Guards every port: the token, the bound of requests at once, and the safe headers.
 
-What is not open is closed, so that a path that is added one day is closed, too. This module imports starlette.
+Every path except those below OPEN asks for the token, so a new path does too.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN: Final = "/health/"
-"""The paths below it answer in fixed words. Platforms probe them without credentials."""
+"""Paths below it answer in fixed words. Platforms probe them without credentials."""
 
 CHALLENGE: Final = 'Basic realm="bridge"'
 """The WWW-Authenticate of a refusal: it makes a browser ask for the password."""
@@ -26,7 +26,7 @@ BUSY: Final = "busy\n"
 STOPPING: Final = "stopping\n"
 
 REQUESTS_AT_ONCE: Final = 200
-"""A visitor that hangs up leaves its request behind until PostgreSQL has answered, so the requests have a bound."""
+"""A request outlives the visitor that hangs up until PostgreSQL answers. So the requests have a bound."""
 
 HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -37,13 +37,13 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""On every answer, errors included. A page may set a policy of its own."""
+"""On every answer, errors included. A page may set its own Content-Security-Policy."""
 
 _logger: Final = logging.getLogger("bridge.web")
 
 
 def admits(token: str | None, path: str, authorization: bytes) -> bool:
-    """Tell whether a request is to be answered.
+    """Tell whether the guard lets a request through.
 
     Parameters:
       token: CONSOLE_TOKEN, which is ASCII; None admits every visitor.
@@ -53,11 +53,11 @@ def admits(token: str | None, path: str, authorization: bytes) -> bool:
     """
     if token is None or path.startswith(OPEN):
         return True
-    # Takes as long for a token whose first characters are right as for any other.
-    return hmac.compare_digest(_brought(authorization), token.encode())
+    # An early end of the comparison would tell how many first characters are right.
+    return hmac.compare_digest(_sent(authorization), token.encode())
 
 
-def _brought(authorization: bytes) -> bytes:
+def _sent(authorization: bytes) -> bytes:
     scheme, _, credentials = authorization.strip(b" \t").partition(b" ")
     credentials = credentials.lstrip(b" ")
     match scheme.lower():
@@ -72,11 +72,11 @@ def _brought(authorization: bytes) -> bytes:
 
 
 class Guarded:
-    """An application that answers only requests with the token, only so many at once, and always with HEADERS.
+    """An application that answers requests with the token, at most REQUESTS_AT_ONCE at once, and always with HEADERS.
 
     Parameters:
       app: the application behind.
-      token: what a visitor has to bring for every path that is not below OPEN; None for nothing.
+      token: what a visitor has to send for every path that is not below OPEN; None for nothing.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -100,7 +100,7 @@ class Guarded:
         self._answering += 1
         try:
             await self._choose(scope)(scope, receive, guarded)
-        except asyncio.CancelledError:  # the server has stopped, and waits no longer
+        except asyncio.CancelledError:  # the server stops and waits no longer
             if not begun:
                 await PlainTextResponse(STOPPING, HTTPStatus.SERVICE_UNAVAILABLE)(scope, receive, guarded)
         except Exception:

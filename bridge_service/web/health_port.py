@@ -1,27 +1,28 @@
-"""HEALTH_PORT: the port on which a scheduler or a worker tells whether it lives, whether it is ready, and its numbers.
+"""HEALTH_PORT: where a scheduler or a worker answers /health/live, /health/ready and /metrics.
 
-Importing this module is cheap. Only a process that has the port imports the web server, when it starts to serve.
+Only a process that serves the port imports the web server.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import generate_latest
 from prometheus_client.registry import Collector
 
+from bridge_service.process.loop import Loop
+
 if TYPE_CHECKING:
     import uvicorn
 
 LISTENER: Final = "listener"
-"""What a scheduler's /health/ready says that is missing while its LISTEN has no connection."""
+"""The word of a scheduler's /health/ready while its LISTEN has no connection."""
 
 STUCK_SECONDS: Final = 30.0
-"""A loop that has not turned for as long stands still. Every loop turns several times in it, whatever is away."""
+"""A loop that has not turned for that long stands still. A loop turns every few seconds even during an outage."""
 
 READY_SECONDS: Final = 1.0
-"""How long an answer about readiness is good: PostgreSQL and Redis are asked at most once in it."""
+"""How long an answer about readiness holds."""
 
 REBIND_SECONDS: Final = 5.0
 
@@ -29,23 +30,25 @@ _logger: Final = logging.getLogger("bridge.health")
 
 
 def stuck_loops(ages: Mapping[str, float]) -> list[str]:
-    """Return the loops that stand still, of seconds since each of them turned; see Watchdog.ages."""
+    """Return the loops that stand still.
+
+    Parameters:
+      ages: seconds since each loop turned; see Watchdog.ages.
+    """
     return sorted(loop for loop, age in ages.items() if age > STUCK_SECONDS)
 
 
-class HealthPort:
-    """Serves /health/live, /health/ready and /metrics on a thread of its own, until the process ends.
+class HealthPort(Loop):
+    """Serves the three paths on its own thread until the process ends.
 
-    A port that is taken ends no service. It is told once and tried again until it is free, as when the process that is
-    being replaced still drains.
+    The port may be taken, as while the process that is being replaced drains. Then one line says so, and the thread
+    tries every REBIND_SECONDS.
 
     Parameters:
-      host: address to listen on.
-      port: likewise.
       live: returns the loops that stand still; must not wait for anything.
-      ready: returns what is missing; may take seconds, and is asked at most once in READY_SECONDS.
+      ready: returns what is missing; may take seconds, and runs at most once in READY_SECONDS.
       numbers: what /metrics shows.
-      token: what a visitor has to bring for the numbers; None for nothing.
+      token: what a visitor has to send for the numbers; None for nothing.
     """
 
     def __init__(
@@ -58,42 +61,37 @@ class HealthPort:
         numbers: Collector,
         token: str | None,
     ) -> None:
+        super().__init__("health")
         self._host = host
         self._port = port
         self._live = live
         self._ready = ready
         self._numbers = numbers
         self._token = token
-        self._stopping = threading.Event()
+        self._told = False  # that the port is taken
         self._server: uvicorn.Server | None = None
 
-    def start(self) -> None:
-        """Start serving; once."""
-        threading.Thread(target=self._run, name="health", daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop serving, within a moment; twice is harmless, and so is stopping what never started."""
-        self._stopping.set()
+    def wake(self) -> None:
+        """End the server under way."""
         if self._server is not None:
             self._server.should_exit = True
 
-    def _run(self) -> None:
-        told = False
-        while not self._stopping.is_set():
-            try:
-                self._serve()
-            except OSError as error:
-                if not told:
-                    _logger.warning(
-                        "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
-                        self._port,
-                        error.strerror or error,
-                    )
-                told = True
-                self._stopping.wait(REBIND_SECONDS)
+    def turn(self) -> None:
+        """Serve until stopped; while the port is taken, wait."""
+        try:
+            self._serve()
+        except OSError as error:
+            if not self._told:
+                _logger.warning(
+                    "HEALTH_PORT %d cannot be listened on (%s): trying again until it can",
+                    self._port,
+                    error.strerror or error,
+                )
+            self._told = True
+            self.pause(REBIND_SECONDS)
 
     def _serve(self) -> None:
-        # Imported here, so that a process without the port does without their memory.
+        # Imported here: a process without the port saves the memory.
         from bridge_service.web.probes import make_app  # noqa: PLC0415
         from bridge_service.web.question import Question  # noqa: PLC0415
         from bridge_service.web.server import listen, make_server  # noqa: PLC0415
@@ -104,5 +102,5 @@ class HealthPort:
         app = make_app(live=self._live, ready=Question(self._ready, READY_SECONDS), numbers=numbers, token=self._token)
         with listen(self._host, self._port) as listening:
             self._server = server = make_server(app)
-            if not self._stopping.is_set():  # `stop` sets it before it looks for a server
+            if not self.stopping.is_set():  # `stop` sets it before it calls `wake`
                 server.run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""What the console knows: one look at PostgreSQL and Redis, shared by all visitors of the same moment."""
+"""One look at PostgreSQL and Redis, shared by all visitors of the console."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import redis
 
-from bridge_service import standing
-from bridge_service.database import Database
-from bridge_service.heartbeat import ALIVE, SILENCE_SECONDS, count_alive
-from bridge_service.standing import DOWN, Standing
+from bridge_service.checks import standing
+from bridge_service.checks.standing import DOWN, Standing
+from bridge_service.machine.alive import ALIVE, SILENCE_SECONDS, count_alive
+from bridge_service.machine.database import Database
 from bridge_service.web.question import Question
 
 LOOK_SECONDS: Final = 2.0
-"""How long a look is good: a visitor in between is told the same, and costs PostgreSQL and Redis nothing."""
+"""How long a look holds for further visitors."""
 
 LATEST_TURNS: Final = 20
 DEAD_TURNS: Final = 20
@@ -38,12 +38,12 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the whole bridge owes; see sql/functions/metrics.sql. Times in seconds since the epoch, None for none.
+    """What the whole bridge owes; see operate/metrics.sql. Times in seconds since the epoch; None if there is none.
 
     Attributes:
-      processes: those that live, by role.
-      alive: each of those.
-      clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, up to the time that a look takes.
+      processes: live processes, by role.
+      alive: each live process.
+      clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, as exact as the call is short.
     """
 
     open: int
@@ -64,7 +64,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A line of the list of turns. Times are aware."""
+    """A row of the list of turns. Times are aware."""
 
     turn_id: int
     kind: str
@@ -96,7 +96,7 @@ class Look:
     """What was found at `at`, in seconds since the epoch.
 
     Attributes:
-      figures: None if PostgreSQL did not tell.
+      figures: None if PostgreSQL did not answer.
     """
 
     at: float
@@ -106,7 +106,7 @@ class Look:
 
     @property
     def missing(self) -> list[str]:
-        """What is missing, in the words of /health/ready."""
+        """What is missing, as /health/ready says it."""
         return standing.missing(self.postgresql, self.redis)
 
 
@@ -114,9 +114,7 @@ class Observer:
     """Looks at PostgreSQL and Redis; safe from any thread.
 
     Parameters:
-      database: the pool to ask.
-      client: of the Redis to ask.
-      grouping_delay: seconds, to tell what is overdue of what no scheduler has grouped.
+      grouping_delay: in seconds; an event that is ungrouped for longer is overdue.
     """
 
     def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:
@@ -134,7 +132,7 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s)),"
+            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
             self._grouping_delay,
             SILENCE_SECONDS,

@@ -1,20 +1,20 @@
-"""What the console's page says of a look: the verdict, the figures, the newest turns. Nothing of what people write."""
+"""What the console's page says of a look: the verdict, the figures, the newest turns; no message's text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge_service.standing import OK
+from bridge_service.checks.standing import OK
 from bridge_service.web.observer import DeadTurn, Figures, Look, Process, Turn
 
 REFRESH_SECONDS: Final = 5
 """How often a browser without scripts loads the page anew."""
 
 SLOW_SECONDS: Final = 300.0
-"""A message that waits longer than that for its reply is worth a look, even with long pauses and a merge."""
+"""A message that waits for longer is worth a look; long pauses and a merge take less."""
 
 LATE_SECONDS: Final = 10.0
-"""A turn that is due for longer than that was not looked at: a sweep comes every five seconds."""
+"""No sweep has seen a turn that is due for longer: there is one every five seconds."""
 
 _MEBIBYTE: Final = 2**20
 
@@ -100,13 +100,13 @@ def _process(process: Process) -> tuple[str, str, str, str, str]:
 
 
 def _moment(time: datetime, now: datetime) -> str:
-    """Say the time of day, and the date where it is not today's."""
+    """Return the time of day, with the date if it is not today's."""
     time = time.astimezone(UTC)
     return f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _age(seconds: float) -> str:
-    """Say `12 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
+    """Return such as `12 s`, `3 min 5 s`, `2 h 10 min` or `3 d 4 h`."""
     whole = max(0, int(seconds))
     for size, unit, part_size, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:

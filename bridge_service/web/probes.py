@@ -1,7 +1,7 @@
 """The three paths of every port: /health/live, /health/ready and /metrics.
 
-The answers are fixed words: no version, no host, nothing of a conversation. Liveness asks the process's own loops and
-nothing else. If it asked PostgreSQL, an outage would restart every process in the middle of it.
+The answers are fixed words: no version, no host, nothing of a conversation. Liveness looks only at the process's own
+loops. If it asked PostgreSQL, the platform would restart every process during an outage.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""A question that many visitors ask at the same time, and that is asked once."""
+"""One call that answers many visitors at the same time."""
 
 import asyncio
 import threading
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class Question(Generic[T]):
-    """A question that may take seconds. Its answer is kept for a moment; an error is not.
+    """A call that may take seconds. Its answer is kept; an error is not.
 
-    A thread asks, one at a time. It is a daemon, so a question that hangs delays neither another path nor the end of
-    the process. All visitors that come meanwhile wait for the same answer and take no thread.
+    One thread makes the call. It is a daemon, so a call that hangs delays neither another path nor the end of the
+    process. Visitors that come meanwhile wait for the same answer without a thread.
 
     Parameters:
-      ask: what it raises is passed on to the visitors that waited.
-      seconds: how long an answer is good.
+      ask: the call; each visitor that waits gets what it raises.
+      seconds: how long an answer holds.
     """
 
     def __init__(self, ask: Callable[[], T], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,5 +55,5 @@ class Question(Generic[T]):
 
         try:
             loop.call_soon_threadsafe(settle)
-        except RuntimeError:  # the server stopped meanwhile
+        except RuntimeError:  # the server has stopped
             return

@@ -1,4 +1,4 @@
-"""The one web server of the console and of every HEALTH_PORT: uvicorn, in bounds that no visitor can exceed."""
+"""The web server of the console and of every HEALTH_PORT: uvicorn, with bounds for each visitor."""
 
 import asyncio
 import contextlib
@@ -13,10 +13,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from bridge_service.web.guard import HEADERS
 
 CONNECTIONS_AT_ONCE: Final = 100
-"""The server hangs up on further visitors: each connection takes a descriptor that the service may need."""
+"""The server closes further connections: each one takes a file descriptor that the service may need."""
 
 REQUEST_SECONDS: Final = 5
-"""How long a visitor may take to send a request, and how long to take an answer, however little comes at a time."""
+"""How long a visitor may take to send a request, and how long to read the answer."""
 
 DRAIN_SECONDS: Final = 5
 
@@ -29,7 +29,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
         uvicorn.Config(
             app,
             log_config=None,  # the process has set up its logs
-            log_level="critical",  # a stranger's garbage is not worth a line, and guard.py tells of our own errors
+            log_level="critical",  # guard.py logs our own errors; a visitor's malformed request is no line
             access_log=False,
             http=Visitor,
             loop="asyncio",
@@ -45,7 +45,7 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; on `::` for IPv4, too.
+    """Return a socket that listens; on `::` also for IPv4.
 
     Raises:
       OSError: the address cannot be listened on.
@@ -56,45 +56,45 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Visitor(H11Protocol):
-    """A connection within bounds. The stock protocol waits for ever for a request, and for its answer to be taken."""
+    """A connection with a time limit. uvicorn's own waits without one for a request and for the answer to be read."""
 
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Hang up if the places are taken; else give the visitor REQUEST_SECONDS to ask."""
+        """Close the connection above CONNECTIONS_AT_ONCE; else give the visitor REQUEST_SECONDS to ask."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS_AT_ONCE:
             transport.abort()
         self.timeout_keep_alive_task = self._hang_up_later()
 
     def data_received(self, data: bytes) -> None:
-        """Read on. The time runs on, too: a whole request ends it, in `handle_events`."""
+        """Read on. Only a whole request ends the time limit, in `handle_events`."""
         self.conn.receive_data(data)
         self.handle_events()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the answer to be taken where the connection ends with it."""
+        """Wait for the next request; if the connection closes, give the visitor REQUEST_SECONDS to read the answer."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._hang_up_later()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Hang up. The stock handler waits for the visitor to take its answers first."""
+        """Close the connection. uvicorn's own handler waits first until the visitor has read its answers."""
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Give the visitor REQUEST_SECONDS to take what is buffered."""
+        """Give the visitor REQUEST_SECONDS to read what is buffered."""
         super().pause_writing()
         self._stalled = self._hang_up_later()
 
     def resume_writing(self) -> None:
-        """Go on: the visitor takes its answer."""
+        """Go on: the visitor reads its answer."""
         if self._stalled is not None:
             self._stalled.cancel()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not understood with the headers of every answer, and with nothing of what was sent."""
+        """Answer a malformed request with HEADERS, and repeat nothing of it."""
         del msg
         headers = {
             **HEADERS,

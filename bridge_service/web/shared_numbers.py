@@ -1,11 +1,11 @@
 """The files through which the processes of one `dramatiq` show their numbers together.
 
-Each process counts into files of its own, in prometheus_client's multiprocess mode. The process that serves reads all
-files. Each file is written full of zeros before it is used: on a full disk, a hole in a mapped file would kill the
-process with SIGBUS in the middle of a turn. Where no folder takes the files, the serving process shows its own numbers.
+Each process counts into its own files, in prometheus_client's multiprocess mode. The serving process reads all files. A
+process writes each file full of zeros before it counts: on a full disk, a hole in a mapped file would kill the process
+with SIGBUS. If no folder takes the files, the serving process shows its own numbers.
 
 A folder belongs to one run of `dramatiq`. Each of its processes holds a shared lock on the folder's lock file, and the
-kernel releases it however the process ends. A free lock means dead processes, and the next start removes their folder.
+kernel releases it when the process ends. A free lock means that all have ended; the next start removes the folder.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ PREFIX: Final = "bridge-metrics-"
 LOCK: Final = "lock"
 
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - nothing in it has a name that can be guessed
-"""Taken where no folder for temporary files can be written, as in a container whose root filesystem is read-only."""
+"""Used if no folder for temporary files is writable, as in a container with a read-only root filesystem."""
 
 FILE_BYTES: Final = 1 << 16
-"""Holds more than all numbers of one kind. Beyond it prometheus_client would let a file grow, with a hole."""
+"""More than all numbers of one kind take. A file that prometheus_client lets grow has a hole."""
 
 KINDS: Final = ("counter", "histogram", "gauge_max", "gauge_livemin")
 """One file each, as prometheus_client names them."""
@@ -83,10 +83,10 @@ class SharedNumbers(Collector):
                     folder.rmdir()
                 continue
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-            # The library chooses by that variable when it is imported, before the folder is known.
+            # The library reads that variable at its import, when the folder is not known yet.
             prometheus_client.values.ValueClass = prometheus_client.values.MultiProcessValue()  # type: ignore[no-untyped-call]
             return self._own
-        # If all are refused, one line is enough: the serving process tells of it.
+        # If every process is refused, the serving process alone says so.
         if self._serves or self._files():
             self._tell("; ".join(refusals) or "there is no folder for temporary files")
         return self._own
@@ -108,7 +108,7 @@ class SharedNumbers(Collector):
         return self._own.collect()
 
     def close(self) -> None:
-        """Take this process's files away, and the folder if they were the last; twice is harmless."""
+        """Remove this process's files, and the folder after the last ones. A second call is harmless."""
         folder, lock = self._folder, self._lock
         self._folder = self._lock = None
         if folder is None or lock is None:
@@ -121,7 +121,7 @@ class SharedNumbers(Collector):
 
     def _reserve(self, folder: Path) -> None:
         for name in _own_files():
-            full = folder / f"{name}.new"  # a file that is not full yet cannot be read
+            full = folder / f"{name}.new"  # a reader takes no unfinished file
             try:
                 full.write_bytes(bytes(FILE_BYTES))
                 full.rename(folder / name)
@@ -142,7 +142,7 @@ class SharedNumbers(Collector):
 
 
 def remove_dead(place: Path) -> None:
-    """Remove the folders in `place` that processes of this user left there when they were killed."""
+    """Remove the folders in `place` that killed processes of this user left behind."""
     with contextlib.suppress(OSError):
         for folder in place.iterdir():
             if _FOLDER.fullmatch(folder.name):
@@ -152,7 +152,7 @@ def remove_dead(place: Path) -> None:
 def _places() -> Iterator[Path]:
     with contextlib.suppress(FileNotFoundError):  # none can be written
         place = Path(tempfile.gettempdir())
-        if place != Path.cwd():  # Python's last resort; a checkout is not the place for these files
+        if place != Path.cwd():  # Python's last resort would be the checkout
             yield place
     yield Path(SHARED_MEMORY)
 
@@ -160,8 +160,8 @@ def _places() -> Iterator[Path]:
 def _name() -> str:
     """Return the name of the folder that all children of one `dramatiq` share.
 
-    What they share beyond their code is the key that their parent drew for multiprocessing. A name made of it belongs
-    to one run, so no older run's numbers lie there. It cannot be guessed, so no other user has put a link there.
+    It is made of the key that their parent drew for multiprocessing. So no older run has this name, and no other user
+    can guess it and put a link there.
     """
     return PREFIX + hashlib.sha256(b"bridge metrics" + current_process().authkey).hexdigest()[:32]
 
@@ -184,7 +184,7 @@ def _hold(folder: Path) -> int:
             folder.mkdir(mode=0o700)
         with contextlib.suppress(BlockingIOError, FileNotFoundError), _opened(folder) as handle:
             return _locked(handle, fcntl.LOCK_SH)
-        time.sleep(RETRY_SECONDS)  # another process looks at it, or has just removed it
+        time.sleep(RETRY_SECONDS)  # another process has the lock, or has just removed the folder
     raise BlockingIOError(f"{folder} stays locked")
 
 
@@ -205,7 +205,7 @@ def _remove_if_dead(folder: Path) -> None:
 
 
 def _lives(name: str) -> bool:
-    """Tell whether the process lives that a file is named for; version 0.1.0 had no lock."""
+    """Tell whether the process that a file is named for lives; version 0.1.0 had no lock."""
     named = _FILE.fullmatch(name)
     if named is None:
         return False
@@ -229,7 +229,7 @@ def _locked(folder: int, how: int) -> int:
         undo.callback(os.close, lock)
         fcntl.flock(lock, how | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(lock), os.stat(LOCK, dir_fd=folder)):
-            raise BlockingIOError(f"{LOCK} was made anew")
+            raise BlockingIOError(f"{LOCK} was made again")
         undo.pop_all()
     return lock
 

@@ -13,7 +13,7 @@ from bridge_service.demo.servers import PostgresServer, RedisServer
 from tests.support.app import App
 from tests.support.conversations import Crowd, make_matches, plan, read_messages
 from tests.support.databases import install, make_template
-from tests.support.ledger import Ledger, check
+from tests.support.ledger import Ledger, Terms, check
 from tests.support.service import QUICK, Service
 from tests.support.waiting import eventually
 
@@ -98,7 +98,7 @@ def run(load: Load, service: Service, urls: Urls) -> Ledger:
         sys.stderr.write(f"not idle after {SETTLE_SECONDS:g} s\n")
     finally:
         app.close()
-    return check(read_messages(urls.app), sent, GROUPING_DELAY)
+    return check(read_messages(urls.app), sent, Terms(GROUPING_DELAY))
 
 
 def _is_idle(app: App) -> bool:

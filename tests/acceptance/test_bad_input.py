@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.support.service import Service
 
 SECRET: Final = "mon secret"
-QUEUE: Final = "dramatiq:bot_messages"
 
 
 def notification(match: str, message: str | None = None, **changes: object) -> str:
@@ -145,12 +144,17 @@ def test_a_foreign_trigger_is_enough(service: Service, app: App) -> None:
     assert not service.lines(SECRET)
 
 
-def forge(redis_client: redis.Redis, body: bytes | str, *, id_: str = "") -> None:
+def queue_of(app: App) -> str:
+    """Return the name of the list of the ids that wait."""
+    return f"dramatiq:{{{app.value('SELECT bridge.queue_id()')}}}:bot_messages"
+
+
+def forge(redis_client: redis.Redis, queue: str, body: bytes | str, *, id_: str = "") -> None:
     """Put a message into the queue as anybody could who may write to Redis."""
     name = id_ or str(uuid4())
-    redis_client.hset(f"{QUEUE}.msgs", name, body)
-    redis_client.rpush(QUEUE, name)
-    redis_client.lpush(f"{QUEUE}.bell", "1")
+    redis_client.hset(f"{queue}.msgs", name, body)
+    redis_client.rpush(queue, name)
+    redis_client.lpush(f"{queue}.bell", "1")
 
 
 def forged_bodies(count: int) -> list[bytes | str]:
@@ -204,11 +208,12 @@ def test_forged_queue_messages(service: Service, app: App, redis_client: redis.R
     service.up()
     [_, worker] = service.processes
 
+    queue = queue_of(app)
     for body in forged_bodies(400):
-        forge(redis_client, body)
-    redis_client.rpush(QUEUE, "an id without a body")
-    redis_client.lpush(f"{QUEUE}.bell", "1")
-    eventually(lambda: redis_client.llen(QUEUE) == 0)
+        forge(redis_client, queue, body)
+    redis_client.rpush(queue, "an id without a body")
+    redis_client.lpush(f"{queue}.bell", "1")
+    eventually(lambda: redis_client.llen(queue) == 0)
     # More real ones than the worker has threads.
     matches = [app.old_match() for _ in range(6)]
     for match in matches:
@@ -219,7 +224,7 @@ def test_forged_queue_messages(service: Service, app: App, redis_client: redis.R
 
     assert service.lines("🚫 Envoi illisible dans la queue, ignoré: ", process=worker)
     service.assert_at_most_once_a_second("Envoi illisible", worker)
-    assert redis_client.hlen(f"{QUEUE}.msgs") == 0
+    assert redis_client.hlen(f"{queue}.msgs") == 0
     assert not [key for key in redis_client.scan_iter() if "elsewhere" in key or "XQ" in key]
 
 
@@ -233,15 +238,16 @@ def test_a_forged_push_does_not_answer_early(service: Service, app: App, redis_c
     service.wait_for_line("timer 15s")
     turn = app.value("SELECT id FROM bridge.turns")
 
+    queue = queue_of(app)
     for step in ("compose", "deliver", "compose"):
-        forge(redis_client, json.dumps({"actor_name": step, "args": [turn]}))
-    eventually(lambda: redis_client.llen(QUEUE) == 0)
+        forge(redis_client, queue, json.dumps({"actor_name": step, "args": [turn]}))
+    eventually(lambda: redis_client.llen(queue) == 0)
     # A forged one for a turn that is due proves that forged ones are run at all.
     due = app.old_match()
     app.write(due, "deux")
     service.wait_for_line("timer 15s", count=2)
     app.rows("UPDATE bridge.turns SET state = 'queued', queued_at = now() WHERE match_id = %s", due)
-    forge(redis_client, json.dumps({"actor_name": "compose", "args": [turn + 1]}))
+    forge(redis_client, queue, json.dumps({"actor_name": "compose", "args": [turn + 1]}))
     app.wait_for_replies(due, "deux")
     assert app.value("SELECT state FROM bridge.turns WHERE id = %s", turn) == "open"
 
@@ -252,7 +258,8 @@ def test_a_forged_push_does_not_answer_early(service: Service, app: App, redis_c
 def test_keys_of_the_wrong_type(service: Service, app: App, redis_client: redis.Redis) -> None:
     """Whatever a stranger puts in the place of the queue's keys, messages are answered by themselves."""
     service.up()
-    for name in (QUEUE, f"{QUEUE}.msgs", f"{QUEUE}.bell"):
+    queue = queue_of(app)
+    for name in (queue, f"{queue}.msgs", f"{queue}.bell"):
         match = app.old_match()
         redis_client.set(f"context:{match}", SECRET)
         redis_client.delete(name)

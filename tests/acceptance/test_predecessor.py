@@ -14,7 +14,7 @@ import psycopg2.errors
 import pytest
 
 from bridge_service.errors import DatabaseRefused
-from bridge_service.store import HISTORY_LINES, LEASE_SECONDS, PUSH_AGAIN_SECONDS
+from bridge_service.machine.steps import HISTORY_LINES, LEASE_SECONDS, PUSH_AGAIN_SECONDS
 from tests.support.clock import install_clock
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, MAX_MERGES, Bridge, grouping
 from tests.support.waiting import eventually
@@ -171,7 +171,8 @@ def test_a_job_popped_by_a_worker_that_crashed_was_lost(service: Service, app: A
     service.wait_for_line("timer")
     app.pass_time(15)
     service.wait_for_line("Message poussé")
-    eventually(lambda: redis_client.llen("dramatiq:bot_messages") == 1)
+    queue = f"dramatiq:{{{app.value('SELECT bridge.queue_id()')}}}:bot_messages"
+    eventually(lambda: redis_client.llen(queue) == 1)
     redis_client.flushall()
 
     worker = service.start_worker()

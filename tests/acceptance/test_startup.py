@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
+from bridge_service.install.plan import migrate
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App
 from tests.support.clock import install_clock
@@ -159,14 +159,14 @@ def test_what_is_amiss_in_postgresql_is_told_of_at_the_start(service: Service, a
 
 def test_too_few_connections_are_told_of_at_the_start(service: Service, app: App, postgres: PostgresServer) -> None:
     """What scheduler and worker may open is counted against what is left, all children of a worker together."""
-    execute(postgres.url(), "CREATE ROLE narrow LOGIN CONNECTION LIMIT 13")
+    execute(postgres.url(), "CREATE ROLE narrow LOGIN CONNECTION LIMIT 15")
     try:
         migrate(app.urls.owner, runtime_role="narrow")
         service.environment["DATABASE_URL"] = app.urls.of("narrow")
-        # The first child may open 6 and has 7 to 11 left; the two together may open 12.
+        # The first child may open 7 and has 7 to 13 left; the two together may open 14.
         worker = service.start_worker(processes=2, threads=2)
-        [line] = service.wait_for_line("Contrôle connections: .*of the role's 13", process=worker)
-        assert "12 have to be free" in line.text
+        [line] = service.wait_for_line("Contrôle connections: .*of the role's 15", process=worker)
+        assert "14 have to be free" in line.text
         service.wait_for_line("Connecté à Redis", count=2, process=worker)
 
         assert service.stop(STOP_SECONDS) == [0]

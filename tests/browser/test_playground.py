@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from bridge_service.database import Connection
+from bridge_service.machine.database import Connection
 from tests.browser.conftest import TOUR_MS, Demo, Tab, picture, running, tab
 from tests.support.http import ask, free_port
 from tests.support.waiting import eventually

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.chaos import sabotage, timeline
+from tests.chaos import recovery, sabotage, timeline
 from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import Rhythm
 from tests.chaos.run import Plot, play
@@ -138,8 +138,7 @@ def _show(plot: Plot, out: Path) -> Outcome:
 
 
 def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
-    verdict = outcome.verdict
-    for finding in verdict.findings[:FINDINGS_SHOWN]:
+    for finding in outcome.ledger.findings[:FINDINGS_SHOWN]:
         console.print(f"  {finding}", markup=False)
     for words in outcome.unhealed:
         console.print(f"  the kit failed: {words}", markup=False)
@@ -148,10 +147,10 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
     _report_recoveries(outcome)
     _report_processes(outcome)
     picture = out / "timeline.svg"
-    line = verdict.line(len(outcome.bands))
+    line = recovery.verdict(outcome.ledger, len(outcome.bands))
     title = f"seed {plot.seed}: {line}"
     picture.write_text(
-        timeline.draw(title, (outcome.began, outcome.ended), outcome.bands, verdict.dots, outcome.exits),
+        timeline.draw(title, (outcome.began, outcome.ended), outcome.bands, outcome.ledger.dots, outcome.exits),
         encoding="utf-8",
     )
     console.print(f"picture: {picture}", markup=False)
@@ -221,14 +220,14 @@ def _sabotage(name: str, out: Path) -> bool:
             _clear(folder)
             results.append(_show(breakage.run(broken=broken), folder))
         intact, broken_ = results
-        caught = intact.passed and breakage.caught(broken_.verdict)
+        caught = intact.passed and breakage.caught(broken_.ledger)
         caught_all &= caught
         table.add_row(
             breakage.name,
             breakage.what,
             ", ".join(breakage.faults),
-            "passes" if intact.passed else f"FAILS: {sabotage.summary(intact.verdict)}",
-            sabotage.summary(broken_.verdict),
+            "passes" if intact.passed else f"FAILS: {sabotage.summary(intact.ledger)}",
+            sabotage.summary(broken_.ledger),
             "yes" if caught else "NO",
             f"{time.monotonic() - began:.0f}",
         )

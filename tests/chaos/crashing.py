@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dramatiq
 
-from bridge_service import broker, leases, store, watchdog
-from bridge_service.broker import WaitingBroker
+from bridge_service.brokers import consumer
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.machine import steps as store
+from bridge_service.machine.steps import Store
+from bridge_service.process import watchdog
 from bridge_service.responders import echo
-from bridge_service.store import Store
-from bridge_service.worker import assemble
+from bridge_service.worker import leases
+from bridge_service.worker.process import assemble
 from schedulers import __main__ as scheduler
-from schedulers import listener, planner
+from schedulers import bells, planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +60,8 @@ def arm(crash: str, once: Path) -> None:
     store.LEASE_SECONDS = leases.LEASE_SECONDS = SHORT_LEASE_SECONDS  # type: ignore[misc,attr-defined,unused-ignore]
     store.PUSH_AGAIN_SECONDS = store.PUSH_AGAIN_MAX_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     os.environ["RESPONDER_TIMEOUT"] = str(SHORT_PATIENCE_SECONDS)
-    broker.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
-    listener.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    consumer.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
+    bells.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc,unused-ignore]
     assert watchdog.Watchdog.__init__.__kwdefaults__ is not None

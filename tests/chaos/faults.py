@@ -23,7 +23,7 @@ import psycopg2
 import redis
 
 from bridge_service.demo.servers import ServerFailed
-from bridge_service.store import LEASE_SECONDS
+from bridge_service.machine.steps import LEASE_SECONDS
 from tests.chaos import responder
 from tests.chaos.crew import send
 from tests.chaos.proxy import FINE, Way, Weather
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from tests.chaos.proxy import Proxy
     from tests.chaos.stage import Stage
 
-QUEUE: Final = "dramatiq:bot_messages"
-BODIES: Final = f"{QUEUE}.msgs"
-BELL: Final = f"{QUEUE}.bell"
 _START_ATTEMPTS: Final = 3
 
 
@@ -100,6 +97,7 @@ class RedisFault(Fault):
     def __init__(self, stage: Stage, rng: random.Random) -> None:
         super().__init__(stage, rng)
         self.client = stage.redis_client()
+        self.queue, self.bodies, self.bell = stage.queue, f"{stage.queue}.msgs", f"{stage.queue}.bell"
 
     def config(self, name: str, value: str) -> None:
         """Set a parameter."""
@@ -158,24 +156,24 @@ class RedisDropQueue(RedisFault):
 
     name = "redis-drop-queue"
     every = 0.1
-    key: ClassVar[str] = QUEUE
+    part: ClassVar[str] = ""
 
     def inject(self) -> None:
-        self.client.delete(self.key)
+        self.client.delete(f"{self.queue}{self.part}")
 
 
 class RedisDropBodies(RedisDropQueue):
     """The bodies are deleted, the queue's list stays."""
 
     name = "redis-drop-bodies"
-    key = BODIES
+    part = ".msgs"
 
 
 class RedisDropBell(RedisDropQueue):
     """The bell is deleted before anybody hears it."""
 
     name = "redis-drop-bell"
-    key = BELL
+    part = ".bell"
 
 
 class RedisDropClients(RedisFault):
@@ -293,11 +291,11 @@ class RedisJunk(RedisFault):
     def inject(self) -> None:
         with self.client.pipeline() as pipeline:
             for number, body in enumerate(self._bodies()):
-                pipeline.hset(BODIES, f"junk:{number}", body)
-                pipeline.rpush(QUEUE, f"junk:{number}")
-            pipeline.rpush(QUEUE, "no body", b"\xff\xfe", b"")
-            pipeline.hset(BODIES, "no place", "{}")
-            pipeline.lpush(BELL, *["ring"] * 50)
+                pipeline.hset(self.bodies, f"junk:{number}", body)
+                pipeline.rpush(self.queue, f"junk:{number}")
+            pipeline.rpush(self.queue, "no body", b"\xff\xfe", b"")
+            pipeline.hset(self.bodies, "no place", "{}")
+            pipeline.lpush(self.bell, *["ring"] * 50)
             pipeline.execute()
 
     def _bodies(self) -> list[bytes]:
@@ -363,9 +361,9 @@ class RedisDoubled(RedisFault):
                         "args": [turn],
                         "kwargs": {},
                     }
-                    pipeline.hset(BODIES, forged, json.dumps(body))
-                    pipeline.rpush(QUEUE, forged)
-            pipeline.lpush(BELL, *["ring"] * 4)
+                    pipeline.hset(self.bodies, forged, json.dumps(body))
+                    pipeline.rpush(self.queue, forged)
+            pipeline.lpush(self.bell, *["ring"] * 4)
             pipeline.execute()
 
 
@@ -373,11 +371,10 @@ class RedisWrongType(RedisFault):
     """The queue's keys hold something else than what they are for, and nobody repairs them."""
 
     name = "redis-wrong-type"
-    keys: ClassVar[tuple[str, ...]] = (QUEUE, BODIES, BELL)
 
     def inject(self) -> None:
         with self.client.pipeline() as pipeline:
-            for key in self.keys:
+            for key in (self.queue, self.bodies, self.bell):
                 pipeline.delete(key)
                 pipeline.set(key, "confused")
             pipeline.execute()

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg2
 
-from tests.chaos.checker import Pace, Recovery, Verdict, judge, longest_wait_in_calm, recoveries
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import Band, Nemesis, Planned, Rhythm, plan
+from tests.chaos.recovery import Recovery, frozen, longest_wait_in_calm, recoveries
 from tests.chaos.script import Habits, write_script
 from tests.chaos.stage import COMMANDS, Stage
-from tests.support.ledger import Message
+from tests.support.ledger import Ledger, Message, Terms, check
 from tests.support.roles import SERVICE
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Outcome:
       alarming: lines that tell of a mistake in the program, with their numbers.
     """
 
-    verdict: Verdict
+    ledger: Ledger
     bands: tuple[Band, ...]
     recoveries: tuple[Recovery, ...]
     calm: tuple[float, str]
@@ -97,7 +97,7 @@ class Outcome:
     @property
     def passed(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.verdict.broken or self.unhealed or self.hurt)
+        return not (self.ledger.faults or self.unhealed or self.hurt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,6 @@ class _Run:
         self._nemesis = nemesis
         self._seconds = seconds
         self._tell = tell
-        self._pace = Pace(plot.habits.delay, plot.thinking[1], plot.max_merges)
         self._answered = 0
 
     def play(self) -> Outcome:
@@ -187,14 +186,14 @@ class _Run:
             crowd.stop()
             nemesis.stop()
             codes = stage.crew.stop()
-        verdict = self._judge()
-        assert verdict is not None, "PostgreSQL is not there at the end"
+        ledger = self._judge()
+        assert ledger is not None, "PostgreSQL is not there at the end"
         noise = stage.crew.noise
         return Outcome(
-            verdict=verdict,
+            ledger=ledger,
             bands=tuple(nemesis.bands),
-            recoveries=tuple(recoveries(nemesis.bands, verdict.waited)),
-            calm=longest_wait_in_calm(nemesis.bands, verdict.waited),
+            recoveries=tuple(recoveries(nemesis.bands, ledger.waited)),
+            calm=longest_wait_in_calm(nemesis.bands, ledger.waited),
             exits=tuple(stage.crew.exits),
             began=began,
             ended=time.time(),
@@ -230,14 +229,14 @@ class _Run:
 
     def _unsettled(self, deadline: float) -> Callable[[], bool]:
         def unsettled() -> bool:
-            verdict = self._judge()
-            if verdict is not None:
-                self._answered = verdict.sent - verdict.lost
-            return (verdict is None or verdict.lost > 0) and time.monotonic() < deadline
+            ledger = self._judge()
+            if ledger is not None:
+                self._answered = ledger.sent - ledger.lost
+            return (ledger is None or ledger.lost > 0) and time.monotonic() < deadline
 
         return unsettled
 
-    def _judge(self) -> Verdict | None:
+    def _judge(self) -> Ledger | None:
         """Judge what stands in the table now; None if PostgreSQL is not there."""
         try:
             with self._stage.admin() as connection, connection.cursor() as cursor:
@@ -245,4 +244,11 @@ class _Run:
                 rows = [Message(*row) for row in cursor.fetchall()]
         except psycopg2.Error:
             return None
-        return judge(rows, self._crowd.sent, self._crowd.met, self._pace, self._nemesis.bands)
+        met = self._crowd.met
+        return check(
+            rows,
+            self._crowd.sent,
+            Terms(self._plot.habits.delay, self._plot.thinking[1], self._plot.max_merges, frozen(self._nemesis.bands)),
+            owed={match.match_id for match in met},
+            people={match.match_id for match in met if match.two_people},
+        )

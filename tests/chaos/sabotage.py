@@ -24,7 +24,7 @@ from tests.support.roles import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.chaos.checker import Verdict
+    from tests.support.ledger import Ledger
     from tests.support.rules import Taken
 
 SEED: Final = 1
@@ -43,7 +43,7 @@ class Breakage:
       name: as on the command line; saboteur.py has a function of this name, with underscores, if `python` is set.
       rule: the rule's name in CONCURRENCY.md or DESIGN.md.
       what: what the broken service does.
-      sees: what has to be found, one of them at least: fields of the verdict.
+      sees: what has to be found, one of them at least: fields of the ledger.
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
@@ -96,9 +96,9 @@ class Breakage:
             yield Planned(kind, at, seconds, number)
             at += 1.0 if self.together else seconds + 1.0
 
-    def caught(self, verdict: Verdict) -> bool:
+    def caught(self, ledger: Ledger) -> bool:
         """Whether the broken run's verdict shows what it has to show."""
-        return any(getattr(verdict, name) > 0 for name in self.sees)
+        return any(getattr(ledger, name) > 0 for name in self.sees)
 
 
 _SLOW_GROUPING: Final = (
@@ -192,7 +192,7 @@ BREAKAGES: Final = (
         "no-first-word-lock",
         "F1",
         "a message does not lock its match's event, so the opener cannot see it before its commit",
-        ("forbidden",),
+        ("forbidden", "foreign"),
         taken=(("before_message", "FOR KEY SHARE OF e", ""),),
         habits=Habits(first_words=1.0, held=0.0, length=3),
     ),
@@ -202,7 +202,7 @@ BREAKAGES: Final = (
         "no unique index on the active turn, and the claim does not look for one",
         ("disordered", "stale"),
         taken=(
-            ("claim", "IF v_active IS NOT NULL THEN", "IF false THEN"),
+            ("claim", "bridge.waits_for_active(t.id, t.match_id)", "false"),
             ("sql", "DROP INDEX bridge.turns_one_active"),
         ),
         plot={"thinking": (0.0, 3.0)},
@@ -223,7 +223,7 @@ BREAKAGES: Final = (
         "the claim reads its messages before it has the turn's lock, and delivery does not compare",
         ("lost",),
         taken=(
-            ("claim", "v_covered jsonb;", "v_covered jsonb; v_early bigint[];"),
+            ("claim", "v_task jsonb;", "v_task jsonb; v_early bigint[];"),
             (
                 "claim",
                 "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
@@ -233,9 +233,9 @@ BREAKAGES: Final = (
             ),
             (
                 "claim",
-                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_ids
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events
                    FROM bridge.events e WHERE e.turn_id = t.id;""",
-                "v_ids := v_early;",
+                "v_events := v_early;",
             ),
             ("deliver_turn", "IF v_events <> t.covers THEN", "IF false THEN"),
         ),
@@ -251,7 +251,7 @@ BREAKAGES: Final = (
         taken=(
             (
                 "deliver_turn",
-                "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() THEN",
+                "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN",
                 "IF NOT FOUND OR t.draft IS NULL THEN",
             ),
             ("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"),
@@ -377,7 +377,7 @@ def table() -> Table:
     return listed
 
 
-def summary(verdict: Verdict) -> str:
+def summary(ledger: Ledger) -> str:
     """Tell what was found, in a few words."""
-    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "stale")
-    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(verdict, kind))) or "nothing"
+    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
+    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(ledger, kind))) or "nothing"

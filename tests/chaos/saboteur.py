@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq import Message
 
-from bridge_service.store import Outcome, Store
-from schedulers import listener
+from bridge_service.machine.steps import Outcome, Store
+from schedulers import looks
 from schedulers.__main__ import main
-from schedulers.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +29,8 @@ BETWEEN_SECONDS: Final = 0.3
 def no_look_at_start() -> None:
     """Leave only bells: no look at the start or after a reconnection, no look after a batch, no sweep."""
     # What stands on the class as a property is in force whatever an instance sets.
-    Listener._sweep = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
-    listener.LOOKS_AFTER_BATCH = ()  # type: ignore[assignment,misc]
+    looks.Looks._everything = property(lambda _: False, lambda *_: None)  # type: ignore[assignment]
+    looks.AFTER_BATCH_SECONDS = ()  # type: ignore[assignment,misc]
 
 
 def half_delivery() -> None:
@@ -54,15 +53,17 @@ def trusting_consumer() -> None:
         return Message.decode(body)
 
     # Not by attribute: that is the broker itself, which the package calls so too.
-    vars(sys.modules["bridge_service.broker"])["rebuild"] = rebuild
+    vars(sys.modules["bridge_service.brokers.broker"])["rebuild"] = rebuild
 
 
 def away_counts() -> None:
     """Count it as an attempt when the responder is away."""
 
-    def fail(self: Store, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool) -> Outcome:
+    def fail(
+        self: Store, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None
+    ) -> Outcome:
         del counts
-        return intact(self, turn_id, token, error, retry=retry, counts=True)
+        return intact(self, turn_id, token, error, retry=retry, counts=True, refused=refused)
 
     intact = Store.fail
     Store.fail = fail  # type: ignore[method-assign]

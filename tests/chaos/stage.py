@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.migrate import migrate
+from bridge_service.install.plan import migrate
 from bridge_service.settings.pages import VARIABLES
 from tests.chaos import crowd, responder
 from tests.chaos.crew import Command, Crew, Noise
@@ -101,6 +101,10 @@ class Stage:
             lay_without(self.admin_url, taken)
         with self.admin() as connection:
             crowd.settle(connection)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT bridge.queue_id()")
+                [[queue_id]] = cursor.fetchall()
+        self.queue = f"dramatiq:{{{queue_id}}}:bot_messages"
 
     def migrate(self) -> None:
         """Install the bridge, or bring it up to date."""

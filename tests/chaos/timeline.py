@@ -11,9 +11,9 @@ from tests.chaos.faults import Target
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.chaos.checker import Dot
     from tests.chaos.crew import Exit
     from tests.chaos.nemesis import Band
+    from tests.support.ledger import Dot
 
 WIDTH: Final = 1400
 LEFT: Final = 130

@@ -16,22 +16,15 @@ from dramatiq.middleware import Retries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import broker as module
-from bridge_service.broker import (
-    ACTOR_NAMES,
-    BELL_SECONDS,
-    BELL_TIMEOUT_SECONDS,
-    QUEUE_NAME,
-    DelayConsumer,
-    WaitingBroker,
-    WaitingConsumer,
-    describe,
-    message_for,
-    rebuild,
-)
+from bridge_service.brokers import consumer as module
+from bridge_service.brokers import redis_queue
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.consumer import BELL_SECONDS, BELL_TIMEOUT_SECONDS, WaitingConsumer
+from bridge_service.brokers.messages import ACTOR_NAMES, QUEUE_NAME, message_for, rebuild
+from bridge_service.brokers.redis_client import describe
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import BadMessage
-from bridge_service.events import BadBrokerMessage, RedisConnected, RedisLost
+from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected, RedisLost
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually
@@ -43,7 +36,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.proxy import Proxy
 
-QUEUE: Final = f"dramatiq:{QUEUE_NAME}"
+ID: Final = "of the test"
+QUEUE: Final = f"dramatiq:{{{ID}}}:{QUEUE_NAME}"
 BODIES: Final = f"{QUEUE}.msgs"
 BELL: Final = f"{QUEUE}.bell"
 
@@ -62,7 +56,7 @@ class Desk:
 
     def another(self, url: str) -> WaitingBroker:
         """Return a broker, as another process has it."""
-        broker = WaitingBroker(url, emit=self.told, middleware=[])
+        broker = WaitingBroker(url, emit=self.told, middleware=[], queue_id=lambda: ID)
         broker.declare_queue(QUEUE_NAME)
         self._open.callback(broker.close)
         return broker
@@ -248,7 +242,7 @@ def test_a_key_of_a_wrong_type_is_replaced(any_desk: Desk, key: str, first: str)
 
 def test_more_than_a_batch_is_pushed_in_several(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of messages is taken, in their order."""
-    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(redis_queue, "BATCH", 3)
     desk.push(*range(1, 9))
     assert desk.fetch(5) + desk.fetch(5) == [f"compose:{turn}" for turn in range(1, 9)]
 
@@ -677,35 +671,35 @@ def test_delayed_messages_stay_in_this_process(desk: Desk) -> None:
     delayed = desk.broker.enqueue(message, delay=20)
     assert desk.admin.keys("*") == []
     assert delayed.queue_name == f"{QUEUE_NAME}.DQ"
-    assert delayed.options == {"redis_message_id": "compose:1", "retries": 1}
+    assert "traceback" not in delayed.options
     assert message.options["traceback"]
-    proxy = _next_delayed(desk.broker)
+    proxy = next(desk.broker.consume(f"{QUEUE_NAME}.DQ"))
+    assert proxy is not None
     assert (proxy.queue_name, proxy.args, dict(proxy.options)) == (f"{QUEUE_NAME}.DQ", (1,), delayed.options)
 
 
-def test_delayed_messages_come_in_the_order_of_their_times() -> None:
-    """Each is handed out when its time has come, the earliest first, and never early; without any Redis."""
-    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[])) as broker:
-        broker.declare_queue(QUEUE_NAME)
-        began = current_millis()
-        for turn, delay in ((1, 120), (2, 40), (3, 80)):
+def test_delayed_messages_run_in_the_order_of_their_times() -> None:
+    """Each runs when its time has come, the earliest first, and never early; without any Redis."""
+    ran: list[tuple[int, int]] = []
+    broker = WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[], queue_id=lambda: ID)
+
+    @dramatiq.actor(broker=broker, queue_name=QUEUE_NAME, actor_name="compose")
+    def compose(turn: int) -> None:
+        ran.append((turn, current_millis()))
+
+    worker = Worker(broker, worker_threads=1, worker_timeout=50)
+    worker.start()
+    began = current_millis()
+    try:
+        for turn, delay in ((1, 1200), (2, 400), (3, 800)):
             broker.enqueue(message_for("compose", turn), delay=delay)
-        came = [(_next_delayed(broker).args[0], current_millis() - began) for _ in range(3)]
-    assert [turn for turn, _ in came] == [2, 3, 1]
-    assert all(late >= delay for (_, late), delay in zip(came, (40, 80, 120), strict=True))
-
-
-def test_a_new_delayed_message_ends_the_wait_for_a_later_one(desk: Desk) -> None:
-    """One that is put in while the consumer waits is handed out in its time."""
-    consumer = desk.broker.consume(f"{QUEUE_NAME}.DQ")
-    assert isinstance(consumer, DelayConsumer)
-    got: list[MessageProxy | None] = []
-    thread = threading.Thread(target=lambda: got.append(next(consumer)))
-    thread.start()
-    desk.broker.enqueue(message_for("compose", 1), delay=0)
-    thread.join(AT_ONCE)
-    [message] = got
-    assert message is not None
+        eventually(lambda: len(ran) == 3)
+    finally:
+        broker.stop_waiting()
+        worker.stop(5000)
+        broker.close()
+    assert [turn for turn, _ in ran] == [2, 3, 1]
+    assert all(at - began >= delay for (_, at), delay in zip(ran, (400, 800, 1200), strict=True))
 
 
 def test_a_retry_needs_no_redis(servers_folder: Path) -> None:
@@ -715,7 +709,10 @@ def test_a_retry_needs_no_redis(servers_folder: Path) -> None:
     done = threading.Event()
     with RedisServer(servers_folder / "dying-redis") as server:
         broker = WaitingBroker(
-            server.url(), emit=told, middleware=[Retries(max_retries=3, min_backoff=10, max_backoff=20)]
+            server.url(),
+            emit=told,
+            middleware=[Retries(max_retries=3, min_backoff=10, max_backoff=20)],
+            queue_id=lambda: ID,
         )
 
         @dramatiq.actor(broker=broker, queue_name=QUEUE_NAME, actor_name="compose")
@@ -736,12 +733,6 @@ def test_a_retry_needs_no_redis(servers_folder: Path) -> None:
             broker.stop_waiting()
             worker.stop(5000)
             broker.close()
-
-
-def _next_delayed(broker: WaitingBroker) -> MessageProxy:
-    message = next(broker.consume(f"{QUEUE_NAME}.DQ"))
-    assert message is not None
-    return message
 
 
 # How much is fetched, and the end
@@ -818,7 +809,7 @@ def test_a_heard_bell_is_passed_on_at_the_end(desk: Desk) -> None:
 def test_giving_back_to_a_dead_redis_is_no_error() -> None:
     """What cannot be given back is told of; the due times bring it back."""
     told = Recorder()
-    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=told, middleware=[])) as broker:
+    with closing(WaitingBroker("redis://127.0.0.1:1/0", emit=told, middleware=[], queue_id=lambda: ID)) as broker:
         broker.declare_queue(QUEUE_NAME)
         consumer = broker.consume(QUEUE_NAME)
         consumer.requeue([MessageProxy(message_for("compose", 1))])
@@ -873,7 +864,7 @@ def test_a_worker_stops_at_once(desk: Desk) -> None:
 
 def test_nothing_connects_before_the_first_command() -> None:
     """A broker for a Redis that is not there can be made, declared on and closed."""
-    broker = WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[])
+    broker = WaitingBroker("redis://127.0.0.1:1/0", emit=Recorder(), middleware=[], queue_id=lambda: ID)
     broker.declare_queue(QUEUE_NAME)
     assert broker.get_declared_queues() == {QUEUE_NAME}
     broker.close()

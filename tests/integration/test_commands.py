@@ -20,18 +20,19 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from bridge_service.checks import postgresql
+from bridge_service.checks import notifications
 from bridge_service.checks.finding import Finding, encryption
 from bridge_service.checks.redis import check_redis
-from bridge_service.cli import app
-from bridge_service.database import Connection, Database
 from bridge_service.errors import BridgeError, DatabaseUnavailable
-from bridge_service.ledger import Ledger
-from bridge_service.output import Output
-from bridge_service.store import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.operate.cli import app
+from bridge_service.operate.output import Output
 from tests.support.app import Client
 from tests.support.databases import execute
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
+from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ class Chat:
         """Return the messages that events know, in the order of their events."""
         return [row[0] for row in self.rows("SELECT message_id FROM bridge.events WHERE kind = 'message' ORDER BY id")]
 
-    def install_earlier(self) -> None:
-        """Make the installation ten days older than it is."""
-        self.rows("UPDATE bridge.installation SET installed_at = now() - interval '10 days'")
+    def install_earlier(self, age: str = "10 days") -> None:
+        """Make the installation as old as that."""
+        self.rows("UPDATE bridge.installation SET installed_at = now() - %s::interval", age)
 
 
 @pytest.fixture
@@ -374,7 +375,7 @@ def test_migrate_prints_what_it_would_run(newcomer: Operator, app_database: Urls
 
     done = owner("migrate", "--json").document
     assert document == {**done, "sql": document["sql"]}
-    assert list(done) == ["migrations", "functions", "kept", "triggers"]
+    assert list(done) == ["migrations", "functions", "kept", "triggers", "bound", "sequences", "found"]
     assert owner("migrate", "--plan").out == "-- Schema bridge is up to date.\n"
     execute(app_database.admin, "ALTER FUNCTION bridge.deliver COST 7")
     assert owner("migrate", "--plan").out.splitlines()[1:] == ["-- Left alone what the app replaced: deliver."]
@@ -474,6 +475,7 @@ def test_status_counts_what_nobody_has_grouped(operator: Operator, chat: Chat) -
     chat.answer()
     idle = operator("status", "--json").document
     assert {idle[name] for name in NUMBERS} == {0}
+    assert re.search(r"oldest unanswered seconds +no message waits", operator("status").out)
 
 
 def test_status_reports_what_is_away(operator: Operator, newcomer: Operator) -> None:
@@ -487,9 +489,12 @@ def test_status_reports_what_is_away(operator: Operator, newcomer: Operator) -> 
     assert newcomer("status").code == 0
 
 
-def test_status_tells_how_much_lies_in_the_queue(operator: Operator, redis_client: redis.Redis) -> None:
-    """The table shows the length of Dramatiq's list."""
-    redis_client.rpush("dramatiq:bot_messages", "a", "b", "c")
+def test_status_tells_how_much_lies_in_the_queue(
+    operator: Operator, bridge_database: Urls, redis_client: redis.Redis
+) -> None:
+    """The table shows the length of this installation's list."""
+    with store_on(bridge_database) as store:
+        redis_client.rpush(f"dramatiq:{{{store.queue_id()}}}:bot_messages", "a", "b", "c")
     assert re.search(r"messages in the queue +3", operator("status").out)
 
 
@@ -566,6 +571,29 @@ def test_why_follows_a_message_through_the_turns_it_passed(operator: Operator, c
     steps = [f"turn {push.turn_id}: cancelled, superseded", f"turn {dead}: cancelled, retried", "answered 2 messages"]
     assert sorted(steps, key=result.out.index) == steps
     assert result.out.startswith(f"{message} answered")
+
+
+def test_why_says_that_the_responder_is_away(operator: Operator, chat: Chat) -> None:
+    """While a worker has the turn `why` names the lease's end, then the error and the time of the next try."""
+    message = chat.write(chat.match())
+    chat.group()
+    [push] = chat.store.push_due(10)
+
+    def fail(error: str, *, counts: bool) -> None:
+        token = uuid4()
+        chat.store.claim(push.turn_id, token)
+        assert "a worker has it; its lease ends at " in operator("why", message).out
+        chat.store.fail(push.turn_id, token, error, retry=30, counts=counts)
+
+    fail("ModelAway: 503", counts=False)
+    due = "SELECT to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM bridge.turns WHERE id = %s"
+    [[until]] = chat.rows(due, push.turn_id)
+    assert f"the responder is away (ModelAway: 503); next try at {until}" in operator("why", message).out
+    story = operator("why", message, "--json").document["turn"]
+    assert (story["leased"], story["due_at"]) == (False, story["retry_at"])
+    chat.rows("UPDATE bridge.turns SET retry_at = now()")
+    fail("ValueError: no words", counts=True)
+    assert "the attempt failed (ValueError: no words); next try at " in operator("why", message).out
 
 
 def test_why_tells_of_what_was_set_aside(operator: Operator, chat: Chat) -> None:
@@ -875,8 +903,8 @@ def test_replay_captures_what_was_missed_in_order(operator: Operator, chat: Chat
 
 def test_replay_goes_on_batch_after_batch(operator: Operator, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit into one batch comes in the next ones, and is counted together."""
-    monkeypatch.setattr("bridge_service.ledger.REPLAY_BATCH", 2)
-    monkeypatch.setattr("bridge_service.commands.replay.REPLAY_BATCH", 2)
+    monkeypatch.setattr("bridge_service.machine.ledger.REPLAY_BATCH", 2)
+    monkeypatch.setattr("bridge_service.operate.commands.replay.REPLAY_BATCH", 2)
     match = chat.match()
     messages = [chat.write(match, age=f"{5 - number} hours", unseen=True) for number in range(5)]
     assert operator("replay").out.endswith("\n5 messages captured.\n5 messages are from before the installation.\n")
@@ -911,17 +939,22 @@ def test_replay_answers_nobody_whom_the_program_before_has_answered(operator: Op
     assert after in chat.known()
 
 
-def test_replay_refuses_what_may_have_been_answered_and_forgotten(operator: Operator, chat: Chat) -> None:
-    """Half of RETENTION_DAYS is as far back as it goes, and --since before that ends with 1 (A3)."""
-    old = chat.write(chat.match(), age="16 days", unseen=True)
-    [[since]] = chat.rows("SELECT (now() - interval '17 days')::date::text")
-    result = operator("replay", "--since", since)
-    assert (result.code, result.err.count("\n")) == (1, 1)
-    assert "RETENTION_DAYS" in result.err
-    assert operator("replay").out == "0 messages captured.\n"
-    operator.environ["RETENTION_DAYS"] = "40"
-    operator("replay")
-    assert chat.known() == [old]
+def test_replay_keeps_what_is_old_without_an_answer(operator: Operator, chat: Chat) -> None:
+    """What is older than IGNORE_OLDER_DAYS is captured and cancelled as `old`; it looks as far as `verify` does."""
+    chat.install_earlier("29 days")
+    match = chat.match()
+    old, young = chat.write(match, age="16 days", unseen=True), chat.write(match, age="14 days", unseen=True)
+    older = chat.write(chat.match(HUGO), sender=HUGO, age="28 days", unseen=True)
+    assert columns(operator("verify", "--json")) == {"messages": 2, "unaccounted": 2}
+    told = "1 message is older than IGNORE_OLDER_DAYS: kept, and not answered.\n"
+    assert operator("replay", "--dry-run").out == f"2 messages would be captured.\n{told}"
+    assert operator("replay").out == f"2 messages captured.\n{told}"
+    assert chat.known() == [old, young]
+    assert columns(operator("verify", "--json")) == {"messages": 2, "open": 1, "cancelled": 1}
+    assert operator("why", old).out.startswith(f"{old} cancelled")
+    [[since]] = chat.rows("SELECT (now() - interval '29 days')::date::text")
+    assert operator("replay", "--since", since).out == f"1 message captured.\n{told}"
+    assert chat.known() == [old, young, older]
 
 
 def test_replay_says_what_is_from_before_the_installation(operator: Operator, chat: Chat) -> None:
@@ -1019,7 +1052,7 @@ def test_check_is_content_with_a_system_that_works(operator: Operator) -> None:
     ("environ", "detail", "advised"),
     [
         ({}, "this machine alone", False),
-        ({"HOST": "0.0.0.0"}, "whoever reaches HOST", True),  # noqa: S104 - what is looked at
+        ({"HOST": "0.0.0.0"}, "every machine that reaches HOST", True),  # noqa: S104 - what is looked at
         ({"CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
         ({"HOST": "::", "CONSOLE_TOKEN": f"{PASSWORD}-0123456789"}, "ask for CONSOLE_TOKEN", False),
     ],
@@ -1156,7 +1189,7 @@ def test_check_names_the_rights_that_the_schema_s_owner_has_lost(operator: Opera
         chat.people.rows(f"REVOKE {right} FROM {OWNER}")
     result = operator("check", "--json")
     assert failed(result) == {"rights"}
-    assert f"role {OWNER}, as whom the bridge looks and writes, lacks" in found(result, "rights")["detail"]
+    assert f"role {OWNER}, which owns the bridge's functions, lacks" in found(result, "rights")["detail"]
     remedy = found(result, "rights")["remedy"].removeprefix("as the tables' owner: ")
     assert "GRANT INSERT ON messages" in remedy
     chat.people.rows(remedy)
@@ -1278,16 +1311,16 @@ def test_check_notices_that_notifications_do_not_arrive(
     bridge_database: Urls, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where LISTEN is accepted and nothing comes, a pooler is suspected; here the bell rings in another database."""
-    monkeypatch.setattr(postgresql, "LISTEN_SECONDS", 0.2)
+    monkeypatch.setattr(notifications, "LISTEN_SECONDS", 0.2)
     with closing(Connection(bridge_database.service, application="test")) as connection:
-        finding = postgresql._listen(connection, Urls(postgres.url()).service)
+        finding = notifications.listen(connection, Urls(postgres.url()).service)
     assert not finding.ok
     assert "pooler" in finding.remedy
 
 
 def test_check_notices_clocks_that_disagree(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five seconds between this machine and PostgreSQL's are too many."""
-    monkeypatch.setattr("bridge_service.checks.postgresql.time.time", lambda: 1_000_000_000.0)
+    monkeypatch.setattr("bridge_service.checks.server.time.time", lambda: 1_000_000_000.0)
     assert failed(operator("check", "--json")) == {"clock"}
 
 
@@ -1375,5 +1408,5 @@ def test_check_judges_encryption_by_where_it_leads(
     host: str, *, encrypted: bool, verified: bool, ok: bool, advised: bool
 ) -> None:
     """Plaintext is unwise within the machine and a private network, and wrong beyond; unverified is unwise anywhere."""
-    finding = encryption("x", host, encrypted=encrypted, verified=verified, remedy="write rediss://")
+    finding = encryption(host, encrypted=encrypted, verified=verified, remedy="write rediss://")
     assert (finding.ok, bool(finding.remedy)) == (ok, advised)

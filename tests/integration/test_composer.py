@@ -9,10 +9,19 @@ from uuid import UUID, uuid4
 import pytest
 from dramatiq.middleware import Interrupt, Shutdown, TimeLimitExceeded
 
-from bridge_service.composer import Composer
-from bridge_service.database import Connection
-from bridge_service.errors import BridgeError, DatabaseUnavailable, ResponderUnavailable, RightMissing, SchemaMissing
-from bridge_service.events import (
+from bridge_service.errors import (
+    BridgeError,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    ResponderUnavailable,
+    RightMissing,
+    SchemaMissing,
+)
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
+from bridge_service.responders import echo
+from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     Event,
     PostgresRefused,
@@ -25,12 +34,10 @@ from bridge_service.events import (
     TurnSuperseded,
     TurnTyping,
 )
-from bridge_service.leases import Leases
-from bridge_service.ledger import Ledger
-from bridge_service.pacing import Pace
-from bridge_service.responders import echo
-from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.turns import Kind
+from bridge_service.worker.composer import Composer
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import advance, install_clock, stop
 from tests.support.databases import copy_of, execute, install, make_template
@@ -240,6 +247,7 @@ def test_the_lease_is_held_while_the_responder_works(desk: Desk) -> None:
     for _ in range(2):
         composer.compose(turn)
         assert desk.leases._held == {}
+        advance(desk.urls, 1)
     (first, lease), (second, again) = [*held[0].items(), *held[1].items()]
     assert (lease.turn_id, again.turn_id) == (turn, turn)
     assert first != second
@@ -449,6 +457,7 @@ def test_a_responder_s_error_is_an_attempt_and_never_rises(
         composer.compose(turn)
         assert desk.told.events[-1] == TurnFailed(turn, match, kind, attempt)
         assert desk.due_in(turn) == pause
+        advance(desk.urls, pause)
     assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("composing", 3)
     assert desk.app.said(match) == []
     assert [task.attempts for task in desk.asked] == [0, 1, 2]
@@ -481,8 +490,9 @@ def test_a_turn_that_fails_too_often_is_dead_and_the_next_one_goes_on(desk: Desk
 
     desk.respond = respond
     composer = desk.composer()
-    for _ in range(MAX_ATTEMPTS - 1):
+    for attempt in range(MAX_ATTEMPTS - 1):
         composer.compose(turn)
+        advance(desk.urls, 2**attempt)
     desk.app.write(match, "bon")
     desk.push()
     desk.told.clear()
@@ -505,15 +515,18 @@ def test_a_reply_that_the_database_cannot_hold_is_an_attempt_too(latin1_desk: De
     match, turn = desk.pushed()
     desk.respond = lambda _: "un café ☕ ?"
     desk.told.clear()
-    for _ in range(MAX_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         desk.composer().compose(turn)
+        advance(desk.urls, 2**attempt)
+    assert [bool(task.refused) for task in desk.asked[1:]] == [False, *[True] * (MAX_ATTEMPTS - 1)]
+    assert "22P05" in desk.asked[-1].refused
     assert desk.told_of(TurnFailed, TurnDead) == [*[TurnFailed] * (MAX_ATTEMPTS - 1), TurnDead]
     assert desk.column(turn, "last_error").endswith("(SQLSTATE 22P05)")
     assert desk.app.said(match) == []
 
 
 def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
-    """What the app's own trigger raises is counted, retried and given up, and nothing is left half done.
+    """What the app's own trigger raises is told to the responder, counted and given up; nothing is left half done.
 
     What the conversation says next is answered, and once the trigger is gone `dead retry` has the rest answered, too.
     """
@@ -529,13 +542,15 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
     )
     composer = desk.composer()
     composer.compose(turn)
-    for attempt in range(2, MAX_ATTEMPTS + 1):
-        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery", attempt - 1)
-        assert desk.column(turn, "state") == "typing"
-        composer.deliver(turn)
-    assert desk.told.events[-1] == TurnDead(turn, match, "delivery")
-    assert (len(desk.asked), desk.app.said(match)) == (1, [])
-    assert desk.column(turn, "draft") is None
+    for attempt in range(1, MAX_ATTEMPTS):
+        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery: P0001", attempt)
+        assert (desk.column(turn, "state"), desk.column(turn, "draft")) == ("composing", None)
+        advance(desk.urls, 2.0 ** (attempt - 1))
+        composer.compose(turn)
+    assert desk.told.events[-1] == TurnDead(turn, match, "delivery: P0001")
+    assert [task.refused for task in desk.asked] == ["", *["P0001 no bots today: salut"] * (MAX_ATTEMPTS - 1)]
+    assert desk.app.said(match) == []
+    assert (desk.column(turn, "draft"), desk.column(turn, "refused")) == (None, None)
 
     desk.app.write(match, "tu es là ?")
     desk.push()
@@ -725,7 +740,8 @@ def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: De
     ("code", "error"),
     [
         *[(code, RightMissing) for code in ("42501", "42P01", "42883", "0A000", "HV000")],
-        *[(code, DatabaseUnavailable) for code in ("08006", "25006", "53200", "55P03", "57014")],
+        *[(code, DatabaseUnavailable) for code in ("08006", "25006", "53200", "57014")],
+        ("55P03", DatabaseBusy),
         ("3F000", SchemaMissing),
     ],
 )
@@ -756,7 +772,8 @@ def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
     composer = desk.composer()
     for _ in range(2 * MAX_ATTEMPTS):
         composer.compose(turn)
-        assert desk.told.events[-1] == ResponderAway(turn, match, "ResponderUnavailable", 5.0)
+        assert desk.told.events[-1] == ResponderAway(turn, match, "ResponderUnavailable", desk.due_in(turn))
+        advance(desk.urls, desk.due_in(turn) + 0.1)
     assert (desk.column(turn, "attempts"), desk.column(turn, "takeovers")) == (0, 0)
     desk.respond = echo.reply
     composer.compose(turn)
@@ -825,8 +842,8 @@ def test_a_database_that_is_away_rises(desk: Desk) -> None:
     """Dramatiq's Retries, and then the due time, bring the turn back."""
 
     class Away:
-        def claim(self, turn_id: int, token: UUID) -> Any:  # noqa: ANN401
-            del turn_id, token
+        def claim(self, turn_id: int, token: UUID, *, max_merges: int) -> Any:  # noqa: ANN401
+            del turn_id, token, max_merges
             raise DatabaseUnavailable("gone")
 
     with pytest.raises(DatabaseUnavailable):
@@ -840,3 +857,114 @@ def test_people_between_themselves_are_left_alone(desk: Desk) -> None:
     desk.app.write(match, "salut")
     desk.push(100)
     assert desk.app.value("SELECT count(*) FROM bridge.turns") == 0
+
+
+# Refused by the table
+
+
+_LONG: Final = "x" * 501
+_TRIGGER: Final = """
+    CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF length(NEW.content) > 500 THEN {} END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER no BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION public.no()
+"""
+_REFUSALS: Final = {
+    "varchar": ("ALTER TABLE messages ALTER content TYPE varchar(500)", "22001 character varying(500)", True),
+    "char": ("ALTER TABLE messages ALTER content TYPE char(500)", "22001 character(500)", True),
+    "check": (
+        "ALTER TABLE messages ADD CONSTRAINT short CHECK (length(content) < 501)",
+        "23514 short (table public.messages): CHECK ((length(content) < 501))",
+        True,
+    ),
+    "domain": (
+        "CREATE DOMAIN t text CONSTRAINT short CHECK (length(VALUE) < 501); ALTER TABLE messages ALTER content TYPE t",
+        "23514 short (type public.t): CHECK ((length(VALUE) < 501))",
+        True,
+    ),
+    "unique": (
+        "INSERT INTO messages (content) SELECT repeat('x', 501); CREATE UNIQUE INDEX once ON messages (md5(content))",
+        "23505 once (table public.messages)",
+        True,
+    ),
+    "raise": (_TRIGGER.format("RAISE 'not so long: %', NEW.content;"), f"P0001 not so long: {_LONG}"[:500], False),
+    "assert": (_TRIGGER.format("ASSERT false, 'not so long';"), "P0004 not so long", False),
+    "own state": (_TRIGGER.format("RAISE 'too long' USING ERRCODE = 'MOD01';"), "MOD01 too long", False),
+    "raised check": (
+        _TRIGGER.format("RAISE 'too long' USING ERRCODE = 'check_violation', CONSTRAINT = 'short';"),
+        "23514 short too long",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "refused", "named"), _REFUSALS.values(), ids=_REFUSALS)
+@pytest.mark.parametrize("pace", [AT_ONCE, SLOWLY], ids=["at once", "slowly"])
+def test_a_reply_that_the_table_refuses_is_composed_again(
+    desk: Desk, pace: Pace, change: str, refused: str, *, named: bool
+) -> None:
+    """The responder is told why and says something else. No event quotes the draft or the words of a trigger."""
+    desk.app.rows(change)
+    match, turn = desk.pushed()
+    desk.respond = lambda task: "d'accord" if task.refused else _LONG
+    composer = desk.composer(pace)
+    for _ in range(2):
+        composer.compose(turn)
+        advance(desk.urls, 3)
+        composer.deliver(turn)
+        advance(desk.urls, 3)
+    assert [task.refused for task in desk.asked] == ["", refused]
+    assert [said.rstrip() for said in desk.app.said(match)] == ["d'accord"]
+    [failed] = desk.told.of(TurnFailed)
+    assert failed.error_type == f"delivery: {refused.partition(': CHECK')[0] if named else refused[:5]}"
+    assert (desk.column(turn, "attempts"), desk.column(turn, "refused")) == (1, None)
+
+
+def test_a_reply_that_is_refused_each_time_is_dead(desk: Desk) -> None:
+    """After MAX_ATTEMPTS calls the operator decides, and reads which limit it was."""
+    desk.app.rows("ALTER TABLE messages ALTER content TYPE varchar(500)")
+    match, turn = desk.pushed()
+    desk.respond = lambda _: _LONG
+    for attempt in range(MAX_ATTEMPTS):
+        desk.composer().compose(turn)
+        advance(desk.urls, 2**attempt)
+    assert (len(desk.asked), desk.column(turn, "state")) == (MAX_ATTEMPTS, "dead")
+    assert desk.column(turn, "last_error") == "22001 character varying(500)"
+    assert desk.told.events[-1] == TurnDead(turn, match, "delivery: 22001 character varying(500)")
+    assert desk.app.said(match) == []
+
+
+_KEPT: Final = {
+    "not null": (
+        "ALTER TABLE messages ADD kind int; UPDATE messages SET kind = 1; ALTER TABLE messages ALTER kind SET NOT NULL",
+        "ALTER TABLE messages DROP kind",
+        "23502 (column kind of table public.messages)",
+    ),
+    "unique": (
+        "INSERT INTO messages (sender_id) SELECT bot_id FROM bridge.turns; CREATE UNIQUE INDEX ON messages (sender_id)",
+        "DROP INDEX messages_sender_id_idx",
+        "23505 messages_sender_id_idx (table public.messages)",
+    ),
+    "foreign key": (
+        "ALTER TABLE messages ADD FOREIGN KEY (id) REFERENCES profiles NOT VALID",
+        "ALTER TABLE messages DROP CONSTRAINT messages_id_fkey",
+        "23503 messages_id_fkey (table public.messages)",
+    ),
+    "division": (_TRIGGER.format("END IF; IF 1 / 0 = 1 THEN"), "DROP TRIGGER no ON messages", "22012"),
+}
+
+
+@pytest.mark.parametrize(("change", "repair", "error"), _KEPT.values(), ids=_KEPT)
+def test_a_draft_that_no_other_text_would_mend_is_kept(desk: Desk, change: str, repair: str, error: str) -> None:
+    """The responder is asked once, the draft is inserted after the repair, and the error says what to repair."""
+    match, turn = desk.pushed()
+    desk.app.rows(change)
+    composer = desk.composer()
+    composer.compose(turn)
+    assert (desk.column(turn, "state"), desk.column(turn, "last_error")) == ("typing", error)
+    assert desk.told.of(TurnFailed) == [TurnFailed(turn, match, f"delivery: {error}", 1)]
+    desk.app.rows(repair)
+    advance(desk.urls, 1)
+    composer.deliver(turn)
+    assert (len(desk.asked), desk.app.said(match)) == (1, ["salut"])

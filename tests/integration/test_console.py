@@ -17,10 +17,10 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.broker import connect
-from bridge_service.database import Connection, Database
-from bridge_service.ledger import Ledger
-from bridge_service.store import GroupingRules, Store
+from bridge_service.brokers.redis_client import connect
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import GroupingRules, Store
 from bridge_service.version import VERSION
 from bridge_service.web import observer, server
 from bridge_service.web.console import make_app

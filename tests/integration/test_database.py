@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -10,9 +11,8 @@ from uuid import uuid4
 import psycopg2
 import psycopg2.errors
 import pytest
+from psycopg2 import errorcodes
 
-from bridge_service import database as module
-from bridge_service.database import Connection, Database, Row, translate
 from bridge_service.errors import (
     BridgeError,
     DatabaseBusy,
@@ -20,8 +20,12 @@ from bridge_service.errors import (
     DatabaseUnavailable,
     RightMissing,
     SchemaMissing,
+    StepRefused,
 )
-from bridge_service.store import GroupingRules, Store
+from bridge_service.machine import database as module
+from bridge_service.machine.blame import Blame, blame
+from bridge_service.machine.database import Connection, Database, Row, translate
+from bridge_service.machine.steps import GroupingRules, Store
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.app import App
 from tests.support.waiting import eventually
@@ -175,11 +179,11 @@ def test_a_pooler_that_refuses_session_options_gets_them_with_each_call(
     tried: list[str] = []
     opens = Connection._open
 
-    def refusing(self: Connection, url: str, application: str, seconds: float, options: str) -> None:
+    def refusing(self: Connection, url: str, application: str, end: float, options: str) -> Any:  # noqa: ANN401
         tried.append(options)
         if options:
-            raise DatabaseUnavailable("unsupported startup parameter: options")
-        opens(self, url, application, seconds, options)
+            raise psycopg2.OperationalError("FATAL:  unsupported startup parameter: options")
+        return opens(self, url, application, end, options)
 
     monkeypatch.setattr(Connection, "_open", refusing)
     app.rows(f'ALTER DATABASE "{bridge_database.name}" SET default_transaction_isolation = serializable')
@@ -370,6 +374,17 @@ CODES: Final = {
 }
 
 
+def test_sql_and_python_lay_each_sqlstate_at_the_same_door(bridge_database: Urls) -> None:
+    """Every SQLSTATE that PostgreSQL has, and some that it has not, are judged by one list."""
+    states = [*vars(errorcodes).values(), *CODES, "BRG01", "BR001", "45XYZ", "99999", "A0000"]
+    states = sorted({state for state in states if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state)})
+    assert len(states) > 200
+    with closing(App(bridge_database)) as app:
+        answers = app.rows("SELECT s, bridge.blame(s) FROM unnest(%s::text[]) s", states)
+    assert dict(answers) == {state: blame(state) for state in states}
+    assert set(dict(answers).values()) == set(Blame)
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_each_sqlstate_says_what_to_do(bridge_database: Urls, code: str) -> None:
     """Run it again, run it again soon, migrate, or call somebody: exactly one of these, in one line."""
@@ -380,7 +395,7 @@ def test_each_sqlstate_says_what_to_do(bridge_database: Urls, code: str) -> None
     # Whatever the state, the words may quote a message.
     told = f"{type(raised.value).__name__} in a function or trigger"
     assert (type(error), str(error)) == (CODES[code], f"{told} (SQLSTATE {code})")
-    if isinstance(error, DatabaseRefused):
+    if isinstance(error, StepRefused):
         assert error.words == f"it (SQLSTATE {code})"
 
 

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from bridge_service import leases as module
 from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
-from bridge_service.events import PostgresLost
-from bridge_service.leases import Leases
-from bridge_service.store import LEASE_SECONDS, GroupingRules
+from bridge_service.machine.steps import LEASE_SECONDS, GroupingRules
+from bridge_service.telemetry.signals import PostgresLost
+from bridge_service.worker import leases as module
+from bridge_service.worker.leases import Leases
 from tests.support.app import App
 from tests.support.clock import advance, install_clock
 from tests.support.recorder import Recorder

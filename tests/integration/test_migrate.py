@@ -13,13 +13,17 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import migrate as module
-from bridge_service.demo import servers
-from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing
-from bridge_service.migrate import TRIGGERS, digests, migrate, newest_migration, plan, steps, uninstall
-from bridge_service.store import GroupingRules
+from bridge_service.demo.binaries import postgresql_binaries
+from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, SchemaMissing, StepRefused
+from bridge_service.install import files, waiting
+from bridge_service.install.files import APP_TABLES, TRIGGERS, digests, steps
+from bridge_service.install.migrations import newest_migration
+from bridge_service.install.plan import migrate, plan
+from bridge_service.install.transaction import ADVISORY_KEY
+from bridge_service.install.uninstall import uninstall
+from bridge_service.machine.steps import GroupingRules
 from tests.support.app import CAMILLE, LEA, App, Client
-from tests.support.databases import DEMO_FOLDER, copy_of, execute, install, make_template
+from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute, install, make_template
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bridge_service.demo.servers import PostgresServer
-    from bridge_service.store import Store
+    from bridge_service.machine.steps import Store
     from tests.support.roles import Urls
 
 SEVERAL_SCHEMAS: Final = (
@@ -41,7 +45,7 @@ FOREIGN: Final = f"CREATE SCHEMA bridge AUTHORIZATION {OWNER} CREATE TABLE built
 RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
 
-SQL_FOLDER: Final = module.SQL_FOLDER
+SQL_FOLDER: Final = files.SQL_FOLDER
 
 
 @pytest.fixture
@@ -55,8 +59,8 @@ def app(app_database: Urls) -> Iterator[App]:
 def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
     folder = tmp_path / "sql"
-    shutil.copytree(module.SQL_FOLDER, folder)
-    monkeypatch.setattr(module, "SQL_FOLDER", folder)
+    shutil.copytree(files.SQL_FOLDER, folder)
+    monkeypatch.setattr(files, "SQL_FOLDER", folder)
     return folder
 
 
@@ -89,7 +93,7 @@ def change(file: Path, old: str, new: str) -> None:
 
 def client(name: str) -> Path:
     """Return a program that comes with PostgreSQL."""
-    binary = servers._postgresql_binaries() / name
+    binary = postgresql_binaries() / name
     if not binary.exists():
         pytest.skip(f"there is no {name} beside this PostgreSQL")
     return binary
@@ -132,14 +136,15 @@ def functions(app: App) -> dict[str, int]:
 def test_the_first_run_lays_everything_and_the_second_nothing(app: App) -> None:
     """Twice is harmless, and the report says what was done."""
     first = migrate(app.urls.owner)
-    assert len(first.migrations) == newest_migration()
-    assert sorted(first.functions) == sorted(digests("public"))
+    assert first.migrations == sorted(file.name for file in (SQL_FOLDER / "migrations").glob("*.sql"))
+    assert first.bound == ["public.profiles", "public.matches", "public.messages"]
+    assert sorted(first.functions) == sorted(digests(IN_PUBLIC))
     assert set(first.triggers) == set(TRIGGERS)
     before = dump(app.urls.admin)
     second = migrate(app.urls.owner)
     assert (second.migrations, second.functions, second.triggers, second.kept) == ([], [], [], [])
     assert dump(app.urls.admin) == before
-    assert set(steps()) <= set(functions(app)) == set(digests("public"))
+    assert set(steps()) <= set(functions(app)) == set(digests(IN_PUBLIC))
     assert set(functions(app).values()) == {1}
 
 
@@ -147,7 +152,7 @@ def test_the_first_run_lays_everything_and_the_second_nothing(app: App) -> None:
 def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
     """Whatever isolation the database has by default, one of them does it, and the others find it done."""
     app.rows(f"ALTER DATABASE {_name(app)} SET default_transaction_isolation = '{isolation}'")
-    script = "import sys; from bridge_service.migrate import migrate; print(len(migrate(sys.argv[1]).functions))"
+    script = "import sys; from bridge_service.install.plan import migrate; print(len(migrate(sys.argv[1]).functions))"
     crew = [
         subprocess.Popen(
             [sys.executable, "-c", script, app.urls.owner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -156,16 +161,14 @@ def test_five_processes_at_once_lay_it_once(app: App, isolation: str) -> None:
     ]
     said = [process.communicate(timeout=60) for process in crew]
     assert [process.returncode for process in crew] == [0] * 5, said
-    assert sorted(int(out) for out, _ in said) == [0, 0, 0, 0, len(digests("public"))]
+    assert sorted(int(out) for out, _ in said) == [0, 0, 0, 0, len(digests(IN_PUBLIC))]
     assert set(functions(app).values()) == {1}
 
 
 def test_a_run_that_fails_leaves_nothing(app: App, sql_folder: Path) -> None:
     """All of it is one transaction: a mistake in the last file leaves the database as it was."""
     before = dump(app.urls.admin)
-    (sql_folder / "functions" / "zzz.sql").write_text(
-        "CREATE OR REPLACE FUNCTION bridge.zzz() RETURNS nonsense", "utf-8"
-    )
+    (sql_folder / "steps" / "zzz.sql").write_text("CREATE OR REPLACE FUNCTION bridge.zzz() RETURNS nonsense", "utf-8")
     with pytest.raises(BridgeError):
         migrate(app.urls.owner)
     assert dump(app.urls.admin) == before
@@ -193,7 +196,7 @@ def test_an_older_code_leaves_a_newer_migration_alone(app: App) -> None:
 def test_a_function_whose_file_changed_is_laid_anew(app: App, sql_folder: Path) -> None:
     """That one only, and it does what the new file says."""
     migrate(app.urls.owner)
-    change(sql_folder / "functions" / "triggers_installed.sql", "count(*) >= 3", "false AND count(*) >= 3")
+    change(sql_folder / "steps" / "triggers_installed.sql", "count(*) >= 3", "false AND count(*) >= 3")
     assert migrate(app.urls.owner).functions == ["triggers_installed"]
     assert app.value("SELECT bridge.triggers_installed()") is False
     assert migrate(app.urls.owner).functions == []
@@ -218,7 +221,7 @@ def test_an_adapter_function_that_the_app_replaced_is_left_alone(app: App, sql_f
     for _ in range(2):
         report = migrate(app.urls.owner)
         assert (report.kept, report.functions) == (["deliver"], [])
-    change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
+    change(sql_folder / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
     report = migrate(app.urls.owner)
     assert (report.kept, report.functions) == (["deliver"], [])
     assert app.value("SELECT prosrc FROM pg_proc WHERE proname = 'deliver'") == "SELECT NULL::uuid"
@@ -239,7 +242,7 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
     """Never two of one name, and whoever was allowed to call the old one may call the new one."""
     with role_of(app) as role:
         migrate(app.urls.owner, runtime_role=role)
-        change(sql_folder / "functions" / "triggers_installed.sql", old, new)
+        change(sql_folder / "steps" / "triggers_installed.sql", old, new)
         assert migrate(app.urls.owner).functions == ["triggers_installed"]
         assert functions(app)["triggers_installed"] == 1
         with closing(Client(app.urls.of(role))) as runtime:
@@ -252,7 +255,7 @@ def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_fol
         migrate(app.urls.owner, runtime_role=role, reader_roles=[reader])
         app.rows(f"GRANT EXECUTE ON FUNCTION bridge.triggers_installed() TO {reader}")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-        (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+        (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
         migrate(app.urls.owner)
         with closing(Client(app.urls.of(role))) as runtime:
             assert runtime.value("SELECT bridge.new_step()") == 7
@@ -267,19 +270,19 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
     """
 
     def with_newer() -> None:
-        monkeypatch.setattr(module, "SQL_FOLDER", sql_folder)
+        monkeypatch.setattr(files, "SQL_FOLDER", sql_folder)
 
     def with_older() -> None:
-        monkeypatch.setattr(module, "SQL_FOLDER", SQL_FOLDER)
+        monkeypatch.setattr(files, "SQL_FOLDER", SQL_FOLDER)
 
     number = newest_migration() + 1
     note = "CREATE TABLE bridge.note (id int); ALTER TABLE bridge.turns ADD COLUMN mood text NOT NULL DEFAULT 'calm'"
     (sql_folder / "migrations" / f"{number:04}_note.sql").write_text(note, encoding="utf-8")
-    for file in (sql_folder / "functions").glob("**/*.sql"):
+    for file in (each for each in sql_folder.glob("*/*.sql") if each.parent.name != "migrations"):
         change(file, "CREATE OR REPLACE", "-- Newer.\nCREATE OR REPLACE")
-    change(sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
+    change(sql_folder / "steps" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
     new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-    (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+    (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
 
     with store_on(app.urls) as store:
         with_older()
@@ -290,7 +293,7 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
             choose()
             migrate(app.urls.owner)
             laid = dict(app.rows("SELECT name, digest FROM bridge.laid_functions WHERE name <> 'new_step'"))
-            assert laid == {name: digest for name, digest in digests("public").items() if name != "new_step"}
+            assert laid == {name: digest for name, digest in digests(IN_PUBLIC).items() if name != "new_step"}
             answer(app, store, match, f"coucou {stage}")
             store.next_due()
         assert app.said(match) == [f"coucou {stage}" for stage in range(4)]
@@ -309,7 +312,7 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
 
 # Who may read
 
-UNREADABLE: Final = {("turns", "draft"), ("turns", "token")}
+UNREADABLE: Final = {("turns", "draft"), ("turns", "token"), ("turns", "refused")}
 
 
 def hidden_from(app: App, role: str) -> set[tuple[str, str]]:
@@ -324,26 +327,33 @@ def hidden_from(app: App, role: str) -> set[tuple[str, str]]:
     )
 
 
-def readers_of(app: App) -> set[tuple[str, ...]]:
-    """Return whom the tables' policies name, which is the same for each of them."""
-    return {
-        tuple(sorted(roles))
-        for (roles,) in app.rows(
-            "SELECT ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = ANY (p.polroles))"
-            " FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid"
-            " WHERE c.relnamespace = 'bridge'::regnamespace AND c.relkind = 'r' AND c.relname <> 'laid_functions'"
+def readers_of(app: App) -> set[str]:
+    """Return the roles that may read each of the readers' tables, and of turns only what is granted by name."""
+    granted = (
+        "SELECT a.grantee::regrole::text FROM pg_class c CROSS JOIN aclexplode(c.relacl) a"
+        " WHERE c.oid = 'bridge.{}'::regclass AND a.privilege_type = 'SELECT' AND a.grantee <> c.relowner"
+    )
+    readers = {
+        role
+        for (role,) in app.rows(
+            "SELECT DISTINCT a.grantee::regrole::text FROM pg_attribute t CROSS JOIN aclexplode(t.attacl) a"
+            " WHERE t.attrelid = 'bridge.turns'::regclass AND a.privilege_type = 'SELECT'"
         )
     }
+    for table in ("events", "installation", "migrations", "processes", "incidents"):
+        assert {role for (role,) in app.rows(granted.format(table))} - {APP} == readers
+    assert app.rows("SELECT relname FROM pg_class WHERE relnamespace = 'bridge'::regnamespace AND relrowsecurity") == []
+    return readers
 
 
 def test_several_roles_may_read(app: App) -> None:
     """Named together or one after the other, each sees every row, of all but drafts and tokens, and keeps seeing it."""
     with role_of(app) as one, role_of(app) as other, role_of(app) as late:
         migrate(app.urls.owner, reader_roles=[one, other])
-        assert readers_of(app) == {tuple(sorted([one, other]))}
+        assert readers_of(app) == {one, other}
         migrate(app.urls.owner, reader_roles=[late])
         migrate(app.urls.owner)
-        assert readers_of(app) == {tuple(sorted([one, other, late]))}
+        assert readers_of(app) == {one, other, late}
         app.write(app.match(), "salut")
         for role in (one, other, late):
             assert {
@@ -353,41 +363,47 @@ def test_several_roles_may_read(app: App) -> None:
                 assert reader.value("SELECT count(*) FROM bridge.events") == 2
 
 
-def test_a_reader_whom_it_was_revoked_is_forgotten(app: App) -> None:
-    """The page's two lines take it away at once; the next run takes it off the list, and leaves the others on it."""
+def test_a_reader_whom_it_was_revoked_is_forgotten(app: App, sql_folder: Path) -> None:
+    """The page's two lines take it away at once; no later run gives it back, and the others keep it."""
     with role_of(app) as stays, role_of(app) as goes:
         migrate(app.urls.owner, reader_roles=[stays, goes])
         app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {goes}")
         app.rows(f"REVOKE USAGE ON SCHEMA bridge FROM {goes}")
         with closing(Client(app.urls.of(goes))) as reader, pytest.raises(psycopg2.errors.InsufficientPrivilege):
             reader.rows("SELECT FROM bridge.events")
+        text = "CREATE TABLE bridge.mood (id int)"
+        (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
         migrate(app.urls.owner)
-        assert readers_of(app) == {(stays,)}
-        app.rows(f"BEGIN; DROP ROLE {goes}; ROLLBACK")  # PostgreSQL drops no role that a policy or a right still names
+        assert readers_of(app) == {stays}
+        app.rows(f"BEGIN; DROP ROLE {goes}; ROLLBACK")  # PostgreSQL drops no role that a right still names
         migrate(app.urls.owner, reader_roles=[stays])
-        assert readers_of(app) == {(stays,)}
+        assert readers_of(app) == {stays}
         app.rows(f"REVOKE ALL ON ALL TABLES IN SCHEMA bridge FROM {stays}")
         migrate(app.urls.owner)
-        assert readers_of(app) == {()}
-        assert app.rows("SELECT FROM pg_policy WHERE polname = 'bridge_reader'") == []
+        assert readers_of(app) == set()
 
 
-def test_whom_somebody_else_let_read_becomes_no_reader(app: App) -> None:
-    """A grant alone shows no row, and no run makes more of it."""
+def test_whom_somebody_else_let_read_becomes_no_reader(app: App, sql_folder: Path) -> None:
+    """No run makes more of a table that was granted by hand."""
     with role_of(app) as reader, role_of(app) as granted:
         migrate(app.urls.owner, reader_roles=[reader])
         app.rows(f"GRANT USAGE ON SCHEMA bridge TO {granted}; GRANT SELECT ON bridge.turns TO {granted}")
-        migrate(app.urls.owner, reader_roles=[reader])
-        assert readers_of(app) == {(reader,)}
+        text = "CREATE TABLE bridge.mood (id int)"
+        (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
+        migrate(app.urls.owner)
+        assert readers_of(app) == {reader}
 
 
-def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
+def test_a_reader_reads_what_an_upgrade_brings(app: App, sql_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New columns, and a new table, without being named again."""
     with role_of(app) as role:
         migrate(app.urls.owner, reader_roles=[role])
         text = "ALTER TABLE bridge.turns ADD mood text; ALTER TABLE bridge.events ADD mood text"
         (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")
-        change(sql_folder / "installer" / "let_read.sql", "last_error)", "last_error, mood)")
+        templates = sql_folder / "templates"
+        shutil.copytree(files.TEMPLATES, templates)
+        monkeypatch.setattr(files, "TEMPLATES", templates)
+        change(templates / "let_read.sql", "last_error)", "last_error, mood)")
         migrate(app.urls.owner)
         assert {(table, column) for table, column in hidden_from(app, role) if table != "laid_functions"} == UNREADABLE
 
@@ -425,13 +441,11 @@ def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_t
 
         number = newest_migration() + 1
         (sql_folder / "migrations" / f"{number:04}_note.sql").write_text("CREATE TABLE bridge.note ()", "utf-8")
-        change(sql_folder / "functions" / "triggers_installed.sql", "RETURNS boolean", "RETURNS SETOF boolean")
-        change(
-            sql_folder / "functions" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7"
-        )
-        change(sql_folder / "functions" / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
+        change(sql_folder / "steps" / "triggers_installed.sql", "RETURNS boolean", "RETURNS SETOF boolean")
+        change(sql_folder / "steps" / "next_due.sql", "p_window integer", "p_window integer, p_new integer DEFAULT 7")
+        change(sql_folder / "app" / "deliver.sql", "-- Inserts one", "-- Now inserts one")
         new = "CREATE OR REPLACE FUNCTION bridge.new_step() RETURNS integer LANGUAGE sql AS 'SELECT 7'"
-        (sql_folder / "functions" / "new_step.sql").write_text(new, encoding="utf-8")
+        (sql_folder / "steps" / "new_step.sql").write_text(new, encoding="utf-8")
         for each in (app, typed):
             each.rows("DROP TRIGGER bridge_after_match ON matches")
             each.rows("DROP FUNCTION bridge.claim")
@@ -449,14 +463,15 @@ def test_a_plan_changes_nothing_and_locks_no_table(app: App) -> None:
     with role_of(app) as stranger, closing(psycopg2.connect(app.urls.app)) as holder, holder.cursor() as cursor:
         cursor.execute("SET transaction_read_only = off; LOCK TABLE profiles, matches, messages")
         report, script = plan(app.urls.of(stranger), runtime_role=stranger)
-        assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests("public")))
+        assert (set(report.triggers), sorted(report.functions)) == (set(TRIGGERS), sorted(digests(IN_PUBLIC)))
         assert "CREATE SCHEMA bridge;" in script
     assert dump(app.urls.admin) == before
 
 
 def test_a_plan_could_not_change_anything(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever we might once write by mistake while we look, PostgreSQL refuses it."""
-    monkeypatch.setattr(module, "_find_app_tables", lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
+    refuse = "bridge_service.install.plan._refuse_another_owner"
+    monkeypatch.setattr(refuse, lambda cursor: cursor.execute("CREATE SCHEMA bridge"))
     with pytest.raises(BridgeError, match="read-only transaction"):
         plan(app.urls.owner)
 
@@ -515,7 +530,7 @@ def test_what_is_missing_is_said_in_one_clear_line(
 def test_a_missing_right_is_said_in_one_clear_line(app: App, grants: tuple[str, ...], words: str) -> None:
     """A role that may not make the schema, or no triggers on the app's tables, is told which right it lacks."""
     with role_of(app, *(grant.format(name=_name(app)) for grant in grants)) as role:
-        with pytest.raises(DatabaseRefused) as error:
+        with pytest.raises(StepRefused) as error:
             migrate(app.urls.of(role))
         assert words in str(error.value)
         assert "\n" not in str(error.value)
@@ -577,8 +592,8 @@ def test_the_database_may_have_another_encoding(postgres: PostgresServer, encodi
 
 
 def test_the_app_s_schema_may_have_any_name(app: App) -> None:
-    """Capitals, blanks, dots and quotes do no harm: a message is captured, answered and delivered."""
-    schema = '"My ""app"" v1.2 it\'s"'
+    """Capitals, blanks, dots, quotes, percent signs and braces do no harm: a message is captured and answered."""
+    schema = '"My ""app"" v1.2 it\'s 100% {new}"'
     app.rows(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {APP}, {OWNER}")
     for table in ("profiles", "matches", "messages"):
         app.rows(f"ALTER TABLE {table} SET SCHEMA {schema}")
@@ -880,7 +895,7 @@ def test_a_run_that_waits_lets_the_app_write(app: App) -> None:
 
 def test_a_table_that_stays_locked_is_given_up_in_the_end(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ends with an error to try again on, and nothing is laid."""
-    monkeypatch.setattr(module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(waiting, "ATTEMPTS", 2)
     with closing(psycopg2.connect(app.urls.app)) as holder:
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
@@ -893,7 +908,7 @@ def test_a_second_run_waits_for_the_first(app: App) -> None:
     """However long that takes: they never work side by side."""
     with closing(psycopg2.connect(app.urls.app)) as first:
         with first.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (module._ADVISORY_KEY,))
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_KEY,))
         runner = threading.Thread(target=migrate, args=(app.urls.owner,))
         runner.start()
         waiting = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bridge migrate'"
@@ -908,7 +923,7 @@ def test_a_second_run_waits_for_the_first(app: App) -> None:
 def test_the_demo_s_tables_are_the_ones_that_are_expected() -> None:
     """What the other tests migrate is the contract's app."""
     text = (DEMO_FOLDER / "app.sql").read_text(encoding="utf-8")
-    assert all(f"CREATE TABLE {table} (" in text for table in module.APP_TABLES)
+    assert all(f"CREATE TABLE {table} (" in text for table in APP_TABLES)
 
 
 def _name(app: App) -> str:

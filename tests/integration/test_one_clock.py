@@ -14,25 +14,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from freezegun import freeze_time
 
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, rebuild
-from bridge_service.composer import Composer
-from bridge_service.events import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
-from bridge_service.leases import Leases
-from bridge_service.middleware import Reconnect
-from bridge_service.pacing import Pace
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, rebuild
+from bridge_service.machine.steps import GroupingRules
 from bridge_service.responders import echo
-from bridge_service.store import GroupingRules
+from bridge_service.telemetry.signals import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
+from bridge_service.worker.composer import Composer
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace
 from schedulers.planner import Planner
 from schedulers.push import Pusher
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import install_clock
-from tests.support.ledger import Message, Sent, check
+from tests.support.ledger import Message, Sent, Terms, check
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import redis
 
     from bridge_service.demo.servers import RedisServer
@@ -49,13 +48,6 @@ TICK: Final = 0.2
 """Seconds by which the database's clock, which runs on while the test works, may be ahead of the plan."""
 
 
-class NoWindow:
-    """Shows nothing to nobody."""
-
-    def close(self, match_ids: Sequence[str]) -> None:
-        """Do nothing."""
-
-
 class Day:
     """The service and its app on one clock."""
 
@@ -68,13 +60,15 @@ class Day:
         self.told = Recorder()
         self.sent: list[Sent] = []
         reconnect = Reconnect(self.told)
-        self.broker = stack.enter_context(closing(WaitingBroker(redis_url, emit=self.told, middleware=[reconnect])))
+        self.broker = stack.enter_context(
+            closing(WaitingBroker(redis_url, emit=self.told, middleware=[reconnect], queue_id=self.store.queue_id))
+        )
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = Pusher(
             self.store,
             self.broker,
             reconnect,
-            window=NoWindow(),
+            on_pushed=lambda _: None,
             emit=self.told,
             stopping=threading.Event(),
             attempts=3,
@@ -84,12 +78,10 @@ class Day:
             self.pusher,
             look=lambda: None,
             emit=self.told,
-            stopping=threading.Event(),
-            beat=lambda: None,
             retention_days=30.0,
         )
         self.planner._jobs.start(paused=True)
-        stack.callback(self.planner.stop)
+        stack.callback(self.planner.last)
         self.composer = Composer(
             self.store,
             Leases(self.store, self.told, responder_timeout=180.0),
@@ -150,7 +142,7 @@ def test_a_whole_day_is_planned_to_the_second(
     chance = Random(7)  # noqa: S311 - the same day each time
     with ExitStack() as stack:
         # APScheduler's thread is paused; the clock of connections has to run on.
-        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.database", "redis"]))
+        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.machine.database", "redis"]))
         day = Day(bridge_database, redis_server.url(), frozen, stack)
         day.move_to(MORNING)
         plan = _plan(day, chance)
@@ -166,7 +158,7 @@ def test_a_whole_day_is_planned_to_the_second(
             wake = day.work()
 
         rows = day.app.rows("SELECT id::text, match_id::text, content, created_at FROM messages")
-        books = check([Message(*row) for row in rows], day.sent, DELAY)
+        books = check([Message(*row) for row in rows], day.sent, Terms(DELAY))
         assert books.faults == 0, books
         assert (books.sent, books.openers) == (len(day.sent), 2)
         assert books.sent > 50
@@ -205,7 +197,7 @@ def test_a_night_of_outage_is_made_up_for_in_the_morning(
     """Nobody worked for ten hours: with the first pass everything is pushed, and each conversation gets one answer."""
     assert redis_client.keys() == []
     with ExitStack() as stack:
-        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.database", "redis"]))
+        frozen = stack.enter_context(freeze_time(MORNING, ignore=["bridge_service.machine.database", "redis"]))
         day = Day(bridge_database, redis_server.url(), frozen, stack)
         day.move_to(MORNING)
         matches = [day.app.old_match() for _ in range(5)]
@@ -219,6 +211,6 @@ def test_a_night_of_outage_is_made_up_for_in_the_morning(
             day.move_to(max(wake, day.now))
             wake = day.work()
         rows = day.app.rows("SELECT id::text, match_id::text, content, created_at FROM messages")
-        books = check([Message(*row) for row in rows], day.sent, DELAY)
+        books = check([Message(*row) for row in rows], day.sent, Terms(DELAY))
         assert (books.faults, books.replies) == (0, 5), books
         assert day.now < MORNING + timedelta(hours=10, minutes=5)

@@ -13,8 +13,8 @@ import pytest
 from freezegun import freeze_time
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.events import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
-from bridge_service.store import Due, GroupingRules
+from bridge_service.machine.steps import Due, GroupingRules
+from bridge_service.telemetry.signals import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
 from schedulers import planner as module
 from schedulers.planner import Planner
 from tests.support.app import App
@@ -70,26 +70,24 @@ class Desk:
         self.told = Recorder()
         self.looks: queue.Queue[float] = queue.Queue()
         self.beats: queue.Queue[float] = queue.Queue()
-        self.stopping = threading.Event()
         self.planner = self.plan_for(self.parts)
-        self.thread = threading.Thread(target=self.planner.run, daemon=True)
 
     def plan_for(self, store: Any) -> Planner:  # noqa: ANN401 - a store, or what stands in for it
         """Return a planner on a store."""
-        return Planner(
+        pusher: Any = self.parts
+        planner = Planner(
             store,
-            self.parts,
+            pusher,
             look=lambda: self.looks.put(time.monotonic()),
             emit=self.told,
-            stopping=self.stopping,
-            beat=lambda: self.beats.put(time.monotonic()),
             retention_days=30.0,
         )
+        planner.beat = lambda: self.beats.put(time.monotonic())
+        return planner
 
     def start(self) -> None:
         """Start the planner as the process does, and let its first pass go by."""
         self.planner.start()
-        self.thread.start()
         self.wait_for_pass()
 
     def wait_for_pass(self, timeout: float = 5.0) -> float:
@@ -103,11 +101,9 @@ class Desk:
 
     def stop(self) -> None:
         """Stop everything."""
-        self.stopping.set()
-        self.planner.stop()
-        if self.thread.ident is not None:
-            self.thread.join(5)
-            assert not self.thread.is_alive()
+        self.planner.stop(5)
+        assert all(thread.name != "planner" for thread in threading.enumerate())
+        self.planner.last()  # of a test that started the jobs itself
 
     def job(self, name: str) -> datetime | None:
         """Return when a job will run; None if there is no such job."""
@@ -221,7 +217,7 @@ def test_stopping_while_a_job_is_handed_out_ends_no_thread_with_a_traceback(
 
     def stop_meanwhile(job: object, run_times: object) -> None:
         hand_out(job, run_times)
-        stops.append(threading.Thread(target=desk.planner.stop))
+        stops.append(threading.Thread(target=desk.planner.last))
         stops[0].start()
         eventually(lambda: not jobs.running)
 
@@ -256,7 +252,6 @@ def test_the_first_pass_comes_at_once(desk: Desk) -> None:
     """At the start nobody knows what is due."""
     began = time.monotonic()
     desk.planner.start()
-    desk.thread.start()
     assert desk.wait_for_pass() - began < 1
 
 
@@ -310,8 +305,8 @@ def test_the_sweeps_come_by_themselves(desk: Desk, monkeypatch: pytest.MonkeyPat
 def test_when_no_job_comes_the_thread_sweeps_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock on the wall that is set back stops APScheduler for hours, and the bridge not at all."""
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
-    desk.planner._jobs.start(paused=True)
-    desk.thread.start()
+    monkeypatch.setattr(desk.planner, "first", lambda: desk.planner._jobs.start(paused=True))
+    desk.planner.start()
     for _ in range(3):
         desk.wait_for_pass()
         desk.looks.get(timeout=5)
@@ -367,11 +362,14 @@ def test_a_pass_that_met_a_lock_is_made_again_without_a_word(desk: Desk) -> None
 
 
 def test_an_error_that_nobody_foresaw_ends_the_thread(desk: Desk) -> None:
-    """It rises, so that the process ends and another one is started, instead of never pushing again."""
-    desk.parts.errors = [ZeroDivisionError()]
+    """It ends the process, so that the platform starts another one, instead of never pushing again."""
+    error = ZeroDivisionError()
+    crashes: list[object] = []
+    desk.planner.crash = lambda *crash: crashes.append(crash)
+    desk.parts.errors = [error]
     desk.planner.wake()
-    with pytest.raises(ZeroDivisionError):
-        desk.planner.run()
+    desk.planner.run()
+    assert crashes == [("planner", error)]
 
 
 # Start and stop
@@ -390,7 +388,6 @@ def test_a_stop_ends_the_wait_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatc
 def test_a_stop_before_the_start_is_harmless(desk: Desk) -> None:
     """A process that is told to end while it still waits for PostgreSQL stops what it never started."""
     desk.planner.stop()
-    desk.stopping.set()
     desk.planner.run()
     assert desk.parts.passes.empty()
 
@@ -421,27 +418,29 @@ def test_a_stop_ends_the_pruning(desk: Desk) -> None:
 
     class Endless:
         def prune(self, retention_days: float, limit: int) -> int:
-            assert not desk.stopping.is_set()
-            desk.stopping.set()
+            assert not planner.stopping.is_set()
+            planner.stop()
             del retention_days
             return limit
 
-    desk.plan_for(Endless())._prune()
+    planner = desk.plan_for(Endless())
+    planner._prune()
     assert desk.told.events == [Pruned(module.PRUNE_BATCH)]
 
 
 HANGS: Final = """
-import threading
+import threading, time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from schedulers.planner import Planner
 
 called = threading.Event()
 store = SimpleNamespace(prune=lambda *_: (called.set(), threading.Event().wait()))
-planner = Planner(
-    store, None, look=lambda: None, emit=None, stopping=threading.Event(), beat=None, retention_days=30.0
-)
+planner = Planner(store, SimpleNamespace(waits_for_redis=True), look=lambda: None, emit=None, retention_days=30.0)
+planner.turn = lambda: planner.pause(60)
 planner.start()
+while not planner._jobs.running:
+    time.sleep(0.01)
 planner._jobs.modify_job("prune", next_run_time=datetime.now(UTC))
 called.wait()
 planner.stop()
@@ -495,4 +494,4 @@ def test_the_plan_follows_the_table(bridge_database: Urls, desk: Desk) -> None:
         assert planner._wanted.is_set()
         store.push_due(10)
         assert planned() == {"flush": 10, "initiation": 40}  # until the push is believed lost
-        planner.stop()
+        planner.last()

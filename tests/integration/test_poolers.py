@@ -14,9 +14,10 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from bridge_service import database
-from bridge_service.database import Connection, Database
 from bridge_service.demo.servers import PROBE_SECONDS, UNPRIVILEGED_USER, _let_pass, _Server
+from bridge_service.install.transaction import begin
+from bridge_service.machine import database
+from bridge_service.machine.database import Connection, Database
 from tests.support.app import App
 from tests.support.roles import SERVICE
 from tests.support.service import QUICK, Service
@@ -94,7 +95,9 @@ def pooler(
 ) -> Iterator[Pgbouncer]:
     """Give a pgbouncer in the mode that the test asks for, with pgbouncer's own defaults otherwise."""
     del bridge_database  # dropped only when nobody stands in front of it any more
-    with Pgbouncer(servers_folder / f"pgbouncer_{uuid4().hex}", postgres, pool_mode=request.param) as pooler:
+    mode, _, ignored = request.param.partition(" ignoring ")
+    settings = {"ignore_startup_parameters": ignored} if ignored else {}
+    with Pgbouncer(servers_folder / f"pgbouncer_{uuid4().hex}", postgres, pool_mode=mode, **settings) as pooler:
         yield pooler
 
 
@@ -177,14 +180,27 @@ def test_refused_session_options_go_with_each_call(pooler: Pgbouncer) -> None:
         assert connection.execute(wanted) == [("30s", "10000")]
 
 
+@pytest.mark.parametrize("pooler", ["transaction ignoring options", "session ignoring options"], indirect=True)
+def test_options_that_a_pooler_drops_go_with_each_call(pooler: Pgbouncer) -> None:
+    """A pooler that is told to ignore options lets them be asked for and sets none: that is found out."""
+    url = f"{pooler.url()}?options=-c%20search_path%3Dchat"
+    wanted = "SELECT current_setting('statement_timeout'), current_setting('search_path')"
+    with closing(Connection(url, application="test")) as connection:
+        assert connection.execute(wanted) == [("30s", "chat")]
+    with begin(url) as cursor:
+        cursor.execute("SELECT current_setting('search_path')")
+        assert cursor.fetchone() == ("chat, pg_temp",)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PostgreSQL knows TCP_USER_TIMEOUT on Linux only")
 @pytest.mark.parametrize("pooler", ["transaction"], indirect=True)
 def test_a_client_that_was_frozen_in_an_answer_loses_its_locks_behind_a_pooler_too(
     pooler: Pgbouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the client does not take the pooler does not, and PostgreSQL ends the session."""
-    before = database._CALL_OPTIONS.replace("tcp_user_timeout = 10000", "tcp_user_timeout = 1000")
-    monkeypatch.setattr(database, "_CALL_OPTIONS", before)
+    options = database._CALL_OPTIONS.replace("tcp_user_timeout = 10000", "tcp_user_timeout = 1000")
+    monkeypatch.setattr(database, "_CALL_OPTIONS", options)
+    before = database._CALL_ISOLATION + options
     with (
         closing(Connection(pooler.url(), application="frozen")) as frozen,
         closing(Connection(pooler._behind.url(user=SERVICE), application="test")) as watch,

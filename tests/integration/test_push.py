@@ -11,11 +11,14 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service import store as store_module
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, rebuild
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, rebuild
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.events import (
+from bridge_service.machine import steps as store_module
+from bridge_service.machine.steps import PUSH_WINDOW, GroupingRules, Push, Store
+from bridge_service.telemetry.signals import (
     GroupClosed,
     InitiationDue,
     PushesRepeated,
@@ -28,8 +31,6 @@ from bridge_service.events import (
     TurnPushed,
     TurnsRecovered,
 )
-from bridge_service.middleware import Reconnect
-from bridge_service.store import PUSH_WINDOW, GroupingRules, Push, Store
 from bridge_service.turns import Kind
 from schedulers import push as module
 from schedulers.push import Pusher
@@ -39,7 +40,7 @@ from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.roles import Urls
@@ -65,17 +66,6 @@ class Waits(threading.Event):
         return self.is_set()
 
 
-class Window:
-    """Stands in for the window."""
-
-    def __init__(self) -> None:
-        self.closed: list[str] = []
-
-    def close(self, match_ids: Sequence[str]) -> None:
-        """Note what was closed."""
-        self.closed += match_ids
-
-
 class Desk:
     """A pusher on a real database and a Redis that may be away."""
 
@@ -85,11 +75,13 @@ class Desk:
         self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
         self.waits = Waits()
-        self.window = Window()
+        self.pushed: list[str] = []  # conversations whose groups were pushed
         self.redis = redis
         self.reconnect = Reconnect(self.told)
         self.broker = stack.enter_context(
-            closing(WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect]))
+            closing(
+                WaitingBroker(redis.url(), emit=self.told, middleware=[self.reconnect], queue_id=self.store.queue_id)
+            )
         )
         self.broker.declare_queue(QUEUE_NAME)
         self.pusher = self.another(attempts)
@@ -100,7 +92,7 @@ class Desk:
             store or self.store,
             self.broker,
             self.reconnect,
-            window=self.window,
+            on_pushed=self.pushed.extend,
             emit=self.told,
             stopping=self.waits,
             attempts=attempts,
@@ -157,7 +149,7 @@ def test_a_group_that_is_due_is_pushed_and_told_of(desk: Desk) -> None:
     assert desk.pusher.push_due() == 1
     assert desk.told.events == [GroupClosed(turn, match, 3), TurnPushed(turn, match, Kind.REPLY)]
     assert desk.fetched() == [f"compose:{turn}"]
-    assert desk.window.closed == [match]
+    assert desk.pushed == [match]
 
 
 def test_nothing_is_pushed_early(desk: Desk) -> None:
@@ -178,7 +170,7 @@ def test_an_opener_is_told_of_as_what_it_is(desk: Desk) -> None:
     desk.pusher.push_due()
     turn = desk.turn(match)
     assert desk.told.events == [InitiationDue(turn, match), TurnPushed(turn, match, Kind.INITIATION)]
-    assert desk.window.closed == []
+    assert desk.pushed == []
 
 
 def test_a_repeated_push_has_no_line_of_its_own(desk: Desk) -> None:
@@ -362,7 +354,7 @@ def test_after_an_outage_everything_is_pushed_at_once(desk: Desk) -> None:
     assert sorted(desk.fetched()) == sorted(f"compose:{desk.turn(match)}" for match in (lost, failed, late))
     assert desk.told.events[0] == RedisReconnected()
     assert {event.match_id for event in desk.told.of(TurnPushed)} == {failed, late}
-    assert desk.window.closed.count(failed) == 1
+    assert desk.pushed.count(failed) == 1
     desk.told.clear()
     advance(desk.urls, LATER)
     desk.pusher.push_due()
@@ -452,3 +444,18 @@ def test_turns_that_another_scheduler_pushed_are_forgotten(desk: Desk) -> None:
             pusher.push_due()
     pusher.push_due()
     assert [push.turn_id for push in desk.told.of(TurnPushed)] == [turn.turn_id for turn in turns[1:]]
+
+
+def test_what_was_pushed_under_another_id_is_pushed_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failover the queue has other keys: what lies under the old ones is due at once, and their bell rings."""
+    turn = desk.turn(desk.due())
+    assert desk.pusher.push_due() == 1
+    old = desk.broker.key(QUEUE_NAME)
+    desk.broker.client.delete(f"{old}.bell")
+    assert desk.pusher.push_due() == 0
+
+    monkeypatch.setattr(desk.broker, "_ask_queue_id", lambda: "another")
+    assert desk.pusher.push_due() == 1
+    assert desk.fetched() == [f"compose:{turn}"]
+    assert desk.broker.client.llen(f"{old}.bell") == 1
+    assert desk.pusher.push_due() == 0

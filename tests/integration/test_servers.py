@@ -16,8 +16,9 @@ import psycopg2
 import pytest
 import redis
 
-from bridge_service.demo import servers
-from bridge_service.demo.servers import PostgresServer, RedisServer, ServerFailed, ServersMissing
+from bridge_service.demo import binaries, servers
+from bridge_service.demo.binaries import ServersMissing
+from bridge_service.demo.servers import PostgresServer, RedisServer, ServerFailed
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -176,8 +177,8 @@ def test_a_server_ends_with_the_process_that_started_it(folder: Path) -> None:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Hide every server from this process, and give the folder that stands for Debian's."""
-    monkeypatch.setattr(servers, "_package_folder", lambda _: None)
-    monkeypatch.setattr(servers, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.setattr(binaries, "_package_folder", lambda _: None)
+    monkeypatch.setattr(binaries, "DEBIAN_FOLDER", tmp_path / "debian")
     for variable in ("POSTGRES_SERVER", "REDIS_SERVER"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", "")
@@ -200,11 +201,11 @@ def test_the_machine_s_servers_are_used_without_wheels(
     installed(bare / "9.6" / "bin", "initdb", "postgres")
     new = installed(bare / "15" / "bin", "initdb", "postgres")
 
-    assert servers._postgresql_binaries() == new
+    assert binaries.postgresql_binaries() == new
 
     monkeypatch.setenv("PATH", str(on_path))
-    assert servers._postgresql_binaries() == on_path
-    assert servers._redis_binary() == on_path / "redis-server"
+    assert binaries.postgresql_binaries() == on_path
+    assert binaries.redis_binary() == on_path / "redis-server"
 
 
 @pytest.mark.usefixtures("bare")
@@ -214,7 +215,7 @@ def test_a_link_on_the_path_leads_to_the_rest(monkeypatch: pytest.MonkeyPatch, t
     links = installed(tmp_path / "links")
     (links / "postgres").symlink_to(whole / "postgres")
     monkeypatch.setenv("PATH", str(links))
-    assert servers._postgresql_binaries() == whole
+    assert binaries.postgresql_binaries() == whole
 
 
 def test_variables_choose_the_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,21 +223,21 @@ def test_variables_choose_the_servers(monkeypatch: pytest.MonkeyPatch, tmp_path:
     chosen = installed(tmp_path / "chosen", "initdb", "postgres", "redis-server")
     monkeypatch.setenv("POSTGRES_SERVER", str(chosen / "postgres"))
     monkeypatch.setenv("REDIS_SERVER", str(chosen / "redis-server"))
-    assert servers._postgresql_binaries() == chosen
-    assert servers._redis_binary() == chosen / "redis-server"
+    assert binaries.postgresql_binaries() == chosen
+    assert binaries.redis_binary() == chosen / "redis-server"
 
     monkeypatch.setenv("PATH", str(chosen))
     monkeypatch.setenv("POSTGRES_SERVER", "postgres")
     monkeypatch.setenv("REDIS_SERVER", "redis-server")
-    assert servers._postgresql_binaries() == chosen
-    assert servers._redis_binary() == chosen / "redis-server"
+    assert binaries.postgresql_binaries() == chosen
+    assert binaries.redis_binary() == chosen / "redis-server"
 
-    monkeypatch.setattr(servers, "_package_folder", lambda _: None)
+    monkeypatch.setattr(binaries, "_package_folder", lambda _: None)
     monkeypatch.setenv("PATH", str(installed(tmp_path / "other", "initdb", "postgres", "valkey-server")))
     monkeypatch.setenv("POSTGRES_SERVER", "")
     monkeypatch.setenv("REDIS_SERVER", " ")
-    assert servers._postgresql_binaries() == tmp_path / "other"
-    assert servers._redis_binary() == tmp_path / "other" / "valkey-server"
+    assert binaries.postgresql_binaries() == tmp_path / "other"
+    assert binaries.redis_binary() == tmp_path / "other" / "valkey-server"
 
 
 def test_a_wrong_choice_is_named(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge_service import standing
-from bridge_service.broker import connect
+from bridge_service.brokers.redis_client import connect
+from bridge_service.checks import standing
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.checks.redis import check_redis
 from tests.chaos.proxy import FINE, Weather

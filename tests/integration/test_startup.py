@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge_service.events import CheckFailed
-from bridge_service.startup import look_at_postgresql
+from bridge_service.process.startup import look_at_postgresql
+from bridge_service.telemetry.signals import CheckFailed
 from tests.support.app import App
 from tests.support.recorder import Recorder
 

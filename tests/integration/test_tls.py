@@ -19,11 +19,14 @@ import redis
 from dramatiq.errors import ConnectionClosed
 from psycopg2 import sql
 
-from bridge_service.broker import connect, redis_call
-from bridge_service.database import Connection
-from bridge_service.demo.servers import PostgresServer, _postgresql_folders
+from bridge_service.brokers.redis_client import connect, redis_call
+from bridge_service.checks.postgresql import check_postgresql
+from bridge_service.checks.redis import check_redis
+from bridge_service.demo.binaries import postgresql_folders
+from bridge_service.demo.servers import PostgresServer
 from bridge_service.errors import EX_CONFIG, DatabaseUnavailable
-from bridge_service.migrate import migrate
+from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from bridge_service.checks.finding import Finding
     from bridge_service.demo.servers import RedisServer
     from tests.support.roles import Urls
 
@@ -199,7 +203,7 @@ class TlsPostgres(PostgresServer):
 
     @cached_property
     def _binaries(self) -> Path:
-        return next(filter(_has_tls, _postgresql_folders()))
+        return next(filter(_has_tls, postgresql_folders()))
 
     def tls_url(self, name: str, **parameters: object) -> str:
         """Return the URL for the role with the password, by the name of this machine."""
@@ -218,7 +222,7 @@ def _has_tls(folder: Path) -> bool:
 @pytest.fixture(scope="module")
 def tls_postgres(servers_folder: Path) -> Iterator[TlsPostgres]:
     """Give a PostgreSQL with TLS, not started yet."""
-    if not any(map(_has_tls, _postgresql_folders())):
+    if not any(map(_has_tls, postgresql_folders())):
         pytest.skip("no PostgreSQL with TLS on this machine: .ci/packages installs one as root on Debian")
     server = TlsPostgres(servers_folder / "tls_postgres", NO_DISK)
     yield server
@@ -355,6 +359,105 @@ def test_redis_with_a_bad_certificate(
         url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
         assert_no_redis(url, WHY[kind])
         ping(f"{url}&ssl_cert_reqs=none&ssl_check_hostname=false")
+
+
+# --- What `check` says ---------------------------------------------------------------------------
+
+
+def redis_finding(url: str) -> Finding:
+    """Return what `check` says first of a Redis."""
+    return next(check_redis(url, "redis", "REDIS_URL", describe=str))
+
+
+PLAINTEXT: Final = re.compile(r"redis://|plaintext")
+
+
+@pytest.mark.parametrize("kind", ["self_signed", "good"])
+def test_check_knows_a_certificate_of_an_unknown_authority(
+    redis_server: RedisServer, redis_user: str, authority: Authority, kind: str
+) -> None:
+    """Where the authority is unknown, as at Heroku's, `check` names two remedies and no plaintext; both work."""
+    root = authority.self_signed.certificate if kind == "self_signed" else authority.root
+    with Front(redis_server.port, getattr(authority, kind)) as front:
+        url = f"rediss://{redis_user}@{HOST}:{front.port}/0"
+        for asked, joint in ((url, "?"), (f"{url}?socket_timeout=2", "&")):
+            finding = redis_finding(asked)
+            assert not finding.ok
+            assert not PLAINTEXT.search(finding.remedy)
+            assert "anyone in between can read and answer" in finding.remedy
+            for option, value in (("ssl_cert_reqs", "none"), ("ssl_ca_certs", str(root))):
+                assert f"{joint}{option}=" in finding.remedy
+                assert redis_finding(f"{asked}{joint}{option}={value}").ok
+        unverified = list(check_redis(f"{url}?ssl_cert_reqs=none", "redis", "REDIS_URL", describe=str))
+        assert all(finding.ok for finding in unverified)
+        [encryption] = [finding for finding in unverified if finding.name == "redis_encryption"]
+        assert "ssl_ca_certs" in encryption.remedy
+
+
+def test_check_knows_what_else_is_wrong_with_a_certificate(
+    redis_server: RedisServer, redis_user: str, authority: Authority
+) -> None:
+    """Another name, an expired certificate and a missing file have remedies of their own, and none is plaintext."""
+    for kind, word, mended in (
+        ("wrong_host", "another name", "ssl_check_hostname=false"),
+        ("expired", "expired", "ssl_cert_reqs=none"),
+    ):
+        with Front(redis_server.port, getattr(authority, kind)) as front:
+            url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
+            finding = redis_finding(url)
+            assert word in finding.remedy
+            assert f"&{mended}" in finding.remedy
+            assert not PLAINTEXT.search(finding.remedy)
+            assert redis_finding(f"{url}&{mended}").ok
+    with Front(redis_server.port, authority.good) as front:
+        url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs="
+        for file in ("/nowhere", str(authority.good.key)):
+            assert "ssl_ca_certs" in redis_finding(f"{url}{file}").remedy
+        plain = f"redis://{redis_user}@{HOST}:{front.port}/0"
+        assert "is it rediss://" in redis_finding(plain).remedy
+    assert "is it redis://" in redis_finding(f"rediss://{redis_user}@{HOST}:{redis_server.port}/0").remedy
+
+
+def postgresql_finding(url: str) -> Finding:
+    """Return what `check` says first of a PostgreSQL."""
+    return next(check_postgresql(url, describe=str))
+
+
+def test_check_knows_what_is_wrong_with_postgresqls_tls(
+    tls_postgres: TlsPostgres, tls_template: str, authority: Authority
+) -> None:
+    """An unknown authority, another name, no TLS and too little of it: each remedy mends it, and none leads astray."""
+    strict = {"sslmode": "verify-full", "sslrootcert": authority.root}
+    tls_postgres.present(authority.good)
+    good = tls_postgres.tls_url(tls_template, **strict)
+    assert postgresql_finding(good).ok
+    for other in (authority.self_signed.certificate, "/nowhere"):
+        finding = postgresql_finding(tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=other))
+        assert not finding.ok
+        assert "sslrootcert=/path" in finding.remedy
+        assert "sslmode=require encrypts without verifying" in finding.remedy
+        assert not PLAINTEXT.search(finding.remedy)
+    assert postgresql_finding(tls_postgres.tls_url(tls_template, sslmode="require")).ok
+
+    finding = postgresql_finding(tls_postgres.tls_url(tls_template, sslmode="disable"))
+    assert "with TLS alone: write sslmode=verify-full" in finding.remedy
+
+    with Front(tls_postgres.port) as attacker:
+        finding = postgresql_finding(good.replace(f":{tls_postgres.port}/", f":{attacker.port}/"))
+        assert "what answers there has no TLS: is it the right host and port?" in finding.remedy
+        assert "sslrootcert" not in finding.remedy
+
+    tls_postgres.present(authority.wrong_host)
+    finding = postgresql_finding(tls_postgres.tls_url(tls_template, **strict))
+    assert "for another name" in finding.remedy
+    mended = {"host": "elsewhere.example", "hostaddr": "127.0.0.1", "port": tls_postgres.port, **strict}
+    assert postgresql_finding(tls_postgres.tls_url(tls_template, **mended)).ok
+    assert postgresql_finding(tls_postgres.tls_url(tls_template, **{**strict, "sslmode": "verify-ca"})).ok
+
+    tls_postgres.present(authority.expired)
+    assert "has expired" in postgresql_finding(tls_postgres.tls_url(tls_template, **strict)).remedy
+    wrong = tls_postgres.tls_url(tls_template, sslmode="require").replace(quote(PASSWORD, safe=""), "wrong")
+    assert "its user and its password" in postgresql_finding(wrong).remedy
 
 
 # --- All of it -----------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from bridge_service.commands import validate_app, validate_steps
+from bridge_service.operate.commands import validate_app
+from bridge_service.scenes import judge
 from tests.integration.test_commands import Operator
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.roles import VALIDATOR
@@ -57,7 +58,7 @@ def app(bridge_database: Urls) -> Iterator[App]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every stage take three seconds."""
     for stage in ("GROUPED", "PUSHED", "CLAIMED", "ANSWERED"):
-        monkeypatch.setattr(validate_steps, f"{stage}_SECONDS", 3.0)
+        monkeypatch.setattr(judge, f"{stage}_SECONDS", 3.0)
 
 
 def traces(app: App) -> list[int]:

@@ -258,7 +258,7 @@ def test_files_that_are_removed_while_the_processes_run(tmp_path: Path) -> None:
 def test_without_the_port_no_web_server_is_imported() -> None:
     """Scheduler and worker without HEALTH_PORT do without the memory of a web server."""
     script = (
-        "import sys, schedulers.__main__, bridge_service.worker\n"
+        "import sys, schedulers.__main__, bridge_service.worker.process\n"
         "print(sorted({'starlette', 'uvicorn', 'h11', 'anyio'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": "/nowhere"}

@@ -56,6 +56,7 @@ class Turn:
     opened_at: float
     due_at: float
     deliver_at: float = 0.0
+    retry_at: float = 0.0
     pushes: int = 0
     attempts: int = 0
     takeovers: int = 0

@@ -1,6 +1,6 @@
 """The SQL functions of the machine in Python, statement by statement; each `yield` is where another session may come.
 
-Every one of them mirrors the function of its name in bridge_service/sql/functions. A machine may be built with one
+Every one of them mirrors the function of its name in bridge_service/machine/sql. A machine may be built with one
 planted mistake: then one rule is left out, at the place where it stands.
 """
 
@@ -48,6 +48,7 @@ class Mistake(Enum):
     DELIVER_EARLY = "T5: a delivery does not look at the clock"
     ONE_TIME_FOR_BOTH = "T5: the time to push again is the time to deliver"
     DELIVER_AGAIN = "T5: an answered turn may be delivered again"
+    CLAIM_BEFORE_RETRY = "T5: a turn that failed is claimed by any push"
     CLAIM_OVER_TOKEN = "T6: a claim takes a turn that somebody composes"
     FINISH_UNFENCED = "T6: a draft is taken from whoever brings it"
     EXPIRED_KEEPS_TOKEN = "T6: a lease that has run out is pushed with its token"
@@ -58,6 +59,8 @@ class Mistake(Enum):
     LOOK_AT_GROUPED_ONLY = "D1: the last look sees grouped events only"
     NO_LAST_LOOK = "D1: there is no last look"
     MERGES_FORGOTTEN = "D2: the waiting turn does not inherit the merges"
+    FAILURES_FORGOTTEN = "E4: the waiting turn does not inherit the failures"
+    RETRY_PASSES_BY = "E1: a turn that is claimed again composes although a newer one waits"
     EVENTS_LEFT_BEHIND = "D2: the events stay with the superseded turn"
     ANSWER_THEN_END = "D4: reply and end of the turn are two transactions"
     OPENER_UNLOCKED = "F1: the opener looks at the messages without a lock"
@@ -213,40 +216,36 @@ class Machine:
         for turn in tx.see_turns():
             pushed = turn.state in {"queued", "typing"} or (turn.state == "composing" and turn.token is None)
             if pushed and turn.pushes and turn.due_at > now and tx.try_lock((Turn, turn.id)):
-                yield from tx.write(replace(turn, pushes=0, due_at=now))
+                yield from tx.write(replace(turn, pushes=0, due_at=max(now, turn.retry_at)))
 
     # What workers call.
 
     def claim(self, tx: Transaction, number: int, token: int) -> Steps[Claimed]:
         """A worker begins to compose."""
+        tx.began = self.database.moment()
         early = frozenset(event.id for event in tx.see_events() if event.turn == number)
         turn = yield from self._lock_turn(tx, number)
         yield
         if turn is None:
             return Claimed("nothing")
-        if turn.state == "composing" and turn.token == token:
-            covers = turn.covers
-        elif self._may_claim(turn):
-            if turn.state != "composing" and self._active(tx, turn.match):
-                yield
-                yield from self._found_busy(tx, turn)
-                return Claimed("busy")
-            if turn.kind == "reply":
-                yield from self._take_along(tx, turn)
+        covers = turn.covers
+        if turn.state != "composing" or turn.token != token:
+            refusal = yield from self._take_over(tx, turn)
+            if refusal:
+                return Claimed(refusal)
             yield
             covers = frozenset(event.id for event in tx.see_events() if event.turn == turn.id)
             if self.mistake is Mistake.CLAIM_READS_FIRST:
                 covers = early
-        else:
-            return Claimed("nothing")
         yield
         messages = frozenset(event.message for event in map(tx.event, covers) if event.message is not None)
-        if turn.kind == "initiation" and any(message.match == turn.match for message in tx.see_messages()):
-            yield from self._end(tx, turn, "cancelled", "message")
-            return Claimed("cancelled")
+        end = yield from self._make_way(tx, turn)
+        if end:
+            return Claimed(end)
         claimed = replace(
-            turn, state="composing", token=token, covers=covers, pushes=0, due_at=self.database.now + LEASE
-        )
+            turn, state="composing", token=token, covers=covers, pushes=0, retry_at=0.0,
+            due_at=self.database.now + LEASE,
+        )  # fmt: skip
         try:
             yield from tx.write(claimed)
         except UniqueViolation:
@@ -254,6 +253,37 @@ class Machine:
                 return Claimed("busy")
             tx.turns[turn.id] = claimed
         return Claimed("claimed", messages)
+
+    def _take_over(self, tx: Transaction, turn: Turn) -> Steps[str]:
+        """Why a turn may not be claimed; nothing if it may."""
+        early = turn.retry_at > self.database.now and self.mistake is not Mistake.CLAIM_BEFORE_RETRY
+        if early or not self._may_claim(turn):
+            return "nothing"
+        if turn.state != "composing" and self._active(tx, turn.match):
+            yield
+            yield from self._found_busy(tx, turn)
+            return "busy"
+        if turn.kind == "reply":
+            yield from self._take_along(tx, turn)
+        return ""
+
+    def _make_way(self, tx: Transaction, turn: Turn) -> Steps[str]:
+        """How a turn ends instead of being composed; nothing if it does not."""
+        if turn.kind == "initiation" and any(message.match == turn.match for message in tx.see_messages()):
+            yield from self._end(tx, turn, "cancelled", "message")
+            return "cancelled"
+        for other in tx.see_turns():
+            if self._makes_way(turn) and ("waiting", turn.match) in other.keys:
+                yield from tx.lock((Turn, other.id))
+                if (waiting := tx.turn(other.id)) and waiting.state in WAITING:
+                    yield from self._supersede(tx, turn, waiting.id)
+                    return "superseded"
+        return ""
+
+    def _makes_way(self, turn: Turn) -> bool:
+        again = turn.kind == "reply" and turn.state == "composing" and turn.token is None
+        merges = turn.merges < self.max_merges and turn.attempts + 1 < MAX_ATTEMPTS
+        return again and merges and self.mistake is not Mistake.RETRY_PASSES_BY
 
     def _may_claim(self, turn: Turn) -> bool:
         if turn.state == "open":
@@ -394,7 +424,15 @@ class Machine:
                     yield from tx.write(replace(event, turn=waiting))
         newer = tx.turn(waiting)
         if newer is not None and self.mistake is not Mistake.MERGES_FORGOTTEN:
-            yield from tx.write(replace(newer, merges=max(newer.merges, turn.merges + 1)))
+            newer = replace(newer, merges=max(newer.merges, turn.merges + 1))
+        if newer is not None and self.mistake is not Mistake.FAILURES_FORGOTTEN:
+            retry_at = max(newer.retry_at, turn.retry_at)
+            newer = replace(
+                newer, attempts=max(newer.attempts, turn.attempts), takeovers=max(newer.takeovers, turn.takeovers),
+                retry_at=retry_at, due_at=max(newer.due_at, retry_at),
+            )  # fmt: skip
+        if newer is not None:
+            yield from tx.write(newer)
         yield from self._end(tx, turn, "cancelled", "superseded")
 
     def fail(self, tx: Transaction, number: int, token: int, *, counts: bool) -> Steps[str]:
@@ -406,7 +444,8 @@ class Machine:
         if attempts >= MAX_ATTEMPTS:
             yield from self._end(tx, turn, "dead")
             return "dead"
-        yield from tx.write(replace(turn, attempts=attempts, token=None, pushes=0, due_at=self.database.now + 1))
+        retry_at = self.database.now + 1
+        yield from tx.write(replace(turn, attempts=attempts, token=None, pushes=0, retry_at=retry_at, due_at=retry_at))
         return "failed"
 
     def renew(self, tx: Transaction, number: int, token: int) -> Steps[bool]:
@@ -436,4 +475,4 @@ class Machine:
             if waits and self.mistake is not Mistake.END_WAKES_NOBODY:
                 yield from tx.lock((Turn, other.id))
                 if (waiting := tx.turn(other.id)) and waiting.state == "queued":
-                    yield from tx.write(replace(waiting, due_at=self.database.now, pushes=0))
+                    yield from tx.write(replace(waiting, due_at=max(self.database.now, waiting.retry_at), pushes=0))

@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.database import UNFINISHED, Database, LockTimeout, UniqueViolation
+from tests.simulation.database import ACTIVE, UNFINISHED, Database, LockTimeout, UniqueViolation
 from tests.simulation.machine import BUSY, MAX_ATTEMPTS, Claimed, Machine, Mistake, Push
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class World:
         self.matches = self.chance.randint(1, MATCHES)
         self.writers_left = self.chance.randint(2, 8)
         self.busy: set[int] = set()
+        self.waiting: dict[int, int] = {}
 
     # The run
 
@@ -243,7 +244,9 @@ class World:
 
     def _committed(self, tx: Transaction) -> None:
         for turn in tx.turns.values():
-            self._check_turn(tx.before.get(turn.id), turn)
+            self._check_turn(tx.before.get(turn.id), turn, tx.began)
+        for turn in tx.turns.values():
+            self._note_waiting(turn.match)
         if tx.busy is not None:
             self.busy.add(tx.busy)
         self._check_awake()
@@ -270,7 +273,13 @@ class World:
                 rivals = [other for other in self.database.turns.values() if ("active", turn.match) in other.keys]
                 _promise(bool(rivals), f"T7: turn {number} sleeps, and nobody is active")
 
-    def _check_turn(self, old: Turn | None, new: Turn) -> None:
+    def _note_waiting(self, match: int) -> None:
+        if any(("waiting", match) in turn.keys for turn in self.database.turns.values()):
+            self.waiting.setdefault(match, self.database.step)
+        else:
+            self.waiting.pop(match, None)
+
+    def _check_turn(self, old: Turn | None, new: Turn, began: Moment) -> None:
         turns = self.database.turns.values()
         now = self.database.now
         for key in new.keys:
@@ -285,8 +294,23 @@ class World:
             _promise(not early, f"I5: turn {new.id} is claimed before its group closes")
         if new.state == old.state == "composing" and old.token is not None:
             _promise(new.token in {old.token, None}, f"T6: turn {new.id} is taken from its worker")
+        if new.token not in {old.token, None}:
+            _promise(now >= old.retry_at, f"T5: turn {new.id} is claimed before its retry_at")
+            _promise(not self._passes_by(old, began), f"E1: turn {new.id} passes a waiting turn by")
+        if new.reason == "superseded" and old.state in ACTIVE:
+            [heir] = [turn for turn in turns if ("waiting", new.match) in turn.keys]
+            _promise(
+                heir.attempts >= old.attempts and heir.takeovers >= old.takeovers,
+                f"E4: turn {heir.id} forgets failures",
+            )
         if new.state == old.state == "typing":
             _promise(new.deliver_at == old.deliver_at, f"T5: deliver_at of turn {new.id} moves")
+
+    def _passes_by(self, turn: Turn, began: Moment) -> bool:
+        """Whether a newer turn waited when the claim began, and the turn might have been merged into it."""
+        merges = turn.merges < self.machine.max_merges and turn.attempts + 1 < MAX_ATTEMPTS
+        again = turn.kind == "reply" and turn.state == "composing" and turn.token is None
+        return again and merges and self.waiting.get(turn.match, began.step) < began.step
 
     def _check_reply(self, reply: Message, turn: Turn, began: Moment) -> None:
         messages = self.database.messages

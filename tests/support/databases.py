@@ -13,6 +13,7 @@ from uuid import uuid4
 import psycopg2
 
 from bridge_service import demo
+from bridge_service.install.files import APP_TABLES
 from tests.support.roles import APP, OTHERS, OWNER, ROOT, VALIDATOR_RIGHTS, Urls, by_hand, migrate_command
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer
 
 DEMO_FOLDER: Final = Path(demo.__file__).parent
+
+IN_PUBLIC: Final = {table: f"public.{table}" for table in APP_TABLES}
+"""The app's tables, by the contract's names."""
 
 
 def execute(url: str, *statements: str) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import fields
 from typing import Final
 
-from bridge_service import events
-from bridge_service.events import Event
+from bridge_service.telemetry import signals as events
+from bridge_service.telemetry.signals import Event
 
 MATCH: Final = "de31323b-fb0b-4ac0-aa5a-e5b3299a5567"
 

@@ -1,11 +1,11 @@
 """The books of a run: were all messages answered, once, in order, in time, in the right place?
 
-Pure, and independent of the bridge: `check` reads rows of the app's table `messages` and what the writers noted, and
-nothing else. It needs RESPONDER=echo, whose replies quote what they cover, one content a line; so each content has to
-be unique and without a line break.
+It is pure and independent of the bridge: `check` reads rows of the app's table `messages` and what the writers noted,
+and nothing else. It needs RESPONDER=echo, whose replies quote what they cover, one content a line. So each content has
+to be unique and without a line break.
 
-Times of the writers and of PostgreSQL are compared, so both have to run on one machine. Wherever an order cannot be
-known for sure (two commits under way at the same time), the service is given the benefit of the doubt.
+It compares times of the writers and of PostgreSQL, so both have to run on one machine. Where an order cannot be known
+(two commits under way at the same time), nothing is counted as a fault.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
 OPENER: Final = "bonjour"
@@ -27,6 +27,38 @@ STALE_MARGIN_SECONDS: Final = 0.25
 """A reply bears the time of its INSERT; the last look at the conversation was a little earlier."""
 
 _FINDINGS_SHOWN: Final = 20
+
+
+class Dot(NamedTuple):
+    """A reply in a picture: when its group began, how late it was in seconds, and the match."""
+
+    at: float
+    late: float
+    match_id: str
+
+
+class Waited(NamedTuple):
+    """A message: when it should have been answered at the latest, and when it was; times as of time.time()."""
+
+    due: float
+    answered: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a run lets a reply take.
+
+    Attributes:
+      grouping_delay: GROUPING_DELAY, in seconds.
+      pause: the longest pause before a delivery, in seconds.
+      max_merges: MAX_MERGES; None if no reply of the run is overtaken so often.
+      frozen: times in which PostgreSQL stood still, so that no delivery could look again.
+    """
+
+    grouping_delay: float
+    pause: float = 0.0
+    max_merges: int | None = None
+    frozen: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +96,16 @@ class Ledger:
     Attributes:
       sent: messages that were committed.
       replies, openers: what the bots said.
-      lost: messages that no reply covers, or that have vanished from the table (I1).
+      lost: messages that no reply covers, or that have vanished from the table, and matches that owe a word (I1).
       doubled: messages that are covered more than once (I2).
       disordered: replies that cover a message committed before one that was covered earlier (I3).
-      forbidden: openers after the match's first message or after its first opener (I4).
+      forbidden: openers after the match's first message or after its first opener (I4); words of a bot between people.
       early: replies less than GROUPING_DELAY after the first message they cover (I5).
       foreign: lines of replies that were not written in that conversation.
-      stale: replies that ignore a message committed before their delivery began (I7). Those delivered after MAX_MERGES
-        are counted too: the rows cannot tell them, so a run that counts this must not wear a conversation out.
-      late_p50, late_p99, late_max: seconds from the end of a group's delay to its reply.
+      stale: replies that ignore a message committed before their delivery began, except after MAX_MERGES (I7).
+      late_p50, late_p99, late_max: seconds from the end of a group's delay and pause to its reply.
       findings: the first of the faults, in words.
+      dots, waited: for pictures and reports.
     """
 
     sent: int
@@ -90,6 +122,8 @@ class Ledger:
     late_p99: float
     late_max: float
     findings: tuple[str, ...]
+    dots: tuple[Dot, ...] = field(repr=False)
+    waited: tuple[Waited, ...] = field(repr=False)
 
     @property
     def faults(self) -> int:
@@ -112,17 +146,18 @@ class Ledger:
 def check(
     messages: Iterable[Message],
     sent: Iterable[Sent],
-    grouping_delay: float,
+    terms: Terms,
     *,
-    stale_margin: float = STALE_MARGIN_SECONDS,
+    owed: Iterable[str] = (),
+    people: Collection[str] = (),
 ) -> Ledger:
     """Draw up the books.
 
     Parameters:
       messages: every row of `messages`.
-      sent: what the writers noted. Whatever else stands in `messages` counts as said by a bot.
-      grouping_delay: GROUPING_DELAY of the run, in seconds.
-      stale_margin: seconds between a delivery's last look and the time its reply bears, at most.
+      sent: what the writers noted. Every other row of `messages` counts as said by a bot.
+      owed: matches in which the bot has to speak first, unless the person does.
+      people: matches between two people, in which no bot may speak.
     """
     conversations: defaultdict[str, _Conversation] = defaultdict(_Conversation)
     noted = {each.message_id: each for each in sent}
@@ -137,10 +172,14 @@ def check(
         else:
             conversation.replies.append(message)
 
-    books = _Books(timedelta(seconds=grouping_delay), timedelta(seconds=stale_margin))
+    books = _Books(terms)
     for note in noted.values():
         if note.message_id not in stored and note.returned is not None:
             books.find("lost", f"{note.content} was committed and has vanished")
+    for match_id in set(owed).difference(conversations, people):
+        books.find("lost", f"the first word in {match_id}")
+    for match_id in conversations.keys() & set(people):
+        books.enter_people(match_id, conversations.pop(match_id))
     for match_id, conversation in conversations.items():
         books.enter(match_id, conversation)
     return books.close(conversations.values())
@@ -156,11 +195,11 @@ class _Conversation:
 class _Books:
     """Goes through one conversation after the other and counts."""
 
-    def __init__(self, delay: timedelta, margin: timedelta) -> None:
-        self._delay = delay
-        self._margin = margin
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
         self._counts: defaultdict[str, int] = defaultdict(int)
-        self._late: list[float] = []
+        self._dots: list[Dot] = []
+        self._waited: list[Waited] = []
         self._findings: list[str] = []
 
     def find(self, fault: str, words: str) -> None:
@@ -169,10 +208,15 @@ class _Books:
         if len(self._findings) < _FINDINGS_SHOWN:
             self._findings.append(f"{fault}: {words}")
 
+    def enter_people(self, match_id: str, conversation: _Conversation) -> None:
+        """Count what a bot said between two people."""
+        for message in conversation.replies + conversation.openers:
+            self.find("forbidden", f"{message.message_id} was said between two people in {match_id}")
+
     def enter(self, match_id: str, conversation: _Conversation) -> None:
         """Count what is wrong in a conversation."""
         written = conversation.written
-        covered: set[str] = set()
+        covered: dict[str, float] = {}  # when each content was answered
         latest: datetime | None = None  # the latest beginning of what is covered so far
         for reply in sorted(conversation.replies, key=lambda each: each.created_at):
             name = f"reply {reply.message_id} in {match_id}"
@@ -183,7 +227,7 @@ class _Books:
                 elif line in covered:
                     self.find("doubled", f"{line} in {match_id}")
                 else:
-                    covered.add(line)
+                    covered[line] = reply.created_at.timestamp()
                     group.append(written[line])
             disordered = False
             for note in group:
@@ -192,29 +236,55 @@ class _Books:
             if disordered:
                 self.find("disordered", f"{name} covers what was committed before something covered earlier")
             self._time(name, reply, group)
-            self._freshness(name, reply, written, covered)
+            if not self._worn_out(group):
+                self._freshness(name, reply, written, covered)
         for content in written.keys() - covered:
             self.find("lost", f"{content} in {match_id}")
+        self._wait(written, covered)
         self._first_words(match_id, conversation)
+
+    def _wait(self, written: dict[str, Sent], covered: dict[str, float]) -> None:
+        for content, note in written.items():
+            if note.returned is not None:
+                due = note.returned.timestamp() + self._terms.grouping_delay + self._terms.pause
+                self._waited.append(Waited(due, covered.get(content)))
 
     def _time(self, name: str, reply: Message, group: Sequence[Sent]) -> None:
         if not group:
             return
-        if reply.created_at < min(note.began for note in group) + self._delay:
+        delay = self._terms.grouping_delay
+        if reply.created_at < min(note.began for note in group) + timedelta(seconds=delay):
             self.find("early", name)
-        committed = [note.returned for note in group if note.returned is not None]
-        if committed:
-            self._late.append((reply.created_at - min(committed) - self._delay).total_seconds())
+        first = min(note.returned or note.began for note in group)
+        late = (reply.created_at - first).total_seconds() - delay - self._terms.pause
+        self._dots.append(Dot(first.timestamp(), max(0.0, late), reply.match_id))
 
-    def _freshness(self, name: str, reply: Message, written: dict[str, Sent], covered: set[str]) -> None:
-        looked_at = reply.created_at - self._margin
+    def _worn_out(self, group: Sequence[Sent]) -> bool:
+        """Whether the reply may have been overtaken MAX_MERGES times, and so was delivered all the same.
+
+        Each overtaking adds a group of its own, with a first message after the delay of the one before.
+        """
+        merges = self._terms.max_merges
+        if merges is None or len(group) <= merges:
+            return False
+        begun = [note.began.timestamp() for note in group]
+        return max(begun) - min(begun) >= self._terms.grouping_delay * (merges - 1)
+
+    def _freshness(self, name: str, reply: Message, written: dict[str, Sent], covered: Collection[str]) -> None:
         ignored = [
             content
             for content, note in written.items()
-            if content not in covered and note.returned is not None and note.returned < looked_at
+            if content not in covered
+            and note.returned is not None
+            and self._awake(note.returned.timestamp(), reply.created_at.timestamp()) > STALE_MARGIN_SECONDS
         ]
         if ignored:
             self.find("stale", f"{name} ignores {', '.join(ignored)}")
+
+    def _awake(self, since: float, until: float) -> float:
+        """Seconds between two times in which PostgreSQL was not frozen."""
+        frozen = sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._terms.frozen)
+        return until - since - frozen
 
     def _first_words(self, match_id: str, conversation: _Conversation) -> None:
         inserted = [note.inserted for note in conversation.written.values() if note.inserted is not None]
@@ -227,7 +297,7 @@ class _Books:
     def close(self, conversations: Iterable[_Conversation]) -> Ledger:
         """Return the result."""
         everything = list(conversations)
-        self._late.sort()
+        late = sorted(dot.late for dot in self._dots)
         return Ledger(
             sent=sum(len(each.written) for each in everything),
             replies=sum(len(each.replies) for each in everything),
@@ -239,10 +309,12 @@ class _Books:
             early=self._counts["early"],
             foreign=self._counts["foreign"],
             stale=self._counts["stale"],
-            late_p50=_percentile(self._late, 0.5),
-            late_p99=_percentile(self._late, 0.99),
-            late_max=_percentile(self._late, 1),
+            late_p50=_percentile(late, 0.5),
+            late_p99=_percentile(late, 0.99),
+            late_max=_percentile(late, 1),
             findings=tuple(self._findings),
+            dots=tuple(self._dots),
+            waited=tuple(self._waited),
         )
 
 

@@ -9,10 +9,10 @@ import dramatiq
 from dramatiq import Broker, Middleware, Worker
 from dramatiq.brokers.stub import StubBroker
 
-from bridge_service.events import ReplyDelivered
+from bridge_service.telemetry.signals import ReplyDelivered
 from bridge_service.turns import Kind
 from bridge_service.web import shared_numbers
-from bridge_service.worker_metrics import WorkerMetrics
+from bridge_service.worker.numbers import WorkerMetrics
 from tests.support.events import MATCH
 
 if "NO_SHARED_MEMORY" in os.environ:

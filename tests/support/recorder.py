@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tests.support.waiting import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from bridge_service.events import Event
+    from bridge_service.telemetry.signals import Event
 
 EventT = TypeVar("EventT", bound="Event")
 

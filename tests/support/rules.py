@@ -23,10 +23,10 @@ import psycopg2.errors
 import psycopg2.extras
 import pytest
 
-from bridge_service.database import Connection, Database
 from bridge_service.errors import BridgeError
-from bridge_service.migrate import SQL_FOLDER
-from bridge_service.store import Grouped, GroupingRules, Outcome, Push, Store
+from bridge_service.install.files import SQL_FOLDER
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.steps import Grouped, GroupingRules, Outcome, Push, Store
 from tests.support import clock
 from tests.support.roles import ADMIN, APP
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
     from psycopg2.sql import Composable
 
-    from bridge_service.database import Row
+    from bridge_service.machine.database import Row
     from tests.support.roles import Urls
 
 CAMILLE: Final = "b0000000-0000-4000-8000-000000000001"
@@ -469,7 +469,7 @@ def without_them(taken: tuple[Taken, ...]) -> list[str]:
             statements += change
             continue
         if name not in texts:
-            [file] = SQL_FOLDER.glob(f"functions/**/{name}.sql")
+            [file] = SQL_FOLDER.glob(f"**/{name}.sql")
             texts[name] = file.read_text(encoding="utf-8").replace("{app}", "public")
         old, new = change
         pattern = r"\s+".join(re.escape(word) for word in old.split())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from bridge_service.database import Connection, Database
-from bridge_service.store import Store
+from bridge_service.machine.database import Connection, Database
+from bridge_service.machine.steps import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

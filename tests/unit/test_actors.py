@@ -4,9 +4,9 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import Retry
 
-from bridge_service.actors import COMPOSE_PRIORITY, DELIVER_PRIORITY, declare_actors
-from bridge_service.broker import ACTOR_NAMES, QUEUE_NAME, message_for, rebuild
+from bridge_service.brokers.messages import ACTOR_NAMES, QUEUE_NAME, message_for, rebuild
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, DatabaseUnavailable
+from bridge_service.worker.actors import COMPOSE_PRIORITY, DELIVER_PRIORITY, declare_actors
 
 
 class Steps:

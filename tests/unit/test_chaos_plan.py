@@ -11,12 +11,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.chaos import timeline
-from tests.chaos.checker import Dot
 from tests.chaos.crew import Exit
 from tests.chaos.faults import KINDS, Target
 from tests.chaos.nemesis import WARM_UP_SECONDS, Band, Rhythm, plan
 from tests.chaos.sabotage import BREAKAGES, Breakage
 from tests.chaos.script import Habits, write_script
+from tests.support.ledger import Dot
 from tests.support.rules import without_them
 
 SEEDS = range(8)

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.ledger import Ledger, Message, Sent, check
+from tests.support.ledger import Ledger, Message, Sent, Terms, check
 
 DELAY: Final = 15.0
 START: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def said(text: str, seconds: float, *, match: str = "M") -> Message:
 
 def books(notes: list[Sent], *replies: Message) -> Ledger:
     """Draw up the books of a run in which everything sent was stored."""
-    return check([*map(stored, notes), *replies], notes, DELAY)
+    return check([*map(stored, notes), *replies], notes, Terms(DELAY))
 
 
 def faults(ledger: Ledger) -> dict[str, int]:
@@ -89,15 +89,15 @@ def test_a_reply_in_another_conversation_is_foreign() -> None:
 
 def test_a_committed_message_that_has_vanished_is_lost() -> None:
     """A commit that had returned has to be found again."""
-    assert faults(check([], [A], DELAY)) == {"lost": 1}
+    assert faults(check([], [A], Terms(DELAY))) == {"lost": 1}
 
 
 def test_a_commit_in_doubt_counts_if_it_stands_in_the_table() -> None:
     """A message whose commit nobody saw return is owed an answer if it is there, and nothing if it is not."""
     doubtful = replace(A, inserted=None, returned=None)
 
-    assert faults(check([], [doubtful], DELAY)) == {}
-    assert faults(check([stored(doubtful)], [doubtful], DELAY)) == {"lost": 1}
+    assert faults(check([], [doubtful], Terms(DELAY))) == {}
+    assert faults(check([stored(doubtful)], [doubtful], Terms(DELAY))) == {"lost": 1}
 
 
 def test_commits_that_overlap_have_no_order() -> None:
@@ -111,10 +111,9 @@ def test_commits_that_overlap_have_no_order() -> None:
 def test_a_commit_just_before_the_reply_may_be_too_late_for_its_last_look() -> None:
     """Within the margin the service has the benefit of the doubt; before it, ignoring a message is stale."""
     late = sent("late", 15)
-    replies = said("a", 15.2), said("late", 30.1)
 
-    assert faults(books([A, late], *replies)) == {}
-    assert faults(check([stored(A), stored(late), *replies], [A, late], DELAY, stale_margin=0.1)) == {"stale": 1}
+    assert faults(books([A, late], said("a", 15.2), said("late", 30.1))) == {}
+    assert faults(books([A, late], said("a", 15.3), said("late", 30.1))) == {"stale": 1}
 
 
 def test_an_opener_may_cross_a_message_under_way() -> None:

@@ -34,13 +34,16 @@ def test_a_page_that_was_changed_by_hand_is_written_anew(name: str) -> None:
 
 
 def test_when_to_change_which() -> None:
-    """The page says of every variable, once and in order, when to change it."""
-    assert re.findall(r"^- `(\w+)`: ", PAGE, re.MULTILINE) == [variable.name for variable in VARIABLES]
+    """The page's advice names variables that exist, each once, in the order of the table."""
+    advised = re.findall(r"^- `([A-Z_]+)`: ", PAGE, re.MULTILINE)
+
+    assert advised
+    assert advised == [variable.name for variable in VARIABLES if variable.name in advised]
 
 
 def test_the_exit_code() -> None:
     """The page names the exit code that a wrong configuration ends with."""
-    assert f"exit code {EX_CONFIG} (`EX_CONFIG`)" in PAGE
+    assert f"exit code {EX_CONFIG} (`EX_CONFIG`)" in " ".join(PAGE.split())
 
 
 def test_the_example_is_accepted() -> None:

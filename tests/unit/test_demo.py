@@ -5,22 +5,23 @@ from threading import Timer
 
 import pytest
 
-from bridge_service.demo.app import Said
-from bridge_service.demo.figures import Figures
+from bridge_service.demo import show
 from bridge_service.demo.log import Log, LogLine, first_missing, parse
-from bridge_service.demo.scenes import Result, audit
+from bridge_service.demo.scenes import Outcome
 from bridge_service.demo.show import closing_table
 from bridge_service.demo.stage import DEFAULTS, environment
+from bridge_service.operate.commands import demo
+from bridge_service.scenes.judge import Result
 from bridge_service.settings import Settings
 
-PERSON, BOT = Said("1", from_bot=False, content="salut"), Said("2", from_bot=True, content="coucou")
-QUICK = Figures(groups=1, detection=0.012, push=0.004, lateness=0.02)
-SLOW = Figures(groups=2, detection=0.6, push=8.0, lateness=9.0)
+QUICK = Result(replies=1, faults=(), detection=(0.002, 0.012), push=(0.004,))
+SLOW = Result(replies=1, faults=(), detection=(0.6,), push=(8.0,))
+AWAY = Result(replies=1, faults=(), detection=(0.6,), push=())
 
 
-def result(figures: Figures, *faults: str, outage: bool = False) -> Result:
-    """Make a result of a scene with one message and one reply."""
-    return Result("A scene", faults, "", 1, 1, figures, outage)
+def outcome(result: Result | None, *faults: str, groups: int = 1) -> Outcome:
+    """Make the outcome of a scene with one message."""
+    return Outcome("A scene", faults, "", 1, groups, result)
 
 
 def test_a_record_is_read_through_both_prefixes() -> None:
@@ -65,36 +66,16 @@ def test_a_line_is_waited_for() -> None:
     timer.join()
 
 
-@pytest.mark.parametrize(
-    ("said", "faults"),
-    [
-        ([], []),
-        ([BOT], []),
-        ([PERSON, PERSON, BOT], []),
-        ([PERSON, PERSON, BOT, BOT], []),  # the first one was held up too often to wait for the second message
-        ([BOT, PERSON, BOT], []),
-        ([PERSON, BOT, PERSON], ["the last message has no answer"]),
-        ([PERSON, BOT, BOT], ["there are more answers than messages"]),
-        ([BOT, BOT], ["there are more answers than messages"]),
-        ([PERSON, BOT, BOT, PERSON, BOT], ["there are more answers than messages"]),
-    ],
-)
-def test_a_conversation_is_audited_by_its_rows(said: list[Said], faults: list[str]) -> None:
-    """The last word is the bot's, and but for one opener it never speaks without a message to answer."""
-    assert audit(said) == faults
-
-
 def test_the_table_tells_what_went_wrong() -> None:
-    """A scene with a fault is marked, one above the guide's goals too, and an outage's push is no measure."""
-    _, rows, [together, _] = closing_table([result(QUICK), result(SLOW, "a fault"), result(SLOW, outage=True)])
-    assert [row[-1] for row in rows] == ["✅", "❌", "✅"]
-    assert rows[0][4:7] == ["12 ms", "4 ms", "20 ms"]
-    assert rows[1][4:7] == ["600 ms ▲", "8000 ms ▲", "9000 ms ▲"]
-    assert rows[2][4:7] == ["600 ms ▲", "-", "-"]
-    assert together[1:4] == ["3", "5", "3"]
+    """A scene with a fault is marked, one above the guide's goals too; a push of an outage has no time to keep."""
+    outcomes = [outcome(QUICK), outcome(SLOW, "a fault", groups=2), outcome(AWAY, groups=2), outcome(None, "stuck")]
+    _, rows, [together, _] = closing_table(outcomes)
+    assert [row[-1] for row in rows] == ["✅", "❌", "✅", "❌"]
+    assert [row[4:6] for row in rows] == [["12 ms", "4 ms"], ["600 ms ▲", "8000 ms ▲"], ["600 ms ▲", "-"], ["-", "-"]]
+    assert together[1:4] == ["4", "6", "3"]
 
 
-def test_the_environment_wins_but_for_the_servers() -> None:
+def test_the_environment_wins_except_for_the_servers() -> None:
     """Delays of the environment hold, blank ones do not, and no foreign database, Redis or broker is touched."""
     given = {
         "GROUPING_DELAY": "7",
@@ -111,3 +92,19 @@ def test_the_environment_wins_but_for_the_servers() -> None:
     assert settings.database_url == "postgresql://bridge@127.0.0.1/app"
     assert settings.broker_url == settings.redis_url == "redis://127.0.0.1"
     assert settings.log_format == "text"
+
+
+@pytest.mark.parametrize(("ends", "responder"), [(True, "scripted"), (False, "openai")])
+def test_a_demo_that_ends_by_itself_spends_nothing(
+    monkeypatch: pytest.MonkeyPatch, *, ends: bool, responder: str
+) -> None:
+    """`--exit` plays the script whatever RESPONDER says; without it the demo talks with the model that is set."""
+    played: list[str] = []
+
+    def run(environ: dict[str, str], *, ends: bool) -> int:
+        played.append(environ["RESPONDER"])
+        return int(ends)
+
+    monkeypatch.setattr(show, "run", run)
+    assert demo.run({"RESPONDER": "openai"}, ends=ends) == int(ends)
+    assert played == [responder]

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service.events import Event, NotificationReceived, RedisLost, Stopped, Throttle, TurnCancelled, fan_out
+from bridge_service.telemetry.signals import (
+    Event,
+    NotificationReceived,
+    RedisLost,
+    Stopped,
+    TurnCancelled,
+)
+from bridge_service.telemetry.throttle import Throttle, fan_out
 from tests.support.events import EVENTS, MATCH, Clock
 
 BOT = "0e7a2c5e-58a3-4f0e-9d0c-6a1d1f1a7a10"

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from bridge_service.checks.standing import missing_services
 from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.standing import missing_services
-from bridge_service.watchdog import Watchdog
+from bridge_service.process.watchdog import Watchdog
 from bridge_service.web import health_port, server
 from bridge_service.web.health_port import HealthPort, stuck_loops
 from tests.support.events import Clock

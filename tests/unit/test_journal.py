@@ -3,9 +3,15 @@ import logging
 
 import pytest
 
-from bridge_service import events
-from bridge_service.events import Event, MessageGrouped, NotificationReceived, NotificationRejected, TurnPushed
-from bridge_service.journal import LINES, ONE_A_SECOND, Journal
+from bridge_service.telemetry import signals as events
+from bridge_service.telemetry.journal import LINES, ONE_A_SECOND, Journal
+from bridge_service.telemetry.signals import (
+    Event,
+    MessageGrouped,
+    NotificationReceived,
+    NotificationRejected,
+    TurnPushed,
+)
 from bridge_service.turns import Kind
 from tests.support.events import EVENTS, MATCH, Clock, sample
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service import events
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.journal import Journal
-from bridge_service.logs import configure, escape
+from bridge_service.telemetry import signals as events
+from bridge_service.telemetry.journal import Journal
+from bridge_service.telemetry.logs import configure, escape
 from tests.support.events import EVENTS, MATCH, Clock, sample
 
 INJECTIONS = [
@@ -510,7 +510,7 @@ def test_an_exception_that_nobody_could_catch_is_a_record(pipe: Pipe, capsys: py
     configure("INFO", "text", ["canary-secret"], pipe)
     Leaky()
     gc.collect()
-    assert "ERROR bridge.python: exception that nobody could catch | RuntimeError at" in pipe.take_lines()[0]
+    assert "ERROR bridge.python: exception that no code could catch | RuntimeError at" in pipe.take_lines()[0]
     assert capsys.readouterr().err == ""
 
 

@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge_service import events
-from bridge_service.metrics import Metrics
+from bridge_service.telemetry import signals as events
+from bridge_service.telemetry.metrics import Metrics
 from bridge_service.turns import Kind
 from tests.support.events import EVENTS, MATCH, sample
 
 if TYPE_CHECKING:
-    from bridge_service.events import Event
+    from bridge_service.telemetry.signals import Event
 
 ROOT = Path(__file__).parents[2]
 TURN = 7

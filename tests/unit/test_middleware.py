@@ -7,9 +7,10 @@ import pytest
 import redis
 from dramatiq.errors import ConnectionClosed
 
-from bridge_service.broker import QUEUE_NAME, WaitingBroker, message_for
-from bridge_service.events import RedisAttemptFailed, RedisGivenUp, RedisReconnected
-from bridge_service.middleware import CircuitOpen, Reconnect
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.brokers.circuit import CircuitOpen, Reconnect
+from bridge_service.brokers.messages import QUEUE_NAME, message_for
+from bridge_service.telemetry.signals import RedisAttemptFailed, RedisGivenUp, RedisReconnected
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Circuit:
     def __init__(self) -> None:
         self.told = Recorder()
         self.reconnect = Reconnect(self.told)
-        self.broker = WaitingBroker("redis://127.0.0.1:1/0", emit=self.told, middleware=[self.reconnect])
+        self.broker = WaitingBroker("redis://127.0.0.1:1/0", emit=self.told, middleware=[self.reconnect], queue_id=str)
         self.broker.declare_queue(QUEUE_NAME)
 
     def push(self) -> None:
@@ -60,7 +61,7 @@ def test_an_open_circuit_lets_delayed_messages_pass(circuit: Circuit) -> None:
     """They stay in the process, and Redis has no part in them."""
     circuit.reconnect.give_up(attempts=3)
     circuit.broker.enqueue(message_for("compose", 1), delay=1)
-    assert circuit.broker.delayed.get(timeout=1) is not None
+    assert next(circuit.broker.consume(f"{QUEUE_NAME}.DQ")) is not None
 
 
 def test_giving_up_is_told_once_an_outage(circuit: Circuit) -> None:

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge_service.heartbeat import count_alive
-from bridge_service.metrics import Metrics
-from bridge_service.standing import OK, Standing
+from bridge_service.checks.standing import OK, Standing
+from bridge_service.machine.alive import count_alive
+from bridge_service.telemetry.metrics import Metrics
 from bridge_service.web.numbers import BridgeCollector
 from bridge_service.web.observer import Figures, Look
 
@@ -41,7 +41,7 @@ WORDS = {
 LOOPS = {
     "planner": "schedulers/__main__.py",
     "listener": "schedulers/__main__.py",
-    "consumer": "bridge_service/worker.py",
+    "consumer": "bridge_service/worker/process.py",
 }
 
 # What operators are used to find; a leader is not among it, for there is none (docs/SECURITY.md).

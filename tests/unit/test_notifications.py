@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge_service.errors import BadMessage
-from bridge_service.events import NotificationReceived
+from bridge_service.telemetry.signals import NotificationReceived
 from schedulers.notifications import MATCH_CHANNEL, MESSAGE_CHANNEL, parse
 
 if TYPE_CHECKING:

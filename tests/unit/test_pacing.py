@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service.pacing import (
+from bridge_service.worker.pacing import (
     EMOJI_PAUSE_SECONDS,
     MAXIMUM_TYPING_SECONDS,
     PUNCTUATION_PAUSE_SECONDS,

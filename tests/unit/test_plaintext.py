@@ -162,6 +162,15 @@ def test_the_variable_that_is_set_is_named() -> None:
     assert refused(DATABASE_URL="", POSTGRES_CONNECTION_STRING=old) == ["POSTGRES_CONNECTION_STRING"]
 
 
+def test_a_model_elsewhere_needs_tls() -> None:
+    """A model in a private network is told of as plaintext, and REQUIRE_TLS refuses it; one on this machine is not."""
+    assert named(OPENAI_BASE_URL="http://10.0.0.1:8000/v1") == ("OPENAI_BASE_URL",)
+    assert refused(OPENAI_BASE_URL="http://10.0.0.1:8000/v1") == ["OPENAI_BASE_URL"]
+    for url in ("http://127.0.0.1:11434/v1", "http://localhost:11434/v1", "https://models.example.com/v1"):
+        assert named(OPENAI_BASE_URL=url) == ()
+        assert refused(OPENAI_BASE_URL=url) == []
+
+
 def test_other_faults_are_told_beside_it() -> None:
     """A URL that is wrong is told as such, and does not hide that another one is not encrypted."""
     environ = {"DATABASE_URL": "mysql://x", "REDIS_URL": "redis://redis.example.com", "REQUIRE_TLS": "true"}

@@ -46,6 +46,14 @@ def test_defaults() -> None:
         max_merges=3,
         responder="scripted",
         responder_timeout=180,
+        openai_model=None,
+        openai_fallback_model=None,
+        openai_temperature=None,
+        openai_max_tokens=400,
+        openai_history_tokens=4000,
+        openai_base_url=None,
+        openai_api_key=None,
+        openai_timeout=60,
         redis_max_attempts=3,
         retention_days=30,
         ignore_older_days=15,
@@ -113,9 +121,13 @@ BOUNDS = [
     ("TYPING_SPEED_CPS", ["0", "1000000"], ["-1", "1000001"]),
     ("MAX_MERGES", ["0", "100"], ["-1", "101", "1.5"]),
     ("RESPONDER_TIMEOUT", ["1", "2.5", "86400"], ["0", "0.9", "86401", "nan"]),
+    ("OPENAI_TEMPERATURE", ["0", "0.7", "2"], ["-0.1", "2.1", "nan"]),
+    ("OPENAI_MAX_TOKENS", ["1", "100000"], ["0", "100001", "1.5"]),
+    ("OPENAI_HISTORY_TOKENS", ["0", "1000000"], ["-1", "1000001", "1.5"]),
+    ("OPENAI_TIMEOUT", ["0.5", "60", "86400"], ["0", "-1", "86401"]),
     ("REDIS_MAX_ATTEMPTS", ["1", "100"], ["0", "101", "1.5"]),
     ("RETENTION_DAYS", ["0.001", "7", "36500"], ["0", "-1", "36501"]),
-    ("IGNORE_OLDER_DAYS", ["0", "0.5", "36500"], ["-1", "36501"]),
+    ("IGNORE_OLDER_DAYS", ["0", "0.01", "15", "36500"], ["-1", "36501", "never"]),
     ("PORT", ["1", "65535"], ["0", "65536", "80.0"]),
     ("HEALTH_PORT", ["1", "65535"], ["0", "65536", "80.0"]),
 ]
@@ -250,7 +262,6 @@ def test_responders(responder: str) -> None:
     [
         "parrot",
         "Echo",
-        "openai",
         "string",
         "string:",
         ":capwords",
@@ -264,7 +275,130 @@ def test_responders(responder: str) -> None:
 )
 def test_what_is_no_responders_name(responder: str) -> None:
     """What has not the form of a responder's name is one fault that says the form."""
-    assert faults(RESPONDER=responder) == ("RESPONDER: must be scripted, echo or package.module:callable",)
+    assert faults(RESPONDER=responder) == ("RESPONDER: must be scripted, echo, openai or package.module:callable",)
+
+
+# --- RESPONDER=openai ----------------------------------------------------------------------------
+
+MODEL = {"RESPONDER": "openai", "OPENAI_MODEL": "llama3.2:3b"}
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-5-mini", "llama3.2:3b", "openai/gpt-5", "@cf/meta/llama-3", "/models/a.gguf", "a" * 200]
+)
+def test_a_models_name(name: str) -> None:
+    """Names as the usual servers spell them are taken, for both models."""
+    settings = read(**MODEL | {"OPENAI_MODEL": name, "OPENAI_FALLBACK_MODEL": name})
+
+    assert settings.openai_model == settings.openai_fallback_model == name
+
+
+@pytest.mark.parametrize("name", ["two words", '"gpt-5"', "{}", "modèle", "a" * 201, "-x", "a\nb"])
+def test_what_is_no_models_name(name: str) -> None:
+    """A name with spaces, quotes or the like is a slip."""
+    assert faults(**MODEL | {"OPENAI_MODEL": name})[0].startswith("OPENAI_MODEL: must be a model's name")
+
+
+def test_the_model_is_required_with_openai_alone() -> None:
+    """What runs with RESPONDER=openai needs the model; a command that uses PostgreSQL alone does not ask for it."""
+    assert faults(RESPONDER="openai")[0].startswith("OPENAI_MODEL: not set: it must be a model's name")
+    assert faults(RESPONDER="openai", OPENAI_MODEL=" ")[0].startswith("OPENAI_MODEL: not set")
+    assert read(**MODEL).openai_model == MODEL["OPENAI_MODEL"]
+    only = {"DATABASE_URL": REQUIRED["DATABASE_URL"], "RESPONDER": "openai"}
+    assert Settings.from_environ(only, needs=("database_url",)).openai_model is None
+
+
+def test_a_request_ends_before_its_responder() -> None:
+    """OPENAI_TIMEOUT lies below RESPONDER_TIMEOUT where the model is asked, by default as well."""
+    assert read(RESPONDER_TIMEOUT="60").openai_timeout == 60
+    (fault,) = faults(**MODEL, RESPONDER_TIMEOUT="60")
+    assert fault.startswith("OPENAI_TIMEOUT: not below RESPONDER_TIMEOUT")
+    assert read(**MODEL, RESPONDER_TIMEOUT="60", OPENAI_TIMEOUT="59").openai_timeout == 59
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://openrouter.ai/api/v1",
+        "https://192.0.2.1:8443/v1",
+        "http://localhost:11434/v1",
+        "http://127.0.0.1:11434/v1",
+        "http://127.8.0.1/v1",
+        "http://[::1]:8080/v1",
+        "http://10.1.2.3/v1",
+        "http://172.31.0.1/v1",
+        "http://192.168.1.9:8000",
+        "http://[fd00::1]:8000/v1",
+    ],
+)
+def test_where_a_model_may_be(url: str) -> None:
+    """Anywhere with TLS; without it on this machine and in private networks."""
+    assert read(OPENAI_BASE_URL=url).openai_base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.openai.com/v1",
+        "http://ollama:11434/v1",
+        "http://8.8.8.8/v1",
+        "http://172.32.0.1/v1",
+        "http://169.254.169.254/v1",
+        "http://0.0.0.0/v1",
+        "http://[::ffff:8.8.8.8]/v1",
+        "http://[2001:db8::1]/v1",
+        "http://2130706433/v1",
+        "http://localhost.example.com/v1",
+        "http://127.0.0.1.example.com/v1",
+    ],
+)
+def test_plaintext_through_a_public_network_is_refused(url: str) -> None:
+    """What people write does not travel readable through a network that others share; where a name leads may change."""
+    (fault,) = faults(OPENAI_BASE_URL=url)
+
+    assert fault.startswith("OPENAI_BASE_URL: leads through a public network: write https://")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"https://user:{CANARY}@example.com/v1",
+        f"https://{CANARY}@example.com/v1",
+        f"https://example.com/v1?key={CANARY}",
+        f"https://example.com/v1#{CANARY}",
+        f"https://example.com:{CANARY}/v1",
+        f"ftp://{CANARY}/v1",
+        f"https:///{CANARY}",
+        f"https://exa mple/{CANARY}",
+        CANARY,
+    ],
+)
+def test_what_is_no_address_of_a_model(url: str) -> None:
+    """A URL with a key in it, or one that is none, is one fault that does not repeat it."""
+    (fault,) = faults(OPENAI_BASE_URL=url)
+
+    assert fault.startswith("OPENAI_BASE_URL: ")
+    assert CANARY not in fault
+
+
+@pytest.mark.parametrize("key", ["sk-proj-Ab_1.~+/=", "ollama", "id:secret"])
+def test_the_key_is_a_secret(key: str) -> None:
+    """The log's filter learns the key; repr and summary have neither key nor address."""
+    settings = read(OPENAI_API_KEY=key, OPENAI_BASE_URL="https://models.example.com/v1")
+
+    assert secrets(settings) == (key,)
+    shown = repr(settings) + str(summary(settings))
+    assert key not in shown
+    assert "models.example.com" not in shown
+
+
+@pytest.mark.parametrize("key", ["a b", "clé", "a\nb", '"sk-1"', "a" * 1001])
+def test_what_is_no_key(key: str) -> None:
+    """What no header can carry is one fault without the value."""
+    (fault,) = faults(OPENAI_API_KEY=key)
+
+    assert fault.startswith("OPENAI_API_KEY: must be a key")
+    assert key not in fault
 
 
 # --- Several faults ------------------------------------------------------------------------------
@@ -516,7 +650,8 @@ def test_summary() -> None:
     assert " ".join(f"{name}={text}" for name, text in summary(read(GROUPING_DELAY="0.50")).items()) == (
         "GROUPING_DELAY=0.5 TEST_MODE=false INITIATION_DELAY_MIN=120 INITIATION_DELAY_MAX=300"
         " INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15 TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
-        " RESPONDER=scripted RESPONDER_TIMEOUT=180 REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
+        " RESPONDER=scripted RESPONDER_TIMEOUT=180 OPENAI_MAX_TOKENS=400 OPENAI_HISTORY_TOKENS=4000 OPENAI_TIMEOUT=60"
+        " REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
         " LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"
     )
     assert (

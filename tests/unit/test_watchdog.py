@@ -9,11 +9,11 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from bridge_service import watchdog as module
-from bridge_service.broker import WaitingBroker
-from bridge_service.events import WatchdogBarked
-from bridge_service.watchdog import PATIENCE_SECONDS, Watchdog
-from bridge_service.worker import WorkerProcess
+from bridge_service.brokers.broker import WaitingBroker
+from bridge_service.process import watchdog as module
+from bridge_service.process.watchdog import PATIENCE_SECONDS, Watchdog
+from bridge_service.telemetry.signals import WatchdogBarked
+from bridge_service.worker.process import WorkerProcess
 from tests.support.events import Clock
 from tests.support.recorder import Recorder
 from tests.support.waiting import eventually
@@ -82,20 +82,17 @@ def test_it_tells_how_old_each_beat_is(kennel: Kennel) -> None:
     assert kennel.dog.ages() == {"planner": 0, "listener": 2}
 
 
-class Ticks:
-    """Stands in for the watchdog's own waiting: each wait takes as long as the test says, by the test's clock."""
+def turns(kennel: Kennel, monkeypatch: pytest.MonkeyPatch, *steps: float) -> None:
+    """Let the watchdog turn once for each step, which is how long its pause takes by the test's clock."""
+    for step in steps:
 
-    def __init__(self, clock: Clock, *steps: float) -> None:
-        self._clock = clock
-        self._steps = list(steps)
+        def pause(seconds: float, step: float = step) -> bool:
+            assert seconds == module.LOOK_SECONDS
+            kennel.clock.now += step
+            return False
 
-    def wait(self, seconds: float) -> bool:
-        """Let the next step pass; whether that was the last."""
-        assert seconds == module.LOOK_SECONDS
-        if not self._steps:
-            return True
-        self._clock.now += self._steps.pop(0)
-        return False
+        monkeypatch.setattr(kennel.dog, "pause", pause)
+        kennel.dog.turn()
 
 
 @pytest.mark.parametrize(
@@ -112,16 +109,14 @@ def test_a_process_that_was_frozen_gets_a_new_chance(
 ) -> None:
     """Hours in a stopped machine are no alarm; minutes in a standing loop are."""
     kennel.dog.watch("planner")
-    monkeypatch.setattr(kennel.dog, "_stopping", Ticks(kennel.clock, *steps))
-    kennel.dog._run()
+    turns(kennel, monkeypatch, *steps)
     assert kennel.barked == barks
 
 
 def test_the_beat_works_after_a_new_chance(kennel: Kennel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that turned before the process was frozen and turns again afterwards is heard."""
     beat = kennel.dog.watch("planner")
-    monkeypatch.setattr(kennel.dog, "_stopping", Ticks(kennel.clock, 5.0, 3600.0))
-    kennel.dog._run()
+    turns(kennel, monkeypatch, 5.0, 3600.0)
     kennel.clock.now += 100
     beat()
     assert kennel.dog.ages() == {"planner": 0}
@@ -142,7 +137,7 @@ def test_it_looks_by_itself_and_stops(kennel: Kennel, monkeypatch: pytest.Monkey
 def test_a_bark_ends_the_process_with_exit_code_1() -> None:
     """Nothing that hangs can hold it up: no cleaning up, no waiting for threads."""
     script = (
-        "import atexit, threading, bridge_service.watchdog as w\n"
+        "import atexit, threading, bridge_service.process.watchdog as w\n"
         "atexit.register(print, 'cleaned up')\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
         "w.end_process()"
@@ -172,7 +167,8 @@ def test_the_loops_of_a_worker_are_watched() -> None:
         stub, stub, stub, stub, emit=Recorder(), watchdog=watchdog, measure=stub, heartbeat=stub, incidents=stub
     )
     process._stopping.set()
-    with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[])) as broker:
+    process._tick.stop()
+    with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[], queue_id=str)) as broker:
         process.after_worker_boot(broker, stub)
         watchdog.stop()
         assert set(watchdog.ages()) == {"consumer", "leases", "responders"}

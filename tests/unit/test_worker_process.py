@@ -4,8 +4,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock, call
 
-from bridge_service.events import Stopped
-from bridge_service.worker import DRAIN_SECONDS, WorkerProcess
+from bridge_service.telemetry.signals import Stopped
+from bridge_service.worker.process import DRAIN_SECONDS, WorkerProcess
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def test_the_time_to_drain_runs_from_the_signal(monkeypatch: pytest.MonkeyPatch)
         stub, stub, stub, stub, emit=Recorder(), watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
     )
     clock = [1000.0]
-    monkeypatch.setattr("bridge_service.worker.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("bridge_service.worker.os._exit", stub.exit)
+    monkeypatch.setattr("bridge_service.worker.process.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("bridge_service.worker.process.os._exit", stub.exit)
     process._drained = stub
     stub.wait.return_value = False
     monkeypatch.setattr(process, "_finish", stub.finish)

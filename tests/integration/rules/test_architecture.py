@@ -8,16 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bridge_service.database import Connection
-from bridge_service.ledger import Ledger
-from bridge_service.store import MAX_ATTEMPTS, MAX_TAKEOVERS
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS
 
 if TYPE_CHECKING:
     from tests.support.rules import Bridge
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
-FUNCTIONS: Final = ROOT / "bridge_service" / "sql" / "functions"
+FUNCTIONS: Final = ROOT / "bridge_service" / "machine" / "sql"
 
 Arrow = tuple[str, str, str]
 
@@ -72,7 +72,7 @@ def _drawn() -> set[Arrow]:
 def _file_of(stack: str) -> str:
     """Return the file of the innermost function of the bridge in a call stack."""
     name = re.findall(r'function (?:bridge\.|")(\w+)', stack)[0]
-    [path] = FUNCTIONS.glob(f"**/{name}.sql")
+    [path] = FUNCTIONS.glob(f"*/{name}.sql")
     return str(path.relative_to(FUNCTIONS))
 
 
@@ -133,7 +133,10 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
     bridge.write(unreadable)
     ways.append(bridge.store.unreadable(bridge.pushed(unreadable), "compose", "no").name == "failed")
 
-    bridge.rows("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$")
+    bridge.rows(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'no' USING ERRCODE = 'feature_not_supported'; END $$"
+    )
     bridge.write(match)
     turn = bridge.typing(match)
     bridge.rows("CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse()")

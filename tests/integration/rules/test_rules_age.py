@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.database import Connection
-from bridge_service.ledger import Ledger
-from bridge_service.store import MAX_ATTEMPTS
+from bridge_service.machine.database import Connection
+from bridge_service.machine.ledger import Ledger
+from bridge_service.machine.steps import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, WRITE, Bridge, without
 
@@ -78,6 +78,7 @@ def test_A1_a_responder_that_is_away_is_asked_less_and_less(bridge: Bridge) -> N
 
     def pause_after(waited: float, retry: float = 5) -> float:
         bridge.rows("UPDATE bridge.turns SET queued_at = bridge.now() - make_interval(secs => %s)", waited)
+        bridge.rows("UPDATE bridge.turns SET retry_at = NULL")
         claim = bridge.claim(turn)
         outcome = bridge.store.fail(turn, claim.token, "ConnectError", retry=retry, counts=False)
         due = bridge.value("SELECT extract(epoch FROM due_at - bridge.now())::float8 FROM bridge.turns")
@@ -126,7 +127,7 @@ def test_A1_a_responder_that_is_wrong_ends_its_turn(bridge: Bridge) -> None:
     assert bridge.deliver(bridge.typing(match)).name == "answered"
 
 
-@without(("unreadable", "AND pushes > 0", ""))
+@without(("unreadable", "AND pushes > 0 AND (retry_at > bridge.now()) IS NOT TRUE", ""))
 def test_A1_what_cannot_be_read_is_counted_once_a_push(bridge: Bridge) -> None:
     """Two workers refused at the same time, and a call that is repeated, are one attempt; the next push is another."""
     match = bridge.match()
@@ -383,26 +384,38 @@ def _import(bridge: Bridge, match: str, days: float) -> str:
     return message
 
 
-@without(
-    ("capture_notified", "greatest(i.installed_at, bridge.now() -", "least(i.installed_at, bridge.now() -"),
-)
-@pytest.mark.parametrize("age", ["older than the installation", "older than half of the retention"])
-def test_A3_no_notification_captures_what_is_too_old(bridge: Bridge, age: str) -> None:
-    """A message whose turn may have been pruned is refused, and so is one that nobody promised to answer."""
+@without(("capture_notified", "h.created_at >= v_installed OR bridge.is_old(p_match, h.created_at)", "true"))
+def test_A3_no_notification_captures_what_is_older_than_the_installation(bridge: Bridge) -> None:
+    """A message that nobody promised to answer is refused."""
     match = bridge.match()
-    written = -0.1 if age == "older than the installation" else 1.0
-    bridge.advance((0.1 if written < 0 else 17.0) * DAY)
-    message = _import(bridge, match, written)
+    bridge.advance(0.1 * DAY)
+    message = _import(bridge, match, -0.1)
     assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is None
     assert bridge.captured(message) == 0
 
 
-@without(("capture_notified", "CASE WHEN c.matched_at >= v_since THEN", "CASE WHEN true THEN"))
-def test_A3_no_notification_captures_a_match_that_is_too_old(bridge: Bridge) -> None:
+@without(("capture_notified", "CASE WHEN c.matched_at >= v_installed OR", "CASE WHEN true OR"))
+def test_A3_no_notification_captures_a_match_that_is_older_than_the_installation(bridge: Bridge) -> None:
     """Matches from before the installation get no opener."""
     match = bridge.match()
     bridge.rows("UPDATE matches SET created_at = now() - interval '1 day'")
     assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is None
+
+
+@without(("is_old", "p_created_at < v_now - make_interval", "p_created_at > v_now + make_interval"))
+def test_A3_a_notification_of_what_is_old_is_kept_and_not_answered(bridge: Bridge) -> None:
+    """A message and a match older than IGNORE_OLDER_DAYS end as the triggers end them."""
+    match = bridge.match()
+    bridge.rows("UPDATE matches SET created_at = '2023-05-01'")
+    bridge.advance(17 * DAY)
+    message = _import(bridge, match, 1.0)
+    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
+    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is not None
+    assert bridge.group() == []
+    assert bridge.rows("SELECT kind, state, reason FROM bridge.turns ORDER BY kind") == [
+        ("initiation", "cancelled", "old"),
+        ("reply", "cancelled", "old"),
+    ]
 
 
 @without(("capture_notified", "bridge.capture_message(p_message, p_match, h.sender_id, h.created_at)", "NULL"))
@@ -423,15 +436,70 @@ def test_A3_a_notification_captures_what_is_young_enough_once(bridge: Bridge) ->
     assert bridge.covered(bridge.pushed(match)) == [message]
 
 
-@without(("replay", "IF v_since < v_earliest THEN", "IF false THEN"))
-def test_A3_no_replay_goes_back_beyond_half_of_the_retention(bridge: Bridge, ledger: Ledger) -> None:
-    """Not even the operator gets a message answered a second time after its turn was pruned."""
+def _answered_and_pruned(bridge: Bridge, days: float) -> tuple[str, str]:
+    """Answer a message, delete the reply from the app, and let retention forget the turn; return match and message."""
+    bridge.rows("UPDATE bridge.bots SET ignore_older_days = %s WHERE scope = 'default'", days)
     match = bridge.match()
-    bridge.write(match)
+    message = bridge.write(match)
     assert bridge.deliver(bridge.typing(match)).name == "answered"
+    bridge.rows("DELETE FROM messages WHERE sender_id = %s", CAMILLE)
     bridge.advance((RETENTION_DAYS + 1) * DAY)
     assert bridge.store.prune(RETENTION_DAYS, 1000) == 1
-    since = bridge.value("SELECT installed_at FROM bridge.installation")
+    return match, message
+
+
+@without(("prune", "SELECT e.match_id, max(e.created_at) FROM", "SELECT e.match_id, '-infinity' FROM"))
+@pytest.mark.parametrize("days", [0.0, 40.0])
+def test_A3_no_replay_answers_what_retention_has_forgotten(bridge: Bridge, ledger: Ledger, days: float) -> None:
+    """A message whose turn was pruned is never answered twice, though its reply and the age rule are gone."""
+    match, message = _answered_and_pruned(bridge, days)
+    since = bridge.value("SELECT installed_at - interval '1 day' FROM bridge.installation")
     replayed = ledger.replay(since, None, None, retention_days=RETENTION_DAYS, dry_run=False)
-    assert replayed.too_old is not None
-    assert bridge.rows("SELECT FROM bridge.events") == []
+    assert (replayed.found, replayed.captured) == (0, 0)
+    later = bridge.value("SELECT bridge.now()")
+    bridge.rows(
+        "INSERT INTO messages (match_id, sender_id, content, created_at) VALUES (%s, %s, 'et là ?', %s)",
+        *(match, LEA, later),
+    )
+    assert bridge.captured(message) == 0
+    assert len(bridge.covered(bridge.pushed(match))) == 1
+
+
+@without(
+    ("is_old", "OR EXISTS (SELECT FROM bridge.forgotten f WHERE f.match_id = p_match AND p_created_at <= f.until)", "")
+)
+@pytest.mark.parametrize("days", [0.0, 40.0])
+@pytest.mark.parametrize("way", ["a notification", "a move to another partition"])
+def test_A3_nothing_that_retention_has_forgotten_is_answered_again(bridge: Bridge, days: float, way: str) -> None:
+    """A forged notification, and a row that PostgreSQL moves and so inserts again, are captured as old."""
+    match, message = _answered_and_pruned(bridge, days)
+    if way == "a notification":
+        assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
+    else:
+        bridge.rows("WITH moved AS (DELETE FROM messages WHERE id = %s RETURNING *) SELECT FROM moved", message)
+        bridge.rows(
+            "INSERT INTO messages SELECT %s, f.match_id, %s, 'salut', f.until FROM bridge.forgotten f", message, LEA
+        )
+    assert bridge.group() == []
+    assert [(turn.state, turn.reason) for turn in bridge.turns(match)] == [("cancelled", "old")]
+
+
+@without(("prune", "e.created_at >= v_before AND e.created_at < 'infinity'", "false"))
+def test_A3_a_message_dated_ahead_is_remembered_until_then(bridge: Bridge, ledger: Ledger) -> None:
+    """What an app dates two months ahead is never missed on that day, nor answered again."""
+    match, other = bridge.match(), bridge.match(HUGO)
+    for where, who, time in ((match, LEA, "60 days"), (other, HUGO, "infinity")):
+        bridge.rows(
+            "INSERT INTO messages (match_id, sender_id, content, created_at)"
+            " SELECT %s, %s, 'salut', CASE %s WHEN 'infinity' THEN 'infinity' ELSE bridge.now() + %s::interval END",
+            *(where, who, time, "60 days"),
+        )
+        assert bridge.deliver(bridge.typing(where)).name == "answered"
+    bridge.advance(31 * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 1
+    bridge.advance(30 * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 0
+    assert ledger.verify(RETENTION_DAYS).unaccounted == 0
+    assert ledger.replay(None, None, None, retention_days=RETENTION_DAYS, dry_run=False).captured == 0
+    bridge.advance(30 * DAY)
+    assert bridge.store.prune(RETENTION_DAYS, 1000) == 1

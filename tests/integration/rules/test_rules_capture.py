@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import threading
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -13,11 +12,11 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from bridge_service import store
-from bridge_service.database import Connection
 from bridge_service.demo.servers import PostgresServer
-from bridge_service.events import ListenActive, ListenSilent, MessageGrouped
-from schedulers import listener
+from bridge_service.machine import steps as store
+from bridge_service.machine.database import Connection
+from bridge_service.telemetry.signals import ListenActive, ListenSilent, MessageGrouped
+from schedulers import bells, listener
 from tests.conftest import QUICK
 from tests.support.clock import install_clock
 from tests.support.databases import install, make_template
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
 
 CANCELS_THE_OPENER: Final = (
     "capture_message",
-    "IF v_event IS NOT NULL THEN",
+    "IF v_event IS NOT NULL AND v_turn IS NULL THEN",
     """UPDATE bridge.turns SET state = 'cancelled', reason = 'message', due_at = NULL, ended_at = bridge.now()
        WHERE match_id = p_match AND kind = 'initiation' AND state = 'open';
-       IF v_event IS NOT NULL THEN""",
+       IF v_event IS NOT NULL AND v_turn IS NULL THEN""",
 )
 
 
@@ -444,11 +443,13 @@ TIMES: Final = (
     "0044-03-15 12:00+00 BC",
     "2099-01-01 00:00+00",
 )
+NEVER_OLD: Final = "UPDATE bridge.bots SET ignore_older_days = 0 WHERE scope = 'default'"
 WRITE_AT: Final = "INSERT INTO messages (id, match_id, sender_id, content, created_at) VALUES (%s, %s, %s, 'salut', %s)"
 
 
 def _write_at_all_times(bridge: Bridge, *more: str | None) -> list[str]:
-    """Write a message of each time in a match of its own, and one of now in the last; return the matches."""
+    """Write a message of each time, none of them too old, in a match of its own, and one of now; return the matches."""
+    bridge.rows(NEVER_OLD)
     times = (*TIMES, *more, "now")
     matches = [bridge.match() for _ in times]
     for match, time in zip(matches, times, strict=True):
@@ -456,7 +457,7 @@ def _write_at_all_times(bridge: Bridge, *more: str | None) -> list[str]:
     return matches
 
 
-@without(("capture_message", "p_created_at, bridge.now())", "p_created_at, p_created_at)"))
+@without(("capture_message", "p_created_at, v_now)", "p_created_at, p_created_at)"))
 def test_C3_no_time_of_the_app_makes_a_due_time(bridge: Bridge) -> None:
     """Whatever time an app writes, everybody's group closes GROUPING_DELAY after the capture."""
     before = bridge.value("SELECT bridge.now()")
@@ -470,9 +471,10 @@ def test_C3_no_time_of_the_app_makes_a_due_time(bridge: Bridge) -> None:
     assert {push.match_id for push in bridge.push()} == set(matches)
 
 
-@without(("capture_match", "p_created_at, bridge.now())", "p_created_at, p_created_at)"))
+@without(("capture_match", "p_created_at, v_now)", "p_created_at, p_created_at)"))
 def test_C3_no_time_of_a_match_makes_a_due_time(bridge: Bridge) -> None:
     """Whatever time an app gives its matches, their openers are planned from the capture on."""
+    bridge.rows(NEVER_OLD)
     for time in TIMES:
         bridge.rows("INSERT INTO matches VALUES (%s, %s, %s, %s)", str(uuid4()), LEA, CAMILLE, time)
     assert len(bridge.group()) == len(TIMES)
@@ -504,9 +506,10 @@ def test_C3_a_claim_reads_any_time_of_the_app(bridge: Bridge, monkeypatch: pytes
         bridge.claim(bridge.pushed(match))
 
 
-@without(("claim", "jsonb_agg(line ORDER BY position) FILTER", "jsonb_agg(line ORDER BY number) FILTER"))
+@without(("task", "jsonb_agg(line ORDER BY position) FILTER", "jsonb_agg(line ORDER BY line ->> 'sent_at') FILTER"))
 def test_C3_messages_stand_in_the_order_of_their_capture(bridge: Bridge) -> None:
     """A group is answered in the order of its events' ids, not of the app's times."""
+    bridge.rows(NEVER_OLD)
     match = bridge.match()
     ids = [str(uuid4()) for _ in range(3)]
     for message, time in zip(ids, ("2030-01-01", "2010-01-01", "2020-01-01"), strict=True):
@@ -705,12 +708,12 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
     small_queue: Urls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that it is mute, groups what it polls, and is active as soon as the queue has emptied."""
-    monkeypatch.setattr(listener, "HEARTBEAT_SECONDS", 0.2)
-    monkeypatch.setattr(listener, "PROVE_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(bells, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(bells, "PROVE_AGAIN_SECONDS", 0.1)
     with closing(Bridge(small_queue)) as bridge:
         match = bridge.match()
         sleeper = _fill_the_queue(bridge)
-        told, stopping = Recorder(), threading.Event()
+        told = Recorder()
         running = listener.Listener(
             bridge.store,
             lambda: Connection(bridge.urls.service, application="test listener"),
@@ -718,13 +721,9 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
             on_grouped=lambda _: None,
             on_due=lambda: None,
             emit=told,
-            stopping=stopping,
-            beat=lambda: None,
-            listening=threading.Event(),
             retention_days=30,
         )
-        thread = threading.Thread(target=running.run, daemon=True)
-        thread.start()
+        running.start()
         try:
             [silent] = told.wait_for(ListenSilent)
             assert "queue of notifications" in silent.reason
@@ -734,9 +733,7 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
             sleeper.close()
             told.wait_for(ListenActive)
         finally:
-            stopping.set()
-            running.stop()
-            thread.join(10)
+            running.stop(10)
         assert len(told.of(ListenSilent)) == 1
 
 

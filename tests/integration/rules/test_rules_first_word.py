@@ -191,7 +191,11 @@ def test_F1_an_opener_that_is_held_up_tells_the_schedulers_when_it_is_due(bridge
 
 
 @without(
-    ("deliver_turn", "greatest(deliver_at, bridge.now() + interval '1 second')", "bridge.now() + interval '1 second'")
+    (
+        "deliver_turn",
+        "greatest(deliver_at, retry_at, bridge.now() + interval '1 second')",
+        "bridge.now() + interval '1 second'",
+    )
 )
 def test_F1_an_early_delivery_that_is_held_up_moves_no_due_time_forward(bridge: Bridge) -> None:
     """An opener that somebody asks for too early, while a message is under way, is still pushed when it may be said."""
@@ -295,7 +299,7 @@ def test_F1_a_message_cancels_the_opener_wherever_it_stands(bridge: Bridge, stat
     assert bridge.deliver(bridge.typing(match)).name == "answered"
 
 
-@without(("claim", "ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN", "ELSIF false THEN"))
+@without(("task", "ELSIF t.kind = 'initiation' AND v_history <> '[]' THEN", "ELSIF false THEN"))
 @pytest.mark.parametrize("sender", [LEA, CAMILLE], ids=["the person", "the bot"])
 def test_F1_an_opener_is_not_composed_for_a_match_with_a_message(bridge: Bridge, sender: str) -> None:
     """The claim sees any message, grouped or not, captured or not: the bot's own counts too."""

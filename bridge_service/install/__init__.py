@@ -1,0 +1,1 @@
+"""Lays the machine into the app's database, brings it up to date, and removes it."""

@@ -1,0 +1,20 @@
+-- Row-level security hides rows without an error, so what it hides looks gone. A turn that found nothing does not end by
+-- that: where a policy is missing the step raises as for a missing right, and the turn waits for the operator. Where the
+-- policies decide row by row the step raises as for an unreadable row, which is an attempt: the turn dies in the end, and
+-- `dead retry` brings it back.
+CREATE OR REPLACE FUNCTION bridge.assert_rows_seen() RETURNS void
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_hidden record;
+BEGIN
+    SELECT t ->> 'name' AS name, t ->> 'rows' AS rows INTO v_hidden
+    FROM jsonb_array_elements(bridge.row_security() -> 'tables') t
+    WHERE t ->> 'rows' <> 'all'
+    ORDER BY t ->> 'rows' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'row-level security may hide rows of % from role %: see python -m bridge_service check',
+            v_hidden.name, current_user
+            USING ERRCODE = CASE v_hidden.rows WHEN 'none' THEN 'insufficient_privilege' ELSE 'no_data_found' END;
+    END IF;
+END
+$$;

@@ -1,0 +1,27 @@
+-- The lines of a history in the order in which things happened: what the bridge knows stands in the order of its capture, a
+-- reply just after what it answers. The rest, which only the app's times place, stays where it is. So neither a clock that is
+-- wrong nor a history that the app replaced turns the order round.
+--
+-- p_lines: [{message_id, ...}, ...] in the order of the app's times. The lines that are known share out their places.
+CREATE OR REPLACE FUNCTION bridge.capture_order(p_match uuid, p_lines jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    IF p_lines = '[]' THEN
+        RETURN p_lines;
+    END IF;
+    RETURN (
+        WITH told AS MATERIALIZED (
+            SELECT l.line, l.number, (l.line ->> 'message_id')::uuid AS message_id
+            FROM jsonb_array_elements(p_lines) WITH ORDINALITY AS l (line, number)),
+        known AS MATERIALIZED (
+            SELECT k.* FROM bridge.known_lines(p_match, ARRAY(SELECT t.message_id FROM told t)) k),
+        ranked AS MATERIALIZED (
+            SELECT t.line, t.number, k.message_id IS NOT NULL AS is_known,
+                   row_number() OVER (PARTITION BY k.message_id IS NOT NULL ORDER BY t.number) AS slot,
+                   row_number() OVER (PARTITION BY k.message_id IS NOT NULL ORDER BY k.event_id, k.ours, t.number) AS rank
+            FROM told t LEFT JOIN known k ON k.message_id = t.message_id)
+        SELECT jsonb_agg(r.line ORDER BY s.number)
+        FROM ranked r JOIN ranked s ON s.is_known = r.is_known AND s.slot = r.rank);
+END
+$$;

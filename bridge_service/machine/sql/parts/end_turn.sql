@@ -1,0 +1,28 @@
+-- The one way out of the machine: every turn that is answered, cancelled or dead came through here. Erases the draft
+-- and why one was refused. Wakes the conversation's waiting turn in the same transaction, or it would sleep until its next
+-- push (T7).
+-- Internal: the caller holds the turn's lock and has checked that it may end.
+CREATE OR REPLACE FUNCTION bridge.end_turn(p_turn bigint, p_state text, p_reason text DEFAULT NULL, p_error text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_now    timestamptz := bridge.now();
+    v_match  uuid;
+BEGIN
+    UPDATE bridge.turns t
+    SET state = p_state, reason = p_reason, last_error = coalesce(p_error, t.last_error),
+        draft = NULL, due_at = NULL, refused = NULL, ended_at = v_now,
+        answered_at = CASE WHEN p_state = 'answered' THEN v_now END,
+        reply_message_id = CASE WHEN p_state = 'answered' THEN t.reply_message_id END
+    WHERE t.id = p_turn
+    RETURNING t.match_id INTO v_match;
+
+    UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = 0
+    WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+      AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
+    IF FOUND THEN
+        PERFORM bridge.notify('bridge_due');
+    END IF;
+END
+$$;

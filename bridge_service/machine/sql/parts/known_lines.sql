@@ -1,0 +1,31 @@
+-- Which of a conversation's messages the bridge knows, and when it came to know them: `event_id` is a person's message's own
+-- event, or the newest event that a reply of the bridge covers (`ours`); 0 for its opener.
+--
+-- A reply is found through the event of a message that it covers, and that one among `p_messages`: there is no index of
+-- replies. Each look is by a unique index, so the cost grows with `p_messages` and not with the history (as history.sql).
+CREATE OR REPLACE FUNCTION bridge.known_lines(p_match uuid, p_messages uuid[])
+RETURNS TABLE (message_id uuid, event_id bigint, ours boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH heard AS MATERIALIZED (
+        SELECT e.message_id, e.id, e.turn_id
+        FROM unnest(p_messages) AS m (id)
+        CROSS JOIN LATERAL (
+            SELECT v.message_id, v.id, v.turn_id FROM bridge.events v
+            WHERE v.kind = 'message' AND v.message_id = m.id OFFSET 0) e)
+    SELECT h.message_id, h.id, false FROM heard h
+    UNION ALL
+    SELECT t.reply_message_id, (SELECT max(c.id) FROM unnest(t.covers) AS c (id)), true
+    FROM (SELECT DISTINCT h.turn_id FROM heard h WHERE h.turn_id IS NOT NULL) d
+    CROSS JOIN LATERAL (
+        SELECT a.reply_message_id, a.covers, a.state FROM bridge.turns a WHERE a.id = d.turn_id OFFSET 0) t
+    WHERE t.state = 'answered' AND t.reply_message_id IS NOT NULL
+    UNION ALL
+    SELECT t.reply_message_id, 0::bigint, true FROM bridge.turns t
+    WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE
+      AND t.reply_message_id IS NOT NULL;
+END
+$$;

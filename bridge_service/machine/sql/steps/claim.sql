@@ -1,0 +1,78 @@
+-- queued --> composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
+-- failed. Any other turn finds nothing to do, and so does a turn that failed and is asked for before its `retry_at` (T5).
+--
+-- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the
+--   same answer (T6)
+-- p_lease: seconds until the turn is taken away again, unless renewed
+-- p_lines: how many earlier messages to return as history
+-- p_max_merges: how often a chain of replies may be superseded; a turn that is claimed again makes way for the waiting turn
+--   unless the chain is that long
+-- p_max_attempts: a turn has so many; the last one is its own, so that the waiting turn does not die with it
+-- The defaults are for a process of the release before.
+--
+-- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
+-- before `retry_at` also `early`.
+CREATE OR REPLACE FUNCTION bridge.claim(
+    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT 3,
+    p_max_attempts integer DEFAULT 5)
+RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    t         bridge.turns%ROWTYPE;
+    v_events  bigint[];
+    v_task    jsonb;
+    v_waiting bigint;
+BEGIN
+    PERFORM bridge.assert_read_committed();
+    SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again; and its token fits no more (T6)
+    -- The turn first. A later statement reads what it covers, or an event that joined while the claim waited for this lock
+    -- would be neither in the draft nor in a newer turn (T3).
+    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN jsonb_build_object('outcome', 'nothing', 'state', 'unknown');
+    ELSIF t.state = 'composing' AND t.token = p_token THEN
+        v_events := t.covers;
+    ELSIF NOT (t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL)) THEN
+        RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
+    ELSIF t.retry_at > bridge.now() THEN
+        RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'early', true);
+    ELSIF t.state = 'queued' AND bridge.waits_for_active(t.id, t.match_id) THEN
+        RETURN jsonb_build_object('outcome', 'busy');
+    ELSE
+        IF t.kind = 'reply' THEN
+            PERFORM bridge.take_along(t.id, t.match_id);
+        END IF;
+        SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
+    END IF;
+
+    v_task := bridge.task(t.id, v_events, p_lines);
+    IF v_task ? 'reason' THEN
+        RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
+    ELSIF v_task ? 'error' THEN
+        PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
+        RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
+                                  'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
+    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
+          AND t.merges < p_max_merges AND t.attempts + 1 < p_max_attempts THEN
+        -- A newer turn waits: one answer to all, before a call is wasted (E1). Only now, since what cannot be read or is
+        -- too much ends alone. The active turn is locked before the waiting one.
+        SELECT w.id INTO v_waiting FROM bridge.turns w
+        WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')
+        FOR NO KEY UPDATE;
+        IF FOUND THEN
+            RETURN bridge.supersede(t.id, v_waiting);
+        END IF;
+    END IF;
+
+    BEGIN
+        UPDATE bridge.turns
+        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, claimed_at = bridge.now(),
+            due_at = bridge.now() + make_interval(secs => p_lease)
+        WHERE id = t.id;
+    EXCEPTION WHEN unique_violation THEN
+        RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
+    END;
+    RETURN jsonb_build_object('outcome', 'claimed') || v_task;
+END
+$$;

@@ -1,0 +1,41 @@
+-- The responder raised. An error counts as an attempt; a responder that is merely away (`p_counts` false) never does,
+-- or an hour without it would kill every turn (A1). Either way the token is given up, and no push has the turn
+-- claimed before its `retry_at` (T5).
+--
+-- p_retry: seconds until then. Who is away is asked less and less, or a thousand turns would be two hundred calls a second:
+--   after a quarter of the time since the turn's first push, a minute at most, or `p_retry` if that is longer. Of that
+--   quarter up to another is taken off, by a draw of the match's, so that those who failed together do not come together.
+--
+-- p_refused: why PostgreSQL refused the draft, if that was the error; the responder is told it at the next call
+--
+-- Returns {outcome: failed | dead | fenced, ...}; of a responder that is away also `retry`, the seconds it came to.
+CREATE OR REPLACE FUNCTION bridge.fail(
+    p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean, p_max_attempts integer,
+    p_refused text DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
+SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    t       bridge.turns%ROWTYPE;
+    v_now   timestamptz := bridge.now();
+    v_pause double precision;
+BEGIN
+    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    IF NOT FOUND OR t.state <> 'composing' OR t.token IS DISTINCT FROM p_token THEN
+        RETURN jsonb_build_object('outcome', 'fenced');
+    ELSIF p_counts THEN
+        UPDATE bridge.turns SET refused = p_refused WHERE id = t.id AND p_refused IS NOT NULL;
+        RETURN bridge.count_failure(t.id, p_error, p_retry, p_max_attempts);
+    END IF;
+    v_pause := greatest(
+        p_retry, least(60, extract(epoch FROM v_now - t.queued_at) / 4) * (1 - bridge.draw(t.match_id, 'away') / 4));
+    UPDATE bridge.turns
+    SET token = NULL, pushes = 0, last_error = left(p_error, 500),
+        retry_at = v_now + make_interval(secs => v_pause), due_at = v_now + make_interval(secs => v_pause)
+    WHERE id = t.id
+    RETURNING due_at INTO t.due_at;
+    PERFORM bridge.ring_due(t.id, t.due_at);
+    RETURN jsonb_build_object(
+        'outcome', 'failed', 'match_id', t.match_id, 'attempts', t.attempts, 'retry', round(v_pause::numeric, 1));
+END
+$$;

@@ -1,0 +1,34 @@
+-- PostgreSQL refused what a step had to read: the adapter raised, or bytes are no text. An attempt of the turn, like an error
+-- of its responder, and tried again or given up in the same way.
+--
+-- The step was rolled back with all it knew, so this is a call of its own, and no token guards it. It counts once a push:
+-- push_due adds to `pushes` and a count takes them away, so the same call again, another worker's for the same push and one
+-- that comes late find nothing to do; nor is there anything once somebody holds the turn.
+--
+-- p_step: what was refused, compose or deliver, as push_due names them
+--
+-- Returns {outcome: failed | dead | nothing, ...}.
+CREATE OR REPLACE FUNCTION bridge.unreadable(p_turn bigint, p_step text, p_error text, p_max_attempts integer) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+DECLARE
+    t bridge.turns%ROWTYPE;
+BEGIN
+    SELECT * INTO t FROM bridge.turns
+    WHERE id = p_turn AND pushes > 0 AND (retry_at > bridge.now()) IS NOT TRUE
+      AND CASE p_step WHEN 'compose' THEN state = 'queued' OR (state = 'composing' AND token IS NULL)
+                      WHEN 'deliver' THEN state = 'typing' END
+    FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN jsonb_build_object('outcome', 'nothing');
+    ELSIF t.state = 'queued' THEN
+        -- Active from now on: what is written meanwhile waits for it, and neither joins it nor shares its end.
+        BEGIN
+            UPDATE bridge.turns SET state = 'composing' WHERE id = t.id;
+        EXCEPTION WHEN unique_violation THEN
+            RETURN jsonb_build_object('outcome', 'nothing');  -- the opener or the reply became active meanwhile (T1)
+        END;
+    END IF;
+    RETURN bridge.count_failure(t.id, p_error, 2 ^ t.attempts, p_max_attempts)
+        || jsonb_build_object('error', 'DatabaseRefused');
+END
+$$;

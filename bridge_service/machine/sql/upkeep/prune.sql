@@ -1,0 +1,33 @@
+-- Deletes finished turns and their events once they are older than the retention by both clocks, the bridge's and the
+-- app's: a message dated into the future is remembered until then, or `verify` would miss it on that day. Never what is
+-- unfinished or dead, and never an opener or its match's event: a forgotten draw would be drawn again (A3). They stay, one
+-- small row a match, and so does the time up to which a conversation is forgotten.
+-- Incidents and processes of that age go too.
+-- Returns how many turns went; call again until it returns less than `p_limit`.
+CREATE OR REPLACE FUNCTION bridge.prune(p_retention_days double precision, p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+DECLARE
+    v_turns  bigint[];
+    v_before timestamptz := bridge.now() - make_interval(secs => p_retention_days * 86400);
+BEGIN
+    SELECT array_agg(old.id) INTO v_turns
+    FROM (SELECT t.id FROM bridge.turns t
+          WHERE t.ended_at < v_before
+            AND t.kind = 'reply' AND t.state IN ('answered', 'cancelled')
+            -- A scalar, which PostgreSQL asks for each turn: it would hash all events for a NOT EXISTS.
+            AND (SELECT bool_or(e.created_at >= v_before AND e.created_at < 'infinity')
+                 FROM bridge.events e WHERE e.turn_id = t.id) IS NOT TRUE
+          ORDER BY t.ended_at LIMIT p_limit
+          FOR UPDATE SKIP LOCKED) old;
+    INSERT INTO bridge.forgotten AS known (match_id, until)
+    SELECT e.match_id, max(e.created_at) FROM bridge.events e
+    WHERE e.turn_id = ANY (v_turns) AND isfinite(e.created_at)
+    GROUP BY e.match_id ORDER BY e.match_id
+    ON CONFLICT (match_id) DO UPDATE SET until = EXCLUDED.until WHERE known.until < EXCLUDED.until;
+    DELETE FROM bridge.events WHERE turn_id = ANY (v_turns);
+    DELETE FROM bridge.turns WHERE id = ANY (v_turns);
+    DELETE FROM bridge.incidents WHERE happened_at < v_before;
+    DELETE FROM bridge.processes WHERE seen_at < v_before;
+    RETURN coalesce(cardinality(v_turns), 0);
+END
+$$;

@@ -1,0 +1,318 @@
+"""The steps of the machine as Python calls: rows in, dataclasses out. The only caller of the functions in sql/.
+
+Every method is one call of one function in one transaction, and may be called again after any error: Python decides
+when, PostgreSQL decides whether. All of them raise what `Database.call` raises.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from bridge_service.machine.database import Database
+from bridge_service.turns import Kind, Line, Task
+
+LEASE_SECONDS: Final = 15.0
+"""How long a worker owns a turn without renewing; it renews every third of it."""
+
+PUSH_WINDOW: Final = 2000
+"""At most so many turns are `queued` at once; the rest wait as `open` (T9)."""
+
+PUSH_AGAIN_SECONDS: Final = 10.0
+PUSH_AGAIN_MAX_SECONDS: Final = 20.0
+"""When a push is believed lost. Pushing again is free while the first one still lies in Redis (see broker.py)."""
+
+MAX_ATTEMPTS: Final = 5
+"""Errors of a responder before its turn is dead."""
+
+MAX_TAKEOVERS: Final = 20
+"""Leases of one turn that may run out before it is dead: something kills its workers (A1)."""
+
+HISTORY_LINES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """An event that found its turn. `place` is its place there, from 1; times are aware."""
+
+    event_id: int
+    kind: str
+    match_id: str
+    bot_id: str
+    turn_id: int
+    place: int
+    opened_at: datetime
+    due_at: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A step to enqueue: `step` is `compose` or `deliver`; `first` if the journal is to tell of it.
+
+    A `step` of `dead` is nothing to enqueue: the turn lost its last worker just now.
+
+    `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
+    """
+
+    turn_id: int
+    step: str
+    kind: Kind
+    match_id: str
+    messages: int
+    first: bool
+    recovered: bool
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The earliest due times, as the database's clock `now` sees them; None where nothing waits."""
+
+    flush_at: datetime | None
+    initiation_at: datetime | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step did.
+
+    `name`: claimed, busy, nothing, fenced, typing, answered, superseded, cancelled, later, failed or dead.
+    `task`: what to write, if claimed. `next_turn`: the conversation's waiting turn, if it was pushed and may go on now.
+    """
+
+    name: str
+    details: Mapping[str, Any]
+    task: Task | None = None
+
+    @property
+    def next_turn(self) -> int | None:
+        """The turn that the worker may go on with."""
+        return self.details.get("next_turn")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupingRules:
+    """How events become turns: all in seconds, the probability from 0 to 1."""
+
+    delay: float
+    initiation_min: float
+    initiation_max: float
+    initiation_probability: float
+
+
+class Store:
+    """The machine, seen from Python."""
+
+    def __init__(self, database: Database) -> None:
+        """Use this pool."""
+        self._database = database
+
+    def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> list[Grouped]:
+        """Group what is ungrouped, above the event id `after`; in one conversation only, if `only` names it."""
+        rows = self._database.call(
+            "SELECT * FROM bridge.group_events(%s, %s, %s, %s, %s, %s)",
+            after,
+            rules.delay,
+            rules.initiation_min,
+            rules.initiation_max,
+            rules.initiation_probability,
+            only,
+        )
+        return [Grouped(*row) for row in rows]
+
+    def ungrouped_matches(self, limit: int) -> list[str]:
+        """Conversations with ungrouped events, the oldest first."""
+        [[matches]] = self._database.call("SELECT bridge.ungrouped_matches(%s)::text[]", limit)
+        return list(matches)
+
+    def set_aside(self, match_id: str, error: str) -> int:
+        """Set a conversation's ungrouped events aside; how many they were."""
+        return self._number("SELECT bridge.set_aside(%s, %s)", match_id, error)
+
+    def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> int | None:
+        """Capture what somebody else's trigger told of; the event's id, or None if there is nothing to capture."""
+        [[event]] = self._database.call(
+            "SELECT bridge.capture_notified(%s, %s, %s)", match_id, message_id, retention_days
+        )
+        return None if event is None else int(event)
+
+    def set_environment(self, values: Mapping[str, float]) -> bool:
+        """Write what this process's environment sets of the policy, by column; whether it was something new."""
+        [[written]] = self._database.call("SELECT bridge.set_environment(%s)", json.dumps(values))
+        return bool(written)
+
+    def notify(self, channel: str, payload: str) -> bool:
+        """Send a notification; whether it was sent, for a filling queue of them takes none."""
+        [[sent]] = self._database.call("SELECT bridge.notify(%s, %s)", channel, payload)
+        return bool(sent)
+
+    def triggers_installed(self) -> bool:
+        """Whether the capture triggers are in place and enabled."""
+        [[installed]] = self._database.call("SELECT bridge.triggers_installed()")
+        return bool(installed)
+
+    def queue_id(self) -> str:
+        """Return the ID that stands in the names of this installation's keys in Redis."""
+        [[queue_id]] = self._database.call("SELECT bridge.queue_id()")
+        return str(queue_id)
+
+    def push_due(self, limit: int) -> list[Push]:
+        """Take what is due, to be enqueued by the caller."""
+        rows = self._database.call(
+            "SELECT * FROM bridge.push_due(%s, %s, %s, %s, %s)",
+            PUSH_WINDOW,
+            limit,
+            PUSH_AGAIN_SECONDS,
+            PUSH_AGAIN_MAX_SECONDS,
+            MAX_TAKEOVERS,
+        )
+        return [Push(row[0], row[1], Kind(row[2]), *row[3:]) for row in rows]
+
+    def next_due(self) -> Due:
+        """When to look again."""
+        [row] = self._database.call("SELECT * FROM bridge.next_due(%s)", PUSH_WINDOW)
+        return Due(*row)
+
+    def reset_pushes(self) -> int:
+        """Make everything due that was pushed and not taken; how many turns that is."""
+        return self._number("SELECT bridge.reset_pushes()")
+
+    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES, max_merges: int = 3) -> Outcome:
+        """Claim a turn for a worker, with so many lines of history."""
+        [[answer]] = self._database.call(
+            "SELECT bridge.claim(%s, %s, %s, %s, %s, %s)",
+            turn_id,
+            str(token),
+            LEASE_SECONDS,
+            lines,
+            max_merges,
+            MAX_ATTEMPTS,
+        )
+        task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
+        return Outcome(answer["outcome"], answer, task)
+
+    def renew(self, leases: Mapping[int, UUID]) -> list[int]:
+        """Renew leases; the turns that were not renewed: no longer their worker's, or held by somebody just now."""
+        [[lost]] = self._database.call(
+            "SELECT bridge.renew(%s::bigint[], %s::uuid[], %s)", *_unzip(leases), LEASE_SECONDS
+        )
+        return list(lost)
+
+    def release(self, leases: Mapping[int, UUID]) -> int:
+        """Give turns back unfinished; how many were still this worker's."""
+        return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
+
+    def finish(
+        self, turn_id: int, token: UUID, draft: str, *, pause: float, max_merges: int, grouping_delay: float
+    ) -> Outcome:
+        """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once."""
+        return self._step(
+            "SELECT bridge.finish(%s, %s, %s, %s, %s, %s, %s)",
+            turn_id,
+            str(token),
+            draft,
+            pause,
+            max_merges,
+            grouping_delay,
+            MAX_ATTEMPTS,
+        )
+
+    def deliver(self, turn_id: int, *, max_merges: int, grouping_delay: float) -> Outcome:
+        """Deliver a draft whose time has come."""
+        return self._step(
+            "SELECT bridge.deliver_turn(%s, %s, %s, %s)", turn_id, max_merges, grouping_delay, MAX_ATTEMPTS
+        )
+
+    def fail(
+        self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None
+    ) -> Outcome:
+        """Give up a claim after an error, to be tried again after `retry` seconds, or later if it does not count.
+
+        Parameters:
+          refused: why PostgreSQL refused the draft, if that was the error; see Task.
+        """
+        return self._step(
+            "SELECT bridge.fail(%s, %s, %s, %s, %s, %s, %s)",
+            turn_id,
+            str(token),
+            error,
+            retry,
+            counts,
+            MAX_ATTEMPTS,
+            refused,
+        )
+
+    def unreadable(self, turn_id: int, step: str, error: str) -> Outcome:
+        """Count an attempt of a turn whose `step`, `compose` or `deliver`, PostgreSQL refused to read."""
+        return self._step("SELECT bridge.unreadable(%s, %s, %s, %s)", turn_id, step, error, MAX_ATTEMPTS)
+
+    def prune(self, retention_days: float, limit: int) -> int:
+        """Delete finished turns older than the retention; how many went."""
+        return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
+
+    def heartbeat(
+        self, process: UUID, role: str, *, uptime: float, rss_bytes: int, cpu_seconds: float, ended: bool
+    ) -> None:
+        """Note that a process lives, or that it has ended in order.
+
+        Parameters:
+          process: drawn by the process when it started, `uptime` seconds ago.
+          cpu_seconds: of processor time since then.
+        """
+        self._database.call(
+            "SELECT bridge.heartbeat(%s, %s, %s, %s, %s, %s)",
+            str(process),
+            role,
+            uptime,
+            rss_bytes,
+            cpu_seconds,
+            ended,
+        )
+
+    def note_incident(self, kind: str, role: str, times: int, age: float) -> None:
+        """Note that an event of this name happened so many times, first `age` seconds ago."""
+        self._database.call("SELECT bridge.note_incident(%s, %s, %s, %s)", kind, role, times, age)
+
+    def _number(self, statement: str, *parameters: object) -> int:
+        [[number]] = self._database.call(statement, *parameters)
+        return int(number)
+
+    def _step(self, statement: str, *parameters: object) -> Outcome:
+        [[answer]] = self._database.call(statement, *parameters)
+        return Outcome(answer["outcome"], answer)
+
+
+def _unzip(leases: Mapping[int, UUID]) -> tuple[list[int], list[str]]:
+    return list(leases), [str(token) for token in leases.values()]
+
+
+def _task(turn_id: int, answer: Mapping[str, Any]) -> Task:
+    return Task(
+        turn_id=turn_id,
+        kind=Kind(answer["kind"]),
+        match_id=answer["match_id"],
+        bot_id=answer["bot_id"],
+        bot_name=answer["bot_name"] or "",
+        person_name=answer["person_name"] or "",
+        messages=_lines(answer["messages"]),
+        history=_lines(answer["history"]),
+        attempts=answer["attempts"],
+        merges=answer["merges"],
+        refused=answer.get("refused") or "",
+    )
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
+    return tuple(Line(row["message_id"], bool(row["from_bot"]), row["content"], _time(row["sent_at"])) for row in rows)
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read an app's time, which may be any that PostgreSQL holds: infinity, before Christ, the year 294276 (C3)."""
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None

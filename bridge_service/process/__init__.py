@@ -1,0 +1,1 @@
+"""What scheduler and worker have in common: starting, living, being watched."""

@@ -1,8 +1,0 @@
--- Of turns only what is named: what a bot is about to say is no figure for a dashboard, and a worker's token is nobody
--- else's business. Whoever had been granted the whole table has it no longer.
-GRANT USAGE ON SCHEMA bridge TO {role};
-GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents TO {role};
-REVOKE SELECT ON bridge.turns FROM {role};
-GRANT SELECT (
-    id, kind, match_id, bot_id, state, due_at, deliver_at, opened_at, queued_at, claimed_at, answered_at, ended_at,
-    pushes, attempts, takeovers, merges, covers, reply_message_id, reason, last_error) ON bridge.turns TO {role}

@@ -1,0 +1,173 @@
+"""What a worker does with one turn: claim, compose, finish, deliver. Plain calls; the guards are in PostgreSQL.
+
+Two kinds of errors rise from here: PostgreSQL is away or busy, or an operator has to act. Dramatiq's Retries tries
+again soon, and if that fails the turn's due time brings it back. A responder's errors are written to the turn, and so
+is what PostgreSQL refuses for a fault of one turn alone.
+"""
+
+import random
+from typing import Final
+from uuid import UUID, uuid4
+
+from dramatiq.middleware import Interrupt
+
+from bridge_service.errors import DatabaseRefused, ResponderUnavailable, StepRefused, type_of
+from bridge_service.machine.steps import Outcome, Store
+from bridge_service.responders import Responder, clean_reply, storable
+from bridge_service.telemetry.signals import (
+    Emit,
+    PostgresRefused,
+    ResponderAway,
+    TurnClaimed,
+    TurnDead,
+    TurnFailed,
+    TurnTyping,
+)
+from bridge_service.turns import Task
+from bridge_service.worker.leases import Leases
+from bridge_service.worker.pacing import Pace, pause_before_delivery
+from bridge_service.worker.telling import signal_of
+
+AWAY_RETRY_SECONDS: Final = 5.0
+AWAY_RETRY_MIN_SECONDS: Final = 1.0
+AWAY_RETRY_MAX_SECONDS: Final = 60.0
+"""When to ask a responder that is away again: its own wish within these bounds, or `AWAY_RETRY_SECONDS` without one.
+fail.sql makes the wait longer as the turn grows older."""
+
+ERROR_LIMIT: Final = 500
+"""Characters of an error that the turn's row keeps."""
+
+
+class Composer:
+    """Carries turns through their steps."""
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        responder: Responder,
+        pace: Pace,
+        emit: Emit,
+        *,
+        max_merges: int,
+        grouping_delay: float,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._responder = responder
+        self._pace = pace
+        self._emit = emit
+        self._max_merges = max_merges
+        self._grouping_delay = grouping_delay
+        self._random = random.Random()  # noqa: S311 - a human pace is no secret
+
+    def compose(self, turn_id: int) -> None:
+        """Claim a turn, write its reply and hand it on; then go on with the conversation's waiting turn, if pushed."""
+        following: int | None = turn_id
+        while following is not None:
+            following = self._compose_one(following)
+
+    def deliver(self, turn_id: int) -> None:
+        """Deliver a turn's draft; then go on with the conversation's waiting turn, if pushed."""
+        try:
+            outcome = self._deliver(turn_id)
+        except DatabaseRefused as error:
+            outcome = self._store.unreadable(turn_id, "deliver", _describe(error))
+        following = self._tell(turn_id, outcome, "deliver")
+        if following is not None:
+            self.compose(following)
+
+    def _compose_one(self, turn_id: int) -> int | None:
+        token = uuid4()
+        outcome = self._claim(turn_id, token)
+        task = outcome.task
+        if task is None:
+            return self._tell(turn_id, outcome, "claim")
+        self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
+        with self._leases.held(turn_id, token):
+            try:
+                draft = clean_reply(self._responder(task))
+            except ResponderUnavailable as error:
+                self._put_off(token, task, error)
+                return None
+            except Interrupt:
+                raise  # Dramatiq's own word to this thread, not the responder's
+            except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
+                return self._failed(token, task, error)
+            return self._hand_in(token, task, draft)
+
+    def _claim(self, turn_id: int, token: UUID) -> Outcome:
+        try:
+            return self._store.claim(turn_id, token, max_merges=self._max_merges)
+        except DatabaseRefused as error:
+            return self._claim_without_history(turn_id, token, error)
+
+    def _claim_without_history(self, turn_id: int, token: UUID, refusal: DatabaseRefused) -> Outcome:
+        # The unreadable row may be an old message. Every later turn of the conversation would fail on it too.
+        try:
+            outcome = self._store.claim(turn_id, token, lines=0, max_merges=self._max_merges)
+        except DatabaseRefused as error:
+            return self._store.unreadable(turn_id, "compose", _describe(error))
+        if outcome.task is not None:
+            self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {refusal}"))
+        return outcome
+
+    def _hand_in(self, token: UUID, task: Task, draft: str) -> int | None:
+        turn_id = task.turn_id
+        pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
+        try:
+            outcome = self._store.finish(
+                turn_id, token, draft, pause=pause, max_merges=self._max_merges, grouping_delay=self._grouping_delay
+            )
+        except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
+            return self._failed(token, task, error, refused=str(error) if error.by_text else None)
+        if outcome.name == "typing" and pause <= 0:
+            outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
+        elif outcome.name == "typing":
+            self._emit(TurnTyping(turn_id, task.match_id, pause))
+        return self._tell(turn_id, outcome, "finish")
+
+    def _deliver(self, turn_id: int) -> Outcome:
+        return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
+
+    def _put_off(self, token: UUID, task: Task, error: ResponderUnavailable) -> None:
+        retry = _pause(error.retry_after)
+        outcome = self._store.fail(task.turn_id, token, _describe(error), retry=retry, counts=False)
+        retry = float(outcome.details.get("retry", retry))
+        self._emit(ResponderAway(task.turn_id, task.match_id, type_of(error), retry))
+
+    def _failed(self, token: UUID, task: Task, error: BaseException, refused: str | None = None) -> int | None:
+        retry = float(2**task.attempts)
+        outcome = self._store.fail(task.turn_id, token, _describe(error), retry=retry, counts=True, refused=refused)
+        if outcome.name == "failed":
+            self._emit(TurnFailed(task.turn_id, task.match_id, type_of(error), outcome.details["attempts"]))
+        elif outcome.name == "dead":
+            self._emit(TurnDead(task.turn_id, task.match_id, type_of(error)))
+        return outcome.next_turn
+
+    def _tell(self, turn_id: int, outcome: Outcome, step: str) -> int | None:
+        signal = signal_of(turn_id, outcome, step)
+        if signal is not None:
+            self._emit(signal)
+        return outcome.next_turn
+
+
+def _pause(wanted: object) -> float:
+    """Return the seconds until a responder is asked again: `wanted` may be a header's text, or nothing usable."""
+    try:
+        seconds = float(wanted)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = 0.0
+    # A time that has passed, or no number, must not make the worker ask without a pause.
+    return min(max(AWAY_RETRY_MIN_SECONDS, seconds or AWAY_RETRY_SECONDS), AWAY_RETRY_MAX_SECONDS)
+
+
+def _describe(error: BaseException) -> str:
+    """Return what the turn's row keeps of an error for the operator, as PostgreSQL can hold it."""
+    try:
+        text = f"{type(error).__name__}: {error.words if isinstance(error, StepRefused) else error}"
+    except Interrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - an exception that cannot tell itself still has a type
+        text = type(error).__name__
+    return storable(text, ERROR_LIMIT)

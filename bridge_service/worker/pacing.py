@@ -1,0 +1,91 @@
+"""How long a person would take: thinking before the first key, then typing.
+
+Pure: the caller passes the random numbers in and turns the seconds into a due time; nothing here sleeps.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAXIMUM_TYPING_SECONDS = 120.0
+"""The limit of typing, however long the reply: a person does not watch a bot type for half an hour."""
+
+PUNCTUATION_PAUSE_SECONDS = 0.3
+EMOJI_PAUSE_SECONDS = 0.5
+
+# A run ("...", "?!", three hearts, an emoji joined of several) is one pause.
+_PUNCTUATION = re.compile(r"[.,;:!?…]+")
+_EMOJI = re.compile("(?:[\u2600-\u27bf\U0001f000-\U0001faff][\ufe0f\u200d]*)+")
+
+# Effort is counted in characters to read. Half of the thinking range is reached at this much.
+_HALFWAY_EFFORT = 200.0
+_QUESTION_EFFORT = 60.0
+_MESSAGE_EFFORT = 30.0
+# The share of the range that the group decides; chance decides the rest, or equal groups would take equal times.
+_EFFORT_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a bot is.
+
+    Attributes:
+      thinking_minimum: seconds before typing starts, at least.
+      thinking_maximum: seconds before typing starts, at most; not below the minimum.
+      characters_per_second: typing speed; 0 types in no time.
+    """
+
+    thinking_minimum: float
+    thinking_maximum: float
+    characters_per_second: float
+
+
+def thinking_seconds(messages: Sequence[str], minimum: float, maximum: float, rng: random.Random) -> float:
+    """Seconds to read a group and think about it: more for longer texts, more messages and more questions.
+
+    Parameters:
+      messages: the contents of the covered messages; none for an initiation.
+      minimum: seconds, at least.
+      maximum: seconds, at most; not below the minimum.
+      rng: draws once, whatever the arguments.
+
+    Returns:
+      Seconds from `minimum` to `maximum`. With the same draw a longer group never takes less time.
+    """
+    effort = sum(len(text) + _QUESTION_EFFORT * text.count("?") + _MESSAGE_EFFORT for text in messages)
+    share = _EFFORT_SHARE * effort / (effort + _HALFWAY_EFFORT) + (1 - _EFFORT_SHARE) * rng.random()
+    return min(maximum, minimum + (maximum - minimum) * share)
+
+
+def typing_seconds(reply: str, characters_per_second: float) -> float:
+    """Seconds to type a reply, with a short pause at each punctuation mark and each emoji.
+
+    Parameters:
+      reply: the text.
+      characters_per_second: typing speed; 0 means no time at all, pauses included.
+
+    Returns:
+      Seconds from 0 to `MAXIMUM_TYPING_SECONDS`.
+    """
+    if characters_per_second == 0:
+        return 0.0
+    pauses = PUNCTUATION_PAUSE_SECONDS * _count(_PUNCTUATION, reply) + EMOJI_PAUSE_SECONDS * _count(_EMOJI, reply)
+    return min(MAXIMUM_TYPING_SECONDS, len(reply) / characters_per_second + pauses)
+
+
+def pause_before_delivery(messages: Sequence[str], reply: str, pace: Pace, rng: random.Random) -> float:
+    """Seconds from the moment a reply is composed to its delivery: thinking, then typing.
+
+    Parameters:
+      messages: the contents of the covered messages; none for an initiation.
+      reply: the text to deliver.
+      pace: the bot's; a pace of zeros gives exactly 0.0.
+      rng: draws once.
+    """
+    thinking = thinking_seconds(messages, pace.thinking_minimum, pace.thinking_maximum, rng)
+    return thinking + typing_seconds(reply, pace.characters_per_second)
+
+
+def _count(pattern: re.Pattern[str], text: str) -> int:
+    return sum(1 for _ in pattern.finditer(text))

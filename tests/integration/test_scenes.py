@@ -1,0 +1,108 @@
+"""The judge of the scenes finds what a broken bridge leaves in the tables, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bridge_service.machine.database import Connection
+from bridge_service.scenes.judge import Judge, Stuck
+from bridge_service.scenes.script import Script
+from bridge_service.settings import Settings
+from tests.integration.test_commands import CONTENT, Chat
+from tests.support.app import CAMILLE
+from tests.support.roles import VALIDATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.roles import Urls
+
+BOTS_WORD = "INSERT INTO messages (match_id, sender_id, content) VALUES (%s, %s, %s)"
+
+
+@pytest.fixture
+def chat(bridge_database: Urls) -> Iterator[Chat]:
+    """Give a database of the app with the bridge in it."""
+    with closing(Chat(bridge_database)) as chat:
+        yield chat
+
+
+@pytest.fixture
+def connection(bridge_database: Urls) -> Iterator[Connection]:
+    """Give the connection of a role with the rights of `validate`."""
+    with closing(Connection(bridge_database.of(VALIDATOR), application="test")) as connection:
+        yield connection
+
+
+def script(chat: Chat, connection: Connection, meanwhile: Callable[[], object]) -> Script:
+    """Make a script; `meanwhile` happens while the judge waits."""
+
+    def pause(seconds: float) -> None:
+        del seconds
+        meanwhile()
+
+    environ = {"DATABASE_URL": chat.urls.service, "GROUPING_DELAY": "0"}
+    return Script(Judge(connection, Settings.from_environ(environ, needs=("database_url",)), pause))
+
+
+def test_what_is_answered_once_and_in_time_has_no_fault(chat: Chat, connection: Connection) -> None:
+    """Two messages of two conversations get a reply each, and every one has a time of detection and of its push."""
+    played = script(chat, connection, chat.answer)
+    result = played.messages([lambda: chat.write(chat.match())] * 2)
+    assert (result.replies, result.faults) == (2, ())
+    assert (len(result.detection), len(result.push)) == (2, 2)
+    assert played.all_together() == ()
+
+
+def test_a_reply_too_many_or_too_few_is_found(chat: Chat, connection: Connection) -> None:
+    """The judge compares the bridge's books with the app's table, also for what earlier scenes wrote there."""
+    match = chat.match()
+    played = script(chat, connection, chat.answer)
+    assert played.messages([lambda: chat.write(match)]).faults == ()
+    chat.rows(BOTS_WORD, match, CAMILLE, CONTENT)
+    [fault] = played.messages([lambda: chat.write(match)]).faults
+    assert fault.startswith("1 replies too many")
+    chat.rows("DELETE FROM messages WHERE sender_id = %s", CAMILLE)
+    [fault] = played.all_together()
+    assert fault == "2 replies count as delivered and are not in table messages"
+
+
+def test_rapid_messages_in_two_groups_are_found(chat: Chat, connection: Connection) -> None:
+    """Messages of one moment that were answered apart break the grouping."""
+    match = chat.match()
+
+    def write() -> str:
+        message = chat.write(match)
+        chat.answer()
+        return message
+
+    played = script(chat, connection, chat.answer)
+    played._judge.delay = 30
+    assert played.burst([write, write]).faults[0].startswith("2 rapid messages became 2 groups")
+
+
+def test_a_push_before_or_long_after_its_time_is_found(chat: Chat, connection: Connection) -> None:
+    """A push has its planned time to keep, except in a scene in which a server was away."""
+
+    def push_at(moment: str) -> None:
+        chat.answer()
+        chat.rows("UPDATE bridge.turns SET queued_at = opened_at + %s::interval WHERE kind = 'reply'", moment)
+
+    for moment, fault in (
+        ("-2 s", "a turn was pushed 2.00 s before its planned time"),
+        ("7 s", "a turn was pushed 7.0 s after its planned time"),
+    ):
+        played = script(chat, connection, lambda moment=moment: push_at(moment))  # type: ignore[misc]
+        sent = played.write([lambda: chat.write(chat.match())])
+        assert played.answered(sent).faults[0].startswith(fault)
+        assert played.answered(sent, healthy=False).faults == ()
+
+
+def test_a_turn_that_is_given_up_ends_the_scene(chat: Chat, connection: Connection) -> None:
+    """The judge names the turn and its error at once, and does not wait for a stage that cannot come."""
+    played = script(chat, connection, chat.kill)
+    with pytest.raises(Stuck, match=r"\Aturn \d+ was given up: ValueError: no words\Z"):
+        played.messages([lambda: chat.write(chat.match())])
