@@ -19,7 +19,7 @@ from bridge_service.brokers.redis_client import connect
 from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, ConfigurationError, type_of
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.process.heartbeat import Heartbeat
 from bridge_service.process.incidents import Incidents
 from bridge_service.process.startup import (
@@ -73,7 +73,7 @@ def main() -> int:
     database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
     store = Store(database)
     incidents = Incidents(store, "scheduler")
-    heartbeat = Heartbeat(store, "scheduler")
+    heartbeat = Heartbeat(store, "scheduler", policy(settings, os.environ))
     emit = fan_out(journal, metrics, incidents)
     announce(settings, "scheduler", emit, serves=None if settings.health_port is None else "HEALTH_PORT")
     heartbeat.start()
@@ -191,19 +191,12 @@ def run(
     listener = Listener(
         store,
         lambda: Connection(settings.database_url, application="bridge listener"),
-        GroupingRules(
-            settings.grouping_delay,
-            settings.initiation_delay_min,
-            settings.initiation_delay_max,
-            settings.initiation_probability,
-        ),
         on_grouped=on_grouped,
         on_due=planner.wake,
         emit=emit,
         stopping=stopping,
         beat=watchdog.watch("listener"),
         listening=listening,
-        retention_days=settings.retention_days,
     )
     window.start()
     planner.start()

@@ -24,7 +24,7 @@ from bridge_service.errors import (
     SequenceBehind,
 )
 from bridge_service.machine.database import Connection
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.telemetry.signals import (
     Emit,
     EventSetAside,
@@ -90,7 +90,6 @@ class Listener:
         self,
         store: Store,
         connect: Callable[[], Connection],
-        rules: GroupingRules,
         *,
         on_grouped: Callable[[list[Grouped]], None],
         on_due: Callable[[], None],
@@ -98,7 +97,6 @@ class Listener:
         stopping: threading.Event,
         beat: Callable[[], None],
         listening: threading.Event,
-        retention_days: float,
     ) -> None:
         """Wire a listener.
 
@@ -108,18 +106,15 @@ class Listener:
           on_due: told that something may be due by now.
           beat: called each time the loop turns, for the watchdog.
           listening: set while there is a connection to listen on, for the probes.
-          retention_days: bounds the age of what a foreign trigger's notification may bring in.
         """
         self._store = store
         self._connect = connect
-        self._rules = rules
         self._on_grouped = on_grouped
         self._on_due = on_due
         self._emit = emit
         self._stopping = stopping
         self._beat = beat
         self._listening = listening
-        self._retention_days = retention_days
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_writer, False)
         self._sweep = True
@@ -282,9 +277,7 @@ class Listener:
           DatabaseUnavailable, RightMissing: try again, for nothing else tells of it.
         """
         try:
-            captured = self._store.capture_notified(
-                notification.match_id, notification.message_id, self._retention_days
-            )
+            captured = self._store.capture_notified(notification.match_id, notification.message_id)
         except RightMissing:
             raise
         except DatabaseRefused as error:
@@ -328,7 +321,7 @@ class Listener:
                 # Whoever holds one conversation's turn, for a moment or frozen, holds up no other.
                 grouped = self._group_one_by_one()
             else:
-                grouped = self._store.group(self._rules, after=after)
+                grouped = self._store.group(after=after)
         except RightMissing:
             raise  # setting events aside would lose them to an operator, and nobody's event is at fault
         except DatabaseRefused:
@@ -349,9 +342,8 @@ class Listener:
             if event.kind == "match":
                 self._emit(MatchDetected(event.match_id, event.bot_id))
             else:
-                self._emit(
-                    MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, self._rules.delay)
-                )
+                delay = 0.0 if event.due_at is None else (event.due_at - event.opened_at).total_seconds()
+                self._emit(MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, delay))
 
     def _tell(self) -> None:
         """Tell of the bells that were heard: nobody waits for a line, and somebody for the look that they ask for."""
@@ -375,7 +367,7 @@ class Listener:
                 self._looks.append(time.monotonic() + LOOK_SECONDS)
                 break
             try:
-                grouped += self._store.group(self._rules, only=match_id)
+                grouped += self._store.group(only=match_id)
                 self._busy.pop(match_id, None)
             except DatabaseBusy:
                 tries += 1

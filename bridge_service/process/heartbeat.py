@@ -4,6 +4,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -22,11 +23,13 @@ class Heartbeat:
 
     Parameters:
       role: `scheduler` or `worker`.
+      environment: what this process's environment sets of the policy.
     """
 
-    def __init__(self, store: Store, role: str) -> None:
+    def __init__(self, store: Store, role: str, environment: Mapping[str, float]) -> None:
         self._store = store
         self._role = role
+        self._environment = environment
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -60,6 +63,7 @@ class Heartbeat:
                 rss_bytes=resident_bytes(),
                 cpu_seconds=time.process_time() - self._cpu,
                 ended=ended,
+                environment=self._environment,
             )
         except BridgeError:
             return

@@ -87,13 +87,11 @@ class Observer:
     Parameters:
       database: the pool to ask.
       client: of the Redis to ask.
-      grouping_delay: seconds, to tell what is overdue of what no scheduler has grouped.
     """
 
-    def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:
+    def __init__(self, database: Database, client: redis.Redis) -> None:
         self._database = database
         self._client = client
-        self._grouping_delay = grouping_delay
         self.look = Question(self._look, LOOK_SECONDS)
         self.latest_turns = Question(self._latest_turns, LOOK_SECONDS)
 
@@ -104,9 +102,8 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
+            "SELECT bridge.metrics(), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
-            self._grouping_delay,
             SILENCE_SECONDS,
             SILENCE_SECONDS,
         )

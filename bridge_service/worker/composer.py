@@ -60,19 +60,12 @@ class Composer:
         store: Store,
         leases: Leases,
         responder: Responder,
-        pace: Pace,
         emit: Emit,
-        *,
-        max_merges: int,
-        grouping_delay: float,
     ) -> None:
         self._store = store
         self._leases = leases
         self._responder = responder
-        self._pace = pace
         self._emit = emit
-        self._max_merges = max_merges
-        self._grouping_delay = grouping_delay
         self._random = random.Random()  # noqa: S311 - a human pace is no secret
 
     def compose(self, turn_id: int) -> None:
@@ -84,7 +77,7 @@ class Composer:
     def deliver(self, turn_id: int) -> None:
         """Deliver a turn's draft, then go on with the conversation's next turn, if that waits already."""
         try:
-            outcome = self._deliver(turn_id)
+            outcome = self._store.deliver(turn_id)
         except RightMissing:
             raise
         except DatabaseRefused as error:
@@ -113,22 +106,16 @@ class Composer:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
                 return self._failed(turn_id, token, task, error)
-            pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
+            pace = Pace(**outcome.details["pace"])
+            pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random)
             try:
-                outcome = self._store.finish(
-                    turn_id,
-                    token,
-                    draft,
-                    pause=pause,
-                    max_merges=self._max_merges,
-                    grouping_delay=self._grouping_delay,
-                )
+                outcome = self._store.finish(turn_id, token, draft, pause=pause)
             except RightMissing:
                 raise
             except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
                 return self._failed(turn_id, token, task, error, refused=_refusal(error))
         if outcome.name == "typing" and pause <= 0:
-            outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
+            outcome = self._store.deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
         elif outcome.name == "typing":
             self._emit(TurnTyping(turn_id, task.match_id, pause))
         return self._tell(turn_id, outcome, "finish")
@@ -143,19 +130,16 @@ class Composer:
 
     def _claim_readable(self, turn_id: int, token: UUID) -> Outcome:
         try:
-            return self._store.claim(turn_id, token, max_merges=self._max_merges)
+            return self._store.claim(turn_id, token)
         except RightMissing:
             raise
         except DatabaseRefused as error:
             # What cannot be read may be an old line. It is history to each later turn of its conversation, and none of
             # them shall die of it: better answered without any.
-            outcome = self._store.claim(turn_id, token, lines=0, max_merges=self._max_merges)
+            outcome = self._store.claim(turn_id, token, lines=0)
             if outcome.task is not None:
                 self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {error}"))
             return outcome
-
-    def _deliver(self, turn_id: int) -> Outcome:
-        return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
 
     def _failed(
         self, turn_id: int, token: UUID, task: Task, error: BaseException, refused: str | None = None

@@ -33,7 +33,7 @@ from bridge_service.process.incidents import Incidents
 from bridge_service.process.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.responders import NamedResponder
-from bridge_service.settings import Settings, secrets
+from bridge_service.settings import Settings, policy, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
 from bridge_service.telemetry.signals import Draining, Emit, ParentLost, Stopped, database_trouble, fan_out
@@ -42,7 +42,6 @@ from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.numbers import WorkerMetrics
-from bridge_service.worker.pacing import Pace
 
 DRAIN_SECONDS: Final = 5.0
 """How long begun turns may take after SIGTERM. With the last call and a second in which Dramatiq's parent looks up, a
@@ -87,10 +86,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         store,
         leases,
         measure.timed(responder),
-        Pace(settings.thinking_delay_min, settings.thinking_delay_max, settings.typing_speed_cps),
         emit,
-        max_merges=settings.max_merges,
-        grouping_delay=settings.grouping_delay,
     )
     broker = WaitingBroker(
         settings.broker_url,
@@ -108,7 +104,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 emit=emit,
                 watchdog=watchdog,
                 measure=measure,
-                heartbeat=Heartbeat(store, "worker"),
+                heartbeat=Heartbeat(store, "worker", policy(settings, environ)),
                 incidents=incidents,
             ),
             ImportResponder(responder),  # first of all: Dramatiq calls from below

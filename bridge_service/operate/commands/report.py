@@ -58,12 +58,12 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
     with open_ledger(settings.database_url, "report") as ledger:
         facts = _Facts(
             seconds,
-            ledger.report(seconds, settings.grouping_delay),
+            ledger.report(seconds),
             ledger.verify(settings.retention_days),
             ledger.processes(seconds, SILENCE_SECONDS),
             count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)),
         )
-    checks = [*_core(facts), *_robustness(facts), *_performance(facts, settings.grouping_delay)]
+    checks = [*_core(facts), *_robustness(facts), *_performance(facts)]
     output.document(
         {
             "since_seconds": seconds,
@@ -155,7 +155,7 @@ def _robustness(facts: _Facts) -> Iterator[Check]:
     )
 
 
-def _performance(facts: _Facts, delay: float) -> Iterator[Check]:
+def _performance(facts: _Facts) -> Iterator[Check]:
     for name, key, goal in (
         ("detection", "detection", DETECTION_MILLISECONDS),
         ("push", "push", PUSH_MILLISECONDS),
@@ -168,9 +168,9 @@ def _performance(facts: _Facts, delay: float) -> Iterator[Check]:
         )
     groups = facts.figures["groups"]
     yield Check(
-        f"groups stay open for {delay:g} s",
+        "groups stay open for GROUPING_DELAY",
         groups["early"] == 0 if groups["pushed"] else None,
-        f"{groups['early']} pushed before" + (": was GROUPING_DELAY changed?" if groups["early"] else ""),
+        f"{groups['early']} pushed before",
     )
     living = [process for process in facts.processes if process["state"] == ALIVE]
     grown = [process for process in living if process["uptime_seconds"] >= GROWN_SECONDS]

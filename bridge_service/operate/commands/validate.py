@@ -55,7 +55,7 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
         guests = Guests(connection, PEOPLE)
         with _signals_noted() as stopping:
             try:
-                validation = Validation(Ledger(connection), guests, settings, stopping)
+                validation = Validation(Ledger(connection), guests, stopping)
                 outcomes = list(_go_through(validation, guests, output))
             finally:
                 trouble = clean_up(settings.database_url, guests)

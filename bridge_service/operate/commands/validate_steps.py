@@ -15,7 +15,6 @@ from typing import Any, Final
 from bridge_service.machine.ledger import Ledger
 from bridge_service.operate.commands.validate_app import Guests
 from bridge_service.operate.output import counted
-from bridge_service.settings import Settings
 from bridge_service.worker.pacing import MAXIMUM_TYPING_SECONDS
 
 MESSAGES: Final = 10
@@ -123,16 +122,16 @@ class Validation:
     """Goes through the steps, in order; each raises `Stuck`, `Interrupted` or a BridgeError if it has no result.
 
     Parameters:
-      settings: of the command's environment, which has to be the processes'.
       stopping: set when the operator wants it to end.
     """
 
-    def __init__(self, ledger: Ledger, guests: Guests, settings: Settings, stopping: threading.Event) -> None:
+    def __init__(self, ledger: Ledger, guests: Guests, stopping: threading.Event) -> None:
         self._ledger = ledger
         self._guests = guests
-        self._delay = settings.grouping_delay
-        typing = MAXIMUM_TYPING_SECONDS if settings.typing_speed_cps else 0.0
-        self._answer_seconds = ANSWERED_SECONDS + settings.thinking_delay_max + typing
+        policy = ledger.policy()  # the guests' bot has no row of its own
+        self._delay = policy["grouping_delay"]
+        typing = MAXIMUM_TYPING_SECONDS if policy["typing_speed_cps"] else 0.0
+        self._answer_seconds = ANSWERED_SECONDS + policy["thinking_delay_max"] + typing
         self._stopping = stopping
         self._written: list[str] = []
 
@@ -158,7 +157,7 @@ class Validation:
         captured = [event["captured_at"] for event in look.events.values()]
         faults = []
         if len(look.turns) > 1 and max(captured) - min(captured) < self._delay - RAPID_MARGIN_SECONDS:
-            faults.append(f"{RAPID} rapid messages became {len(look.turns)} groups{self._same_delay()}")
+            faults.append(f"{RAPID} rapid messages became {len(look.turns)} groups")
         return self._judge(sent, look, *faults)
 
     def _initiation(self, progress: Progress) -> Result:
@@ -190,13 +189,13 @@ class Validation:
 
     def _judge(self, sent: Sequence[str], look: Look, *faults: str) -> Result:
         """Say what became of messages that are all answered."""
-        late = {number: turn["queued_at"] - turn["opened_at"] - self._delay for number, turn in look.turns.items()}
+        late = {number: turn["queued_at"] - turn["planned_at"] for number, turn in look.turns.items()}
         found = list(faults)
         if min(late.values()) < -EARLY_SECONDS:
             waited = min(late.values()) + self._delay
-            found.append(f"a group was pushed {waited:.2f} s after its first message{self._same_delay()}")
+            found.append(f"a group was pushed {waited:.2f} s after its first message")
         if max(late.values()) > LATE_SECONDS:
-            found.append(f"a group was pushed {max(late.values()):.1f} s late{self._same_delay()}")
+            found.append(f"a group was pushed {max(late.values()):.1f} s late")
         replies: defaultdict[str, set[str]] = defaultdict(set)
         for turn in self._look(self._written).turns.values():
             replies[turn["match_id"]].add(turn["reply_message_id"])
@@ -214,9 +213,6 @@ class Validation:
             yield f"{extra} {what} too many: something was answered twice, or another program answers, too"
         if missing:
             yield f"{missing} {what} are said to be delivered, and are not in table messages"
-
-    def _same_delay(self) -> str:
-        return f": is GROUPING_DELAY {self._delay:g} in the scheduler's environment, too?"
 
     def _look(self, followed: Sequence[str]) -> Look:
         answer = self._ledger.follow(followed, followed)

@@ -2,19 +2,17 @@
 -- repetition doubles them. An in-doubt commit is settled by calling again: it waits for the row's lock and then tells
 -- what happened (D3).
 --
--- p_max_merges: how often a chain of replies may be superseded by a newer message before one is delivered all the same
--- p_delay: seconds from a newer message's capture to its group's push
--- p_max_attempts: a turn whose insertion raised so many times is dead; what the machine or a missing right is to blame for
---   does not count
+-- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
+-- p_delay, p_max_attempts: unused, for the version before passes them
 --
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
--- error the same draft is inserted again.
+-- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
 -- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a
 -- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them.
 -- `named` tells the SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
-    p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
+    p_turn bigint, p_max_merges integer DEFAULT NULL, p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -82,7 +80,8 @@ BEGIN
             RETURN bridge.cancel_turn(t.id, 'message');
         END IF;
     ELSE
-        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);
+        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, t.merges < coalesce(
+            p_max_merges, (SELECT p.max_merges FROM bridge.policy(t.bot_id) p)));
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;
@@ -132,7 +131,7 @@ BEGIN
                 UPDATE bridge.turns SET state = 'composing', token = NULL, draft = NULL, refused = v_error.refused
                 WHERE id = t.id;
             END IF;
-            RETURN bridge.count_failure(t.id, v_error.words, 2 ^ t.attempts, p_max_attempts)
+            RETURN bridge.count_failure(t.id, v_error.words, 2 ^ t.attempts)
                 || jsonb_build_object('error', 'delivery', 'named', v_error.named);
     END;
     RETURN jsonb_build_object(
