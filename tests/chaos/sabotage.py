@@ -202,7 +202,7 @@ BREAKAGES: Final = (
         "no unique index on the active turn, and the claim does not look for one",
         ("disordered", "stale"),
         taken=(
-            ("claim", "IF v_active IS NOT NULL THEN", "IF false THEN"),
+            ("claim", "bridge.waits_for_active(t.id, t.match_id)", "false"),
             ("sql", "DROP INDEX bridge.turns_one_active"),
         ),
         plot={"thinking": (0.0, 3.0)},
@@ -223,7 +223,7 @@ BREAKAGES: Final = (
         "the claim reads its messages before it has the turn's lock, and delivery does not compare",
         ("lost",),
         taken=(
-            ("claim", "v_covered jsonb;", "v_covered jsonb; v_early bigint[];"),
+            ("claim", "v_task jsonb;", "v_task jsonb; v_early bigint[];"),
             (
                 "claim",
                 "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
@@ -233,9 +233,9 @@ BREAKAGES: Final = (
             ),
             (
                 "claim",
-                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_ids
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events
                    FROM bridge.events e WHERE e.turn_id = t.id;""",
-                "v_ids := v_early;",
+                "v_events := v_early;",
             ),
             ("deliver_turn", "IF v_events <> t.covers THEN", "IF false THEN"),
         ),

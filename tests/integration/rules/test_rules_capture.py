@@ -507,7 +507,7 @@ def test_C3_a_claim_reads_any_time_of_the_app(bridge: Bridge, monkeypatch: pytes
         bridge.claim(bridge.pushed(match))
 
 
-@without(("claim", "jsonb_agg(line ORDER BY position) FILTER", "jsonb_agg(line ORDER BY line ->> 'sent_at') FILTER"))
+@without(("task", "jsonb_agg(line ORDER BY position) FILTER", "jsonb_agg(line ORDER BY line ->> 'sent_at') FILTER"))
 def test_C3_messages_stand_in_the_order_of_their_capture(bridge: Bridge) -> None:
     """A group is answered in the order of its events' ids, not of the app's times."""
     bridge.rows(NEVER_OLD)

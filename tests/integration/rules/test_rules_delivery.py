@@ -361,8 +361,8 @@ GONE: Final = pytest.mark.parametrize(
     ids=["match", "membership", "bot", "unknown bot", "messages"],
 )
 NO_CHECK: Final[tuple[Taken, ...]] = (
-    ("claim", "IF NOT FOUND THEN RETURN bridge.cancel_turn(t.id, 'gone'); END IF;", ""),
-    ("claim", "IF t.kind = 'reply' AND v_covered = '[]' THEN RETURN bridge.cancel_turn(t.id, 'gone'); ELSIF", "IF"),
+    ("task", "IF NOT FOUND THEN RETURN '{\"reason\": \"gone\"}'; END IF;", ""),
+    ("task", "IF t.kind = 'reply' AND v_covered = '[]' THEN RETURN '{\"reason\": \"gone\"}'; ELSIF", "IF"),
     ("is_gone", "RETURN true;", "RETURN false;"),
     ("is_gone", "RETURN NOT FOUND;", "RETURN false;"),
 )

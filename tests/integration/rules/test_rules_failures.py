@@ -225,7 +225,7 @@ def test_E4_a_newer_message_makes_no_failure_forgotten(bridge: Bridge) -> None:
     assert (heir.merges, due_in(bridge, heir.id), heir.retry_at) == (1, 60, heir.due_at)
 
 
-@without(("claim", "THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END", "THEN '{}'::uuid[] ELSE '{}' END"))
+@without(("task", "THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END", "THEN '{}'::uuid[] ELSE '{}' END"))
 @pytest.mark.parametrize("grouped", [True, False], ids=["waiting", "not grouped"])
 def test_E1_what_a_later_turn_answers_is_no_history(bridge: Bridge, *, grouped: bool) -> None:
     """A message is read once: as history it would be answered, or thrown away, before its own turn comes."""

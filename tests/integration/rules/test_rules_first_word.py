@@ -299,7 +299,7 @@ def test_F1_a_message_cancels_the_opener_wherever_it_stands(bridge: Bridge, stat
     assert bridge.deliver(bridge.typing(match)).name == "answered"
 
 
-@without(("claim", "ELSIF t.kind = 'initiation' AND v_lines <> '[]' THEN", "ELSIF false THEN"))
+@without(("task", "ELSIF t.kind = 'initiation' AND v_history <> '[]' THEN", "ELSIF false THEN"))
 @pytest.mark.parametrize("sender", [LEA, CAMILLE], ids=["the person", "the bot"])
 def test_F1_an_opener_is_not_composed_for_a_match_with_a_message(bridge: Bridge, sender: str) -> None:
     """The claim sees any message, grouped or not, captured or not: the bot's own counts too."""

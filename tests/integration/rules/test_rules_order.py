@@ -18,7 +18,7 @@ WRITE_AT: Final = (
     " VALUES (%s, %s, %s, %s, bridge.now() + %s::interval)"
 )
 NOT_AFTER: Final = ("deliver_turn", "bridge.stamp(t.id)", "bridge.now()")
-BY_THE_APP: Final = ("claim", "v_lines := bridge.capture_order(t.match_id, v_lines);", "")
+BY_THE_APP: Final = ("task", "bridge.capture_order(t.match_id, v_history)", "v_history")
 
 
 def _write(bridge: Bridge, match: str, text: str, shift: str = "0 s", *, sender: str = LEA) -> str:

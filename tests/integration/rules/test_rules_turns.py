@@ -156,7 +156,7 @@ def test_T1_an_opener_and_a_reply_claimed_at_the_same_instant(bridge: Bridge) ->
 
 @without(
     ("sql", "DROP INDEX bridge.turns_one_active"),
-    ("claim", "IF v_active IS NOT NULL THEN", "IF false THEN"),
+    ("claim", "bridge.waits_for_active(t.id, t.match_id)", "false"),
 )
 def test_T1_a_conversation_composes_one_reply_at_a_time(bridge: Bridge) -> None:
     """The waiting turn cannot be claimed while another one composes or types."""
@@ -368,12 +368,12 @@ def test_T2_what_spoils_a_batch_is_set_aside_alone(bridge: Bridge) -> None:
     (
         "claim",
         "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
-        """SELECT array_agg(e.id ORDER BY e.id) INTO v_ids FROM bridge.events e WHERE e.turn_id = p_turn;
+        """SELECT array_agg(e.id ORDER BY e.id) INTO v_events FROM bridge.events e WHERE e.turn_id = p_turn;
         SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;""",
     ),
     (
         "claim",
-        "SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_ids FROM bridge.events e WHERE e.turn_id = t.id;",
+        "SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;",
         "",
     ),
 )
@@ -471,7 +471,7 @@ def test_T5_a_doubled_push_finds_nothing_to_do(bridge: Bridge) -> None:
     assert bridge.finish(first).name == "typing"
 
 
-@without(("claim", "ELSIF t.state = 'queued' OR", "ELSIF t.state IN ('open', 'queued') OR"))
+@without(("claim", "NOT (t.state = 'queued' OR", "NOT (t.state IN ('open', 'queued') OR"))
 def test_T5_an_early_push_finds_nothing_to_do(bridge: Bridge) -> None:
     """A turn whose group is still open cannot be claimed."""
     match = bridge.match()
@@ -559,7 +559,7 @@ def test_T5_the_time_of_delivery_never_moves(bridge: Bridge) -> None:
 # T6: the token fences.
 
 
-@without(("claim", "IF t.state = 'composing' AND t.token = p_token THEN v_ids := t.covers; ELSIF", "IF"))
+@without(("claim", "ELSIF t.state = 'composing' AND t.token = p_token THEN v_events := t.covers;", ""))
 def test_T6_the_same_token_gets_the_same_answer(bridge: Bridge) -> None:
     """A claim whose answer got lost is asked again and gets the same task, whatever was written meanwhile."""
     match = bridge.match()
@@ -807,7 +807,7 @@ def test_T7_every_end_wakes_the_waiting_turn(
 
 @without(
     (
-        "claim",
+        "waits_for_active",
         "IF NOT FOUND THEN UPDATE bridge.turns SET due_at = least",
         "IF false THEN UPDATE bridge.turns SET due_at = least",
     )
