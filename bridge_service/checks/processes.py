@@ -41,7 +41,7 @@ def processes(connection: Connection) -> Finding:
 
 
 def policy(connection: Connection) -> Finding:
-    """Compare what the living processes' environments say of the policy: only a scheduler's is written to bridge.bots."""
+    """Compare the policy in the living processes' environments: only a scheduler's is written to bridge.bots."""
     try:
         seen = Ledger(connection, seconds=TIMEOUT_SECONDS).processes(SILENCE_SECONDS, SILENCE_SECONDS)
     except (SchemaMissing, DatabaseRefused):

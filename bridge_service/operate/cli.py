@@ -61,7 +61,6 @@ _SPAN: dict[str, Any] = {"parser": _span, "metavar": "SPAN"}
 _TIME: dict[str, Any] = {"parser": _time, "metavar": "TIME"}
 
 
-
 def _bot(text: str) -> str:
     if text.lower() == "default":
         return "default"
@@ -233,8 +232,10 @@ def bots_set(
     bot: Bot,
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=VALUE...", help="Such as GROUPING_DELAY=5; `none` asks the next: default,"
-                       " environment, built in."),
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="Such as GROUPING_DELAY=5; `none` asks the next: default, environment, built in.",
+        ),
     ],
     *,
     as_json: AsJson = False,

@@ -37,7 +37,7 @@ BREAKAGES: Final = {
     "functions dropped": "DROP FUNCTION bridge.status, bridge.verify, bridge.installed, bridge.dead_turns",
     "functions that answer nothing": "; ".join(
         (
-            NOTHING.format("status(p_delay double precision)", "NULL"),
+            NOTHING.format("status(p_delay double precision DEFAULT NULL)", "NULL"),
             NOTHING.format("installed()", "NULL"),
             NOTHING.format("row_security()", "NULL"),
             NOTHING.format("why(p_message uuid)", "NULL"),

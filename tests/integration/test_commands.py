@@ -26,11 +26,12 @@ from bridge_service.checks.redis import check_redis
 from bridge_service.errors import BridgeError, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.machine.steps import Store
 from bridge_service.operate.cli import app
 from bridge_service.operate.output import Output
 from tests.support.app import Client
 from tests.support.databases import execute
+from tests.support.policy import MAX_ATTEMPTS, set_grouping
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -146,7 +147,8 @@ class Chat:
 
     def group(self, *, openers: bool = False) -> None:
         """Group everything, due at once."""
-        self.store.group(GroupingRules(0, 0, 0, int(openers)))
+        set_grouping(self.urls, 0, opener=0, probability=int(openers))
+        self.store.group()
 
     def answer(self) -> None:
         """Group, push, and answer all that is due."""
@@ -154,7 +156,7 @@ class Chat:
         for push in self.store.push_due(100):
             token = uuid4()
             self.store.claim(push.turn_id, token)
-            self.store.finish(push.turn_id, token, CONTENT, pause=0, max_merges=3, grouping_delay=0)
+            self.store.finish(push.turn_id, token, CONTENT, pause=0)
 
     def kill(self, *, openers: bool = False) -> int:
         """Group, push, and fail at the one turn that is due until it is dead; return its id."""
@@ -560,7 +562,7 @@ def test_why_follows_a_message_through_the_turns_it_passed(operator: Operator, c
     token = uuid4()
     chat.store.claim(push.turn_id, token)
     chat.write(match)
-    outcome = chat.store.finish(push.turn_id, token, CONTENT, pause=0, max_merges=3, grouping_delay=0)
+    outcome = chat.store.finish(push.turn_id, token, CONTENT, pause=0)
     assert outcome.name == "superseded"
     dead = chat.kill()
     assert f"dead show {dead}" in operator("why", message).out
@@ -811,8 +813,8 @@ def test_a_retried_opener_is_queued_again_in_its_place(operator: Operator, chat:
     assert (push.turn_id, push.first) == (dead, False)
     token = uuid4()
     chat.store.claim(dead, token)
-    chat.store.finish(dead, token, "bonjour", pause=0, max_merges=3, grouping_delay=0)
-    assert chat.store.deliver(dead, max_merges=3, grouping_delay=0).name == "answered"
+    chat.store.finish(dead, token, "bonjour", pause=0)
+    assert chat.store.deliver(dead).name == "answered"
     assert chat.rows("SELECT content FROM messages WHERE match_id = %s", match) == [("bonjour",)]
 
 

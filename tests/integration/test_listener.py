@@ -16,7 +16,7 @@ import pytest
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
 from bridge_service.install.plan import migrate
 from bridge_service.machine.database import Connection, Row
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.telemetry.signals import (
     EventSetAside,
     ListenActive,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer
     from tests.support.roles import Urls
 
-RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 WHILE_LOCKED: Final = 10.0
 AT_ONCE: Final = 3.0
 """Seconds: far below any sweep, which nobody makes here, far above what a busy machine takes."""
@@ -136,14 +135,12 @@ class Running:
         self.listener = Listener(
             store,
             connect,
-            RULES,
             on_grouped=lambda events: self.on_grouped(events),  # noqa: PLW0108 - a test may change it
             on_due=lambda: self.dues.put(None),
             emit=self.told,
             stopping=self.stopping,
             beat=self._beat,
             listening=self.listening,
-            retention_days=30.0,
         )
         self._thread = threading.Thread(target=self.listener.run, daemon=True)
 
@@ -509,9 +506,8 @@ class Stub:
             raise answer
         return answer
 
-    def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
+    def group(self, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
         """Group."""
-        assert rules == RULES
         if only is None:
             self.afters.append(after)
         return self._next()
@@ -660,8 +656,8 @@ def test_a_pass_waits_for_few_held_conversations_and_for_each_in_turn(monkeypatc
     tried: list[str] = []
 
     class Held(Stub):
-        def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
-            del rules, after
+        def group(self, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
+            del after
             tried.append(only or "all")
             if only not in others:
                 raise DatabaseBusy("locked")

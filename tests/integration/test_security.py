@@ -43,7 +43,6 @@ from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
-from bridge_service.worker.pacing import Pace
 from schedulers.window import _Group, _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock
@@ -632,15 +631,11 @@ class Workshop:
         store = Store(self._database)
         middleware = [Reconnect(self.told), Retries(max_retries=3, min_backoff=10, max_backoff=20)]
         self.broker = WaitingBroker(redis_url, emit=self.told, middleware=middleware, queue_id=lambda: QUEUE_ID)
-        pace = Pace(0, 0, 0)
         composer = Composer(
             store,
             Leases(store, self.told, responder_timeout=180.0),
             echo.reply,
-            pace,
             self.told,
-            max_merges=3,
-            grouping_delay=GROUPING_DELAY,
         )
         self.steps = Counted(composer)
         declare_actors(self.broker, self.steps)

@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge_service.errors import PolicyRefused
 from bridge_service.machine.ledger import open_ledger
 from bridge_service.operate.output import Output
 from bridge_service.settings import POLICY, Settings
-from bridge_service.settings.fields import FIELDS
+from bridge_service.settings.fields import FIELDS, number_form, whole_form
 from bridge_service.settings.words import accepts, as_text
 
 DEFAULT: Final = "default"
 
 NONE: Final = frozenset({"", "none"})
 """What takes an override back."""
+
+_MOST: Final = 2**31 - 1
+"""The largest value of an integer column, and beyond every bound."""
 
 _NUMBER: Final = "bots_{}_check"
 """How PostgreSQL calls the CHECK of a column."""
@@ -44,16 +46,15 @@ def show(settings: Settings, output: Output, bot: str) -> bool:
 
 
 def set_values(settings: Settings, output: Output, bot: str, values: Mapping[str, float | None]) -> bool:
-    """Set values for a bot, and show what holds now.
-
-    Raises:
-      PolicyRefused: a value is out of bounds, or values contradict each other.
-    """
+    """Set values for a bot and show what holds now; return whether bridge.bots took them."""
     bot_id = None if bot == DEFAULT else bot
     with open_ledger(settings.database_url, "bots") as ledger:
         constraint = ledger.set_bot(bot_id, values)
         if constraint is not None:
-            raise PolicyRefused(_RULES.get(constraint, f"bridge.bots refuses it: {constraint}"))
+            fault = _RULES.get(constraint, f"bridge.bots refuses it: {constraint}")
+            output.complain(fault)
+            output.document({"error": fault})
+            return False
         policy = ledger.bot(bot_id)
     _tell(output, bot, policy)
     return True
@@ -80,11 +81,15 @@ def read(texts: Sequence[str]) -> dict[str, float | None]:
 
 
 def _number(name: str, text: str) -> float:
-    """Read a number. Its bounds are the table's business."""
-    whole = FIELDS[name].annotation is int
-    if not (text.lstrip("+-").replace(".", "", 0 if whole else 1).isdecimal() and text.isascii()):
-        raise ValueError(f"{name.upper()} must be {accepts(FIELDS[name])}, or none")
-    return int(text) if whole else float(text)
+    """Read a number. Its bounds are the table's business, except that a column has to hold it."""
+    try:
+        if FIELDS[name].annotation is float:
+            number_form(text)
+            return min(float(text), _MOST)
+        whole_form(text)
+        return max(-_MOST, min(int(text), _MOST))
+    except ValueError:
+        raise ValueError(f"{name.upper()} must be {accepts(FIELDS[name])}, or none") from None
 
 
 def _tell(output: Output, bot: str, policy: Mapping[str, Mapping[str, Any]]) -> None:

@@ -56,6 +56,7 @@ class _Facts:
 def run(settings: Settings, output: Output, seconds: float) -> bool:
     """Report on the last `seconds`, and return whether the whole checklist holds."""
     with open_ledger(settings.database_url, "report") as ledger:
+        delay = ledger.policy()["grouping_delay"]
         facts = _Facts(
             seconds,
             ledger.report(seconds),
@@ -63,7 +64,7 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
             ledger.processes(seconds, SILENCE_SECONDS),
             count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)),
         )
-    checks = [*_core(facts), *_robustness(facts), *_performance(facts)]
+    checks = [*_core(facts), *_robustness(facts), *_performance(facts, delay)]
     output.document(
         {
             "since_seconds": seconds,
@@ -155,7 +156,7 @@ def _robustness(facts: _Facts) -> Iterator[Check]:
     )
 
 
-def _performance(facts: _Facts) -> Iterator[Check]:
+def _performance(facts: _Facts, delay: float) -> Iterator[Check]:
     for name, key, goal in (
         ("detection", "detection", DETECTION_MILLISECONDS),
         ("push", "push", PUSH_MILLISECONDS),
@@ -168,7 +169,7 @@ def _performance(facts: _Facts) -> Iterator[Check]:
         )
     groups = facts.figures["groups"]
     yield Check(
-        "groups stay open for GROUPING_DELAY",
+        f"groups stay open for {delay:g} s",
         groups["early"] == 0 if groups["pushed"] else None,
         f"{groups['early']} pushed before",
     )
