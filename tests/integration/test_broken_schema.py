@@ -11,6 +11,7 @@ import pytest
 from bridge_service.checks import app_tables, server
 from bridge_service.operate.commands import status
 from tests.integration.test_commands import CONTENT, READING, WRITING, Chat, Operator, failed, found
+from tests.support.policy import set_grouping
 from tests.support.roles import OWNER
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ BREAKAGES: Final = {
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 

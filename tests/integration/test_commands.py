@@ -31,7 +31,7 @@ from bridge_service.operate.cli import app
 from bridge_service.operate.output import Output
 from tests.support.app import Client
 from tests.support.databases import execute
-from tests.support.policy import MAX_ATTEMPTS, set_grouping
+from tests.support.policy import MAX_ATTEMPTS, set_grouping, set_policy
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -147,7 +147,8 @@ class Chat:
 
     def group(self, *, openers: bool = False) -> None:
         """Group everything, due at once."""
-        set_grouping(self.urls, 0, opener=0, probability=int(openers))
+        if openers:
+            set_policy(self.urls, initiation_probability=1)
         self.store.group()
 
     def answer(self) -> None:
@@ -186,6 +187,7 @@ class Chat:
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 

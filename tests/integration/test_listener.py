@@ -523,9 +523,9 @@ class Stub:
         self.aside.append(match_id)
         return 1
 
-    def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> Any:  # noqa: ANN401
+    def capture_notified(self, match_id: str, message_id: str | None) -> Any:  # noqa: ANN401
         """Capture."""
-        assert (match_id, retention_days) == ("match", 30.0)
+        assert match_id == "match"
         answer = self._next()
         self.captured.append(str(message_id))
         return answer
@@ -566,9 +566,9 @@ def test_a_notification_that_could_not_be_captured_is_kept(error: Exception) -> 
     messages = [str(uuid4()) for _ in range(3)]
 
     class Capturing(Stub):
-        def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> Any:  # noqa: ANN401
+        def capture_notified(self, match_id: str, message_id: str | None) -> Any:  # noqa: ANN401
             assert match_id == MATCH
-            return super().capture_notified("match", message_id, retention_days)
+            return super().capture_notified("match", message_id)
 
     stub = Capturing(1, error, error, 2, 3)
     running = _listener(stub)

@@ -14,7 +14,7 @@ from bridge_service.process.heartbeat import Heartbeat, resident_bytes
 from bridge_service.process.incidents import Incidents
 from bridge_service.telemetry.signals import FatalError, Pruned, RedisAttemptFailed, RedisGivenUp
 from tests.integration.test_commands import CONTENT, HUGO, Chat, Operator
-from tests.support.policy import set_policy
+from tests.support.policy import set_grouping, set_policy
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ SINCE_FIRST: Final = "SELECT kind, role, times, now() - happened_at < interval '
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 

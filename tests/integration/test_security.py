@@ -308,7 +308,7 @@ def test_a_conversation_as_the_runtime_role(
         assert store.reset_pushes() == 0
         assert store.ungrouped_matches(10) == []
         assert store.set_aside(match, "nothing") == 0
-        assert store.capture_notified(str(uuid4()), None, 30) is None
+        assert store.capture_notified(str(uuid4()), None) is None
         bridge.advance(31 * 86400)
         assert store.prune(30, 100) == 1
         with closing(Connection(urls.service, application="test")) as connection:

@@ -207,7 +207,7 @@ def test_A1_what_cannot_be_read_gives_way_to_the_turn_that_became_active(bridge:
 @without(
     (
         "retry_dead",
-        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);",
         """UPDATE bridge.turns SET state = 'queued', due_at = bridge.now(), ended_at = NULL WHERE id = t.id;
            RETURN jsonb_build_object('outcome', 'retried', 'turn_id', t.id);""",
     )
@@ -242,7 +242,7 @@ def _typing(bridge: Bridge, turn: int) -> int:
 @without(
     (
         "retry_dead",
-        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);",
         """SELECT w.id INTO v_waiting FROM bridge.turns w
            WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued');""",
     )
@@ -428,7 +428,7 @@ def test_A3_a_notification_captures_what_is_young_enough_once(bridge: Bridge) ->
     assert event is not None
     assert bridge.store.capture_notified(match, message) == event
     assert bridge.store.capture_notified(other, message) is None
-    assert bridge.store.capture_notified(match, str(uuid4()), RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(match, str(uuid4())) is None
     bridge.rows("UPDATE matches SET created_at = created_at + interval '16 days'")
     event = bridge.store.capture_notified(match, None)
     assert event is not None
