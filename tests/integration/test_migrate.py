@@ -308,7 +308,7 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
 
 # Who may read
 
-UNREADABLE: Final = {("turns", "draft"), ("turns", "token"), ("turns", "refused")}
+UNREADABLE: Final = {("parts", "content"), ("turns", "draft"), ("turns", "token"), ("turns", "refused")}
 
 
 def hidden_from(app: App, role: str) -> set[tuple[str, str]]:

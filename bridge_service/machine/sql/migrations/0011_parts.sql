@@ -1,5 +1,5 @@
 -- Found by: to_regclass('bridge.parts') IS NOT NULL
--- The messages of one reply, each delivered once and in order (P1). No step writes a row yet. `content` is erased when the
+-- The messages of one reply, each delivered once and in order. No step writes a row yet. `content` is erased when the
 -- turn ends.
 CREATE TABLE bridge.parts (
     turn_id      bigint NOT NULL REFERENCES bridge.turns ON DELETE CASCADE,
