@@ -1,14 +1,13 @@
--- What the whole bridge owes at this moment, for the console's page and its /metrics: asked every few seconds, so nothing
--- here may grow with history. Finished turns are not counted, and each index of the unfinished is named by a branch of its
--- own, for no partial index serves `state IN (...)` of several. Nor is a table read whole because statistics still tell of
--- a backlog that is gone.
+-- What the whole bridge owes at this moment, for the console's page and its /metrics. It is asked every few seconds, so
+-- nothing here grows with history: finished turns are not counted, each branch names one index of the unfinished (no partial
+-- index serves a `state IN (...)` of several), and no table is read whole, whatever the statistics say.
 --
 -- p_delay: unused, for the version before passes it
 --
 -- Returns {open, queued, composing, typing, overdue, dead, inbox_open, captures, notify_queue_usage,
 --   oldest_unanswered_at, overdue_since: seconds since the epoch, or null}
---   open, overdue: with the conversations that nobody has grouped yet, as in status
---   inbox_open: captured events that nobody has grouped yet
+--   open, overdue: with the conversations that no scheduler has grouped yet, as in status
+--   inbox_open: captured events that no scheduler has grouped yet
 --   captures: how many times something was captured, repeats and rollbacks included
 CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- What the last `p_seconds` came to, for `report`. It reads all of them, some seconds a million messages, and holds nobody
--- up. What only the processes know comes from the incidents they noted.
+-- What the last `p_seconds` came to, for `report`. It reads all of their rows, some seconds a million messages, and locks
+-- none. What only the processes know comes from the incidents that they noted.
 --
 -- p_delay: unused, for the version before passes it
 --
@@ -40,7 +40,7 @@ BEGIN
     FROM bridge.events e LEFT JOIN bridge.turns t ON t.id = e.turn_id
     WHERE e.captured_at > v_since;
 
-    -- Only turns that hold the message they were opened for: what `dead retry` opened had no delay to keep.
+    -- Only turns that hold the message that opened them: a turn of `dead retry` had no delay to keep.
     SELECT jsonb_build_object(
         'groups', jsonb_build_object(
             'pushed', count(*),

@@ -1,6 +1,6 @@
 -- typing --> answered: the reply's INSERT and the turn's end are one transaction, so no crash separates them and no
--- repetition doubles them. An in-doubt commit is settled by calling again: it waits for the row's lock and then tells
--- what happened (D3).
+-- repetition doubles them. A COMMIT in doubt is settled by calling again: the call waits for the row's lock and tells what
+-- happened (D3).
 --
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
@@ -8,9 +8,9 @@
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
--- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a
--- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them.
--- `named` tells the SQLSTATE, constraint, column and table of an error, and never a value.
+-- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
+-- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
+-- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
     p_turn bigint, p_max_merges integer DEFAULT NULL, p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
 RETURNS jsonb
@@ -37,9 +37,9 @@ BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
     IF v_kind = 'initiation' THEN
-        -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Once we hold it, each message has
-        -- either committed, and the look below finds it, or will wait until this opener is in the table. The row is
-        -- locked and never changed, or a REPEATABLE READ app would fail with 40001.
+        -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Under this lock each message has
+        -- committed, and the look below finds it, or waits until the opener is in the table. The row is never changed, or a
+        -- REPEATABLE READ app would fail with 40001.
         BEGIN
             PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
         EXCEPTION WHEN lock_not_available THEN
@@ -109,15 +109,15 @@ BEGIN
                 v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_context = PG_EXCEPTION_CONTEXT,
                 v_schema = SCHEMA_NAME, v_table = TABLE_NAME, v_column = COLUMN_NAME, v_constraint = CONSTRAINT_NAME,
                 v_type = PG_DATATYPE_NAME;
-            -- A foreign key may say that the match went in this very moment, and as well that the bot lacks a row which the
-            -- operator can still insert. Only a new look tells.
+            -- A foreign key error means that the match is gone, or that the bot lacks a row which the operator can insert.
+            -- Only a new look tells which.
             IF v_state = '23503' AND bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
                 RETURN bridge.cancel_turn(t.id, 'gone');
             END IF;
             v_error := bridge.diagnose(
                 v_state, v_message, v_context, v_schema, v_table, v_column, v_constraint, v_type);
-            -- A full disk, a lost right, a server that became read-only, a table, function or partition that is not
-            -- there: no turn is to blame, and none may die of an hour of it (I6, as A1).
+            -- A full disk, a lost right, a read-only server, a missing table, function or partition: no turn is to blame,
+            -- and none may die of an hour of it (I6, as A1).
             IF v_state ~ '^(08|40|53|57|58|HV|XX)' OR v_state IN ('42501', '25006', '42P01', '42883', '3F000')
                OR (v_state = '23514' AND v_constraint = '' AND v_table <> '') THEN
                 UPDATE bridge.turns SET last_error = v_error.named, pushes = 0, due_at = bridge.now() + interval '5 seconds'

@@ -1,11 +1,9 @@
--- The responder raised. An error counts as an attempt; a responder that is merely away (`p_counts` false) never does,
--- or an hour without it would kill every turn (A1). Either way the token is given up, and no push has the turn
--- claimed before its `retry_at` (T5).
+-- The responder raised. An error counts as an attempt. A responder that is away (`p_counts` false) costs none, or an hour
+-- without it would kill every turn (A1). Either way the token is given up, and no push has the turn claimed before its
+-- `retry_at` (T5).
 --
--- p_retry: seconds until then. Who is away is asked less and less, or a thousand turns would be two hundred calls a second:
---   after a quarter of the time since the turn's first push, a minute at most, or `p_retry` if that is longer. Of that
---   quarter up to another is taken off, by a draw of the match's, so that those who failed together do not come together.
---
+-- p_retry: seconds until then. While the responder is away the turn waits longer each time: a quarter of the time since its
+--   first push, between `p_retry` and 60 s, minus up to 25 % by a draw of its match.
 -- p_max_attempts: unused, for the version before passes it
 -- p_refused: why PostgreSQL refused the draft, if that was the error; the responder is told it at the next call
 --

@@ -1,10 +1,10 @@
--- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. With nothing
--- to wait for, a reply is delivered in the same call.
+-- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. A reply without
+-- a pause is delivered in the same call.
 --
 -- p_pause: seconds of thinking and typing still to come
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
--- Asked again with the same token after an answer that got lost, it returns where the turn stands by now (D3).
+-- Called again with the same token after a lost answer, it returns where the turn stands now (D3).
 -- Returns {outcome: typing | fenced} or what deliver_turn returns.
 CREATE OR REPLACE FUNCTION bridge.finish(
     p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer DEFAULT NULL,

@@ -1,20 +1,17 @@
--- ungrouped events --> open turns, as a set of at most 5,000 events, so that no backlog is too large for one call; called
--- as often as anybody likes, by any number of schedulers at the same time.
+-- ungrouped events --> open turns, at most 5,000 events a call, so that no backlog is too large for one. Any number of
+-- schedulers may call it at the same time.
 --
--- p_after: look only at events above this id (a bound for speed, never truth; the sweep passes 0) (C4)
+-- p_after: look only at events above this id. A bound for speed: the sweep passes 0 (C4).
 -- p_delay, p_first_*: of a scheduler of the version before, whose environment rules; NULL: each bot's policy
--- p_only: one conversation only, to find the one that spoils a batch (T2)
+-- p_only: this conversation only, to find what spoils a batch (T2)
 --
 -- Returns one row an event, in order of capture: `place` is the event's place in its turn.
 --
--- Of a conversation the first events are taken, mostly all of them, or none: if another scheduler holds one, all are left
--- to the next look. Taking the later one alone would let it be answered first. A backlog is cut between conversations: who
--- is taken in parts is answered in parts.
+-- If another scheduler holds an event of a conversation, all of its events are left to the next look: a later event taken
+-- alone would be answered first. A backlog is cut between conversations, where it can be.
 --
--- PostgreSQL's statistics never know how many events and turns wait just now, and by them it joins everything with
--- everything. So the statements below leave it no choice: IN (SELECT unnest ...) as a filter is hashed, and a turn is
--- looked up by its unique index, one event at a time. Nor may it read a table whole, history and all, or an index:
--- (kind = ...) IS TRUE keeps it from those that are there for one kind.
+-- Table statistics lag behind short-lived rows, and the planner then picks quadratic joins (T8). So IN (SELECT unnest ...)
+-- is a filter that is hashed, each turn is found by its unique index, and (kind = ...) IS TRUE hides the indexes of one kind.
 CREATE OR REPLACE FUNCTION bridge.group_events(
     p_after bigint, p_delay double precision DEFAULT NULL, p_first_min double precision DEFAULT NULL,
     p_first_max double precision DEFAULT NULL, p_first_probability double precision DEFAULT NULL, p_only uuid DEFAULT NULL)
@@ -32,8 +29,7 @@ DECLARE
     v_now     timestamptz;
 BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
-    -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
-    -- (C4), and mostly there is nothing to find.
+    -- A statement of its own: joined to the next it reads every index entry that vacuum cannot remove yet (C4).
     IF p_only IS NOT NULL THEN
         v_matches := ARRAY[p_only];
     ELSE
@@ -46,7 +42,7 @@ BEGIN
     END IF;
 
     IF cardinality(v_matches) <= 100 THEN
-        SET LOCAL plan_cache_mode = force_generic_plan;  -- planning for a few takes longer than they do
+        SET LOCAL plan_cache_mode = force_generic_plan;  -- for a few conversations planning takes longer
         SELECT array_agg(s.id) INTO v_seen
         FROM (SELECT e.id FROM unnest(v_matches) AS m (match_id) CROSS JOIN LATERAL bridge.ungrouped_events(m.match_id) e
               ORDER BY min(e.id) OVER (PARTITION BY m.match_id), e.id LIMIT 5000) s;

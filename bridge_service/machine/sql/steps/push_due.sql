@@ -1,15 +1,15 @@
--- What is due now, as a set: open --> queued, a lease that ran out is taken away, and every pushed step that nobody took
--- is pushed again. The caller then enqueues each row to Dramatiq; if it dies before, `due_at` brings the turn back.
+-- What is due now, as a set: open --> queued, a lease that ran out is taken away, and a pushed step that no worker took is
+-- pushed again. The caller then enqueues each row to Dramatiq. If the caller dies before, `due_at` brings the turn back.
 --
--- p_window: at most so many turns that workers can take are `queued` at once, the rest stay `open` (T9)
--- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
+-- p_window: the push limit. At most `p_window` turns that workers can take are `queued`; the rest stay `open` (T9).
+-- p_again, p_again_max: seconds until a push is believed lost; it doubles from the first to the second
 -- p_lost_after: unused, for the version before passes it
 --
--- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now: the order by due
--- time, where nothing is to be sorted, names the index that has it.
+-- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, the order by due time names
+-- the index that has it.
 --
--- `step` is `compose` or `deliver`; `dead` is only told of. `first` marks the push that the journal tells of. Rows that
--- somebody holds are skipped: they are being worked on.
+-- `step` is `compose` or `deliver`; `dead` is only told. `first` marks the push that the journal tells. A locked row is
+-- skipped: another step works on it.
 CREATE OR REPLACE FUNCTION bridge.push_due(
     p_window integer, p_limit integer, p_again double precision, p_again_max double precision,
     p_lost_after integer DEFAULT NULL)
@@ -33,7 +33,7 @@ BEGIN
             PERFORM bridge.end_turn(turn_id, 'dead', NULL, format(
                 'its worker died, or its responder hung, %s times', bridge.max_takeovers()));
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;  -- somebody holds the turn that it is to wake: it gets one more worker, and nobody else waits for it
+            EXIT;  -- another step holds the turn that this end is to wake: the dying turn gets one more worker
         END;
         RETURN NEXT;
     END LOOP;
