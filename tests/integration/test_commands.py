@@ -472,9 +472,10 @@ def test_status_counts_what_nobody_has_grouped(operator: Operator, chat: Chat) -
     match = chat.match()
     chat.write(match)
     chat.write(match)
+    set_policy(chat.urls, grouping_delay=15)
     assert operator("status", "--json").document["open"] == 1
     assert operator("status", "--json").document["overdue"] == 0
-    operator.environ["GROUPING_DELAY"] = "0"
+    set_policy(chat.urls, grouping_delay=0)
     assert operator("status", "--json").document["overdue"] == 1
     chat.answer()
     idle = operator("status", "--json").document

@@ -2,7 +2,7 @@
 -- The messages of one reply, each delivered once and in order. No step writes a row yet. `content` is erased when the
 -- turn ends.
 CREATE TABLE bridge.parts (
-    turn_id      bigint NOT NULL REFERENCES bridge.turns ON DELETE CASCADE,
+    turn_id      bigint NOT NULL,  -- no foreign key: an operator may TRUNCATE turns and events
     number       integer NOT NULL CHECK (number > 0),
     content      text,
     deliver_at   timestamptz NOT NULL,
