@@ -47,6 +47,7 @@ from schedulers.window import _Group, _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock
 from tests.support.databases import copy_of, execute, install, make_template
+from tests.support.policy import set_policy
 from tests.support.recorder import Recorder
 from tests.support.roles import APP, OWNER, PAGE, READER, SERVICE
 from tests.support.rules import GROUPING_DELAY, INITIATION_DELAY, Bridge
@@ -622,6 +623,9 @@ class Counted:
         self._composer.deliver(turn_id)
 
 
+AT_ONCE: Final[dict[str, Any]] = {"thinking_delay_min": 0, "thinking_delay_max": 0, "typing_speed_cps": 0}
+
+
 class Workshop:
     """A worker of Dramatiq's, with the service's broker, actors and composer, in this process."""
 
@@ -772,6 +776,7 @@ def test_ten_thousand_forged_messages_change_nothing(
     before = state_of(bridge)
     bodies = forged(turns)
     redis_client.rpush("dramatiq:default", "somebody else's")
+    set_policy(bridge.urls, **AT_ONCE)
     with Workshop(bridge.urls.service, redis_server.url()) as workshop:
         for _ in range(FORGED // 1000):
             put(redis_client, [next(bodies) for _ in range(1000)])
@@ -813,6 +818,7 @@ def test_an_old_dump_has_no_effect(bridge: Bridge, servers_folder: Path) -> None
     server = RedisServer(servers_folder / "dumped_redis")
     dump, copy = server.directory / "dump.rdb", server.directory / "copy.rdb"
     with server, closing(redis.Redis.from_url(server.url())) as client, ExitStack() as stack:
+        set_policy(bridge.urls, **AT_ONCE)
         workshop = Workshop(bridge.urls.service, server.url())
         pushes = [message_for("compose", turn) for turn in turns] + [message_for("deliver", typing)]
         workshop.broker.enqueue_many(pushes)
