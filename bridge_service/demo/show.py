@@ -84,7 +84,7 @@ def run(environ: Mapping[str, str], *, ends: bool, scenes: Sequence[Scene] = SCE
                 stage = stack.enter_context(Stage(environ, screen))
                 stage.open()
             stage.wait_until_ready()
-            script = Script(Judge(stage.connection, stage.settings, stage.pause))
+            script = Script(Judge(stage.connection, stage.pause))
             outcomes = perform(scenes, stage, script)
             right = close(stage, script, outcomes)
             if not ends:
