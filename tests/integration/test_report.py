@@ -41,8 +41,9 @@ def operator(bridge_database: Urls, redis_server: RedisServer) -> Operator:
 
 
 @pytest.fixture
-def processes(chat: Chat) -> Iterator[list[Heartbeat]]:
-    """Give a scheduler and a worker that live."""
+def processes(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Heartbeat]]:
+    """Give a scheduler and a worker that live, and that are as small as they are in production."""
+    monkeypatch.setattr(heartbeat, "resident_bytes", lambda: 50_000_000)
     beating = [Heartbeat(chat.store, role, {}) for role in ("scheduler", "worker")]
     for each in beating:
         each.start()

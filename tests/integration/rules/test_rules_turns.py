@@ -1251,7 +1251,15 @@ def test_T9_what_was_not_pushed_keeps_its_time(bridge: Bridge) -> None:
 # T10: every step is one autocommit call of one function, which does not wait for long.
 
 _FUNCTIONS: Final = "SELECT proname FROM pg_proc p WHERE pronamespace = 'bridge'::regnamespace"
-_HELPERS: Final = {"now", "draw", "assert_read_committed", "spread", "max_attempts", "max_takeovers"}  # read nothing
+_HELPERS: Final = {
+    "now",
+    "draw",
+    "assert_read_committed",
+    "spread",
+    "blame",
+    "max_attempts",
+    "max_takeovers",
+}  # read nothing
 _APPS: Final = {"capture_match", "capture_message", "before_message", "after_message", "after_match"}
 
 
