@@ -17,7 +17,7 @@ from bridge_service.brokers.redis_client import connect
 from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, ConfigurationError
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.process.ending import Ending, Signals, block_signals, print_faults
 from bridge_service.process.heartbeat import Heartbeat
 from bridge_service.process.incidents import Incidents
@@ -68,7 +68,7 @@ class Scheduler:
         self._database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
         self._store = Store(self._database)
         self._incidents = Incidents(self._store, "scheduler")
-        self._heartbeat = Heartbeat(self._store, "scheduler")
+        self._heartbeat = Heartbeat(self._store, "scheduler", policy(settings, os.environ))
         self._emit = fan_out(self._journal, self._metrics, self._incidents)
         self._ending = Ending(self._emit)
         self._signals = Signals(self._ending.stopping)
@@ -94,16 +94,9 @@ class Scheduler:
         self._listener = Listener(
             self._store,
             lambda: Connection(settings.database_url, application="bridge listener"),
-            GroupingRules(
-                settings.grouping_delay,
-                settings.initiation_delay_min,
-                settings.initiation_delay_max,
-                settings.initiation_probability,
-            ),
             on_grouped=self._on_grouped,
             on_due=self._planner.wake,
             emit=self._emit,
-            retention_days=settings.retention_days,
         )
         for loop in (self._signals, self._tick, self._planner, self._listener):
             loop.crash = self._ending.crash

@@ -13,16 +13,11 @@ UNCAPTURED: Final = 10_000
 
 
 class ForeignCapture:
-    """Captures notifications in their order, and keeps those that PostgreSQL does not take yet.
+    """Captures notifications in their order, and keeps those that PostgreSQL does not take yet."""
 
-    Parameters:
-      retention_days: how old a message may be.
-    """
-
-    def __init__(self, store: Store, emit: Emit, retention_days: float) -> None:
+    def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
         self._emit = emit
-        self._retention_days = retention_days
         self._uncaptured: deque[Notification] = deque(maxlen=UNCAPTURED)
 
     def add(self, notification: Notification) -> None:
@@ -42,9 +37,7 @@ class ForeignCapture:
 
     def _capture(self, notification: Notification) -> None:
         try:
-            captured = self._store.capture_notified(
-                notification.match_id, notification.message_id, self._retention_days
-            )
+            captured = self._store.capture_notified(notification.match_id, notification.message_id)
         except DatabaseRefused as error:
             self._emit(NotificationRejected(notification.channel, str(error)))
             return

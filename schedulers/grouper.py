@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, SequenceBehind
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.telemetry.signals import Emit, EventSetAside, database_trouble
 from schedulers.looks import APART_SECONDS
 
@@ -35,9 +35,8 @@ class Looked(NamedTuple):
 class Grouper:
     """Groups, and remembers which conversations are locked."""
 
-    def __init__(self, store: Store, rules: GroupingRules, emit: Emit) -> None:
+    def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
-        self._rules = rules
         self._emit = emit
         self._behind = False  # a sequence; reported once
         self._busy_batches = 0
@@ -70,7 +69,7 @@ class Grouper:
         if self._busy or self._busy_batches >= BUSY_BATCHES:
             return self._one_by_one(beat)
         try:
-            return Looked(self._store.group(self._rules, after=after))
+            return Looked(self._store.group(after=after))
         except DatabaseRefused:
             return self._one_by_one(beat)
 
@@ -92,7 +91,7 @@ class Grouper:
                 again.append(time.monotonic() + APART_SECONDS)
                 break
             try:
-                grouped += self._store.group(self._rules, only=match_id)
+                grouped += self._store.group(only=match_id)
                 self._busy.pop(match_id, None)
             except DatabaseBusy:
                 tries += 1

@@ -11,7 +11,7 @@ from typing import Final
 
 from bridge_service.errors import BadMessage, BridgeError
 from bridge_service.machine.database import Connection
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import (
     Emit,
@@ -44,12 +44,10 @@ class Listener(Loop):
         self,
         store: Store,
         connect: Callable[[], Connection],
-        rules: GroupingRules,
         *,
         on_grouped: Callable[[list[Grouped]], None],
         on_due: Callable[[], None],
         emit: Emit,
-        retention_days: float,
     ) -> None:
         """Wire a listener.
 
@@ -57,19 +55,17 @@ class Listener(Loop):
           connect: opens a connection to LISTEN on.
           on_grouped: receives each batch that was grouped.
           on_due: called when something may be due.
-          retention_days: how old a message may be that a foreign trigger notifies.
         """
         super().__init__("listener")
         self._store = store
-        self._rules = rules
         self._on_grouped = on_grouped
         self._on_due = on_due
         self._emit = emit
         channels = (DUE_CHANNEL, MESSAGE_CHANNEL, MATCH_CHANNEL)
         self._bells = Bells(connect, channels, store.notify, emit, self.stopping.is_set)
         self._looks = Looks()
-        self._grouper = Grouper(store, rules, emit)
-        self._foreign = ForeignCapture(store, emit, retention_days)
+        self._grouper = Grouper(store, emit)
+        self._foreign = ForeignCapture(store, emit)
         self._capturing = True  # the bridge's triggers are installed
         self._unreported: deque[NotificationReceived] = deque()
 
@@ -169,6 +165,5 @@ class Listener(Loop):
             if event.kind == "match":
                 self._emit(MatchDetected(event.match_id, event.bot_id))
             else:
-                self._emit(
-                    MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, self._rules.delay)
-                )
+                delay = 0.0 if event.due_at is None else (event.due_at - event.opened_at).total_seconds()
+                self._emit(MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, delay))

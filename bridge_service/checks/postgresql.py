@@ -31,7 +31,7 @@ def check_postgresql(
     describe: Callable[[BaseException], str],
     wanted: Callable[[str], bool] = lambda _: True,
     connections: int = CONNECTIONS_NEEDED,
-    grouping_delay: float | None = None,
+    running: bool = False,
 ) -> Iterator[Finding]:
     """Run one look after the other; only the first if PostgreSQL does not answer.
 
@@ -39,7 +39,7 @@ def check_postgresql(
       describe: says what went wrong, without a secret.
       wanted: chooses the looks by their names.
       connections: how many more have to be free.
-      grouping_delay: in seconds, to tell whether a turn waits for a process that is missing; None: do not look.
+      running: look at the running processes, too.
     """
     try:
         connection = connect(url)
@@ -48,7 +48,7 @@ def check_postgresql(
         yield Finding("postgresql", ok=False, detail=detail, remedy=postgresql_remedy(error))
         return
     try:
-        for look in _looks(url, connections, grouping_delay):
+        for look in _looks(url, connections, running=running):
             if not wanted(look.name):
                 continue
             if connection.closed or connection.raw.isexecuting():
@@ -62,7 +62,7 @@ def check_postgresql(
         connection.close()
 
 
-def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator[Look]:
+def _looks(url: str, connections: int, *, running: bool) -> Iterator[Look]:
     yield from (
         Look("postgresql", server.reachable, "DATABASE_URL"),
         Look("postgresql_version", server.version, "DATABASE_URL"),
@@ -85,7 +85,6 @@ def _looks(url: str, connections: int, grouping_delay: float | None) -> Iterator
         Look("replication_role", server.replication_role, "DATABASE_URL"),
         Look("listen", lambda connection: notifications.listen(connection, url), "DATABASE_URL"),
     )
-    if grouping_delay is not None:
-        yield Look(
-            "processes", lambda connection: processes.processes(connection, grouping_delay), "see `schema` and `rights`"
-        )
+    if running:
+        yield Look("processes", processes.processes, "see `schema` and `rights`")
+        yield Look("policy", processes.policy, "see `schema` and `rights`")

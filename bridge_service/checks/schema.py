@@ -5,7 +5,7 @@ from typing import Final
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Found, well, wrong
 from bridge_service.checks.installation import app_tables, ledger, our_triggers
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
-from bridge_service.errors import DatabaseRefused, SchemaIncomplete, SchemaMissing
+from bridge_service.errors import SchemaIncomplete, SchemaMissing, StepRefused
 from bridge_service.install.files import TRIGGERS, adapter, digests, steps
 from bridge_service.install.migrations import newest_migration
 from bridge_service.machine.database import Connection
@@ -37,7 +37,7 @@ def schema(connection: Connection) -> Found:
         return wrong(f"schema bridge is incomplete: {error}", MIGRATE)
     except SchemaMissing:
         return wrong("schema bridge is older than this code", MIGRATE)
-    except DatabaseRefused:
+    except StepRefused:
         return wrong("schema bridge is closed to this role", ANOTHER_ROLE.format("this role"))
 
 

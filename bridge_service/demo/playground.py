@@ -109,7 +109,7 @@ class Playground:
             act=self._act,
         )
         app = console.make_app(
-            Observer(database, client, stage.settings.grouping_delay),
+            Observer(database, client),
             None,
             path="/console",
             pages=routes(play, feed, token),

@@ -85,7 +85,7 @@ def run(environ: Mapping[str, str], *, ends: bool, scenes: Sequence[Scene] = SCE
                 stage = stack.enter_context(Stage(environ, screen))
                 stage.open()
             stage.wait_until_ready()
-            script = Script(Judge(stage.connection, stage.settings, stage.pause))
+            script = Script(Judge(stage.connection, stage.pause))
             if ends:
                 right = close(stage, script, perform(scenes, stage, script))
             else:

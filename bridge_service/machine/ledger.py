@@ -6,7 +6,8 @@ functions `turn_story` and `why` build, with ids and times in UTC as text.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -181,9 +182,26 @@ class Ledger:
         with contextlib.suppress(RightMissing):
             self._connection.execute("SELECT bridge.assert_complete()", seconds=self._seconds)
 
-    def status(self, grouping_delay: float) -> Status:
-        """Count; `grouping_delay` in seconds tells which ungrouped events are overdue."""
-        return Status(**self._ask("SELECT bridge.status(%s)", grouping_delay))
+    def status(self) -> Status:
+        """Count."""
+        return Status(**self._ask("SELECT bridge.status()"))
+
+    def policy(self, bot_id: str | None = None) -> dict[str, float]:
+        """Return what holds for a bot; None: for a bot without a row of its own."""
+        return self._ask("SELECT to_jsonb(p) FROM bridge.policy(%s) p", bot_id)
+
+    def bots(self) -> list[dict[str, Any]]:
+        """Return the rows of policy; see sql/policy/bots_list.sql."""
+        return [row for [row] in self._connection.execute("SELECT bridge.bots_list()", seconds=self._seconds)]
+
+    def bot(self, bot_id: str | None) -> dict[str, dict[str, Any]]:
+        """Tell what holds for a bot and which row says so; see sql/policy/bots_show.sql."""
+        return self._ask("SELECT bridge.bots_show(%s)", bot_id)
+
+    @_patiently
+    def set_bot(self, bot_id: str | None, values: Mapping[str, float | None]) -> str | None:
+        """Set a bot's policy, or with None the row `default`; the constraint that refuses it, or None."""
+        return self._ask("SELECT bridge.set_bot(%s, %s)", bot_id, json.dumps(values)).get("constraint")
 
     def queue_id(self) -> str:
         """Return the ID that stands in the names of this installation's keys in Redis."""
@@ -253,11 +271,9 @@ class Ledger:
         )
         return Replayed(answer["found"], answer["old"], answer["ignored"], answer["captured"], answer["given_back"])
 
-    def report(self, seconds: float, grouping_delay: float) -> dict[str, Any]:
+    def report(self, seconds: float) -> dict[str, Any]:
         """Tell what the last `seconds` came to; see sql/operate/report.sql."""
-        return self._ask(
-            _TAKING_LONG + "SELECT bridge.report(%s, %s)", seconds, grouping_delay, seconds=LONG_CALL_SECONDS
-        )
+        return self._ask(_TAKING_LONG + "SELECT bridge.report(%s)", seconds, seconds=LONG_CALL_SECONDS)
 
     def processes(self, seconds: float, silence: float) -> list[dict[str, Any]]:
         """Tell of the processes seen within the last `seconds`; see sql/operate/processes.sql.

@@ -24,12 +24,6 @@ PUSH_AGAIN_SECONDS: Final = 10.0
 PUSH_AGAIN_MAX_SECONDS: Final = 20.0
 """When a push is believed lost. Pushing again is free while the first one still lies in Redis (see broker.py)."""
 
-MAX_ATTEMPTS: Final = 5
-"""Errors of a responder before its turn is dead."""
-
-MAX_TAKEOVERS: Final = 20
-"""Leases of one turn that may run out before it is dead: something kills its workers (A1)."""
-
 HISTORY_LINES: Final = 50
 
 
@@ -94,16 +88,6 @@ class Outcome:
         return self.details.get("next_turn")
 
 
-@dataclass(frozen=True, slots=True)
-class GroupingRules:
-    """How events become turns: all in seconds, the probability from 0 to 1."""
-
-    delay: float
-    initiation_min: float
-    initiation_max: float
-    initiation_probability: float
-
-
 class Store:
     """The machine, seen from Python."""
 
@@ -111,17 +95,9 @@ class Store:
         """Use this pool."""
         self._database = database
 
-    def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> list[Grouped]:
+    def group(self, *, after: int = 0, only: str | None = None) -> list[Grouped]:
         """Group what is ungrouped, above the event id `after`; in one conversation only, if `only` names it."""
-        rows = self._database.call(
-            "SELECT * FROM bridge.group_events(%s, %s, %s, %s, %s, %s)",
-            after,
-            rules.delay,
-            rules.initiation_min,
-            rules.initiation_max,
-            rules.initiation_probability,
-            only,
-        )
+        rows = self._database.call("SELECT * FROM bridge.group_events(%s, p_only => %s)", after, only)
         return [Grouped(*row) for row in rows]
 
     def ungrouped_matches(self, limit: int) -> list[str]:
@@ -133,11 +109,9 @@ class Store:
         """Set a conversation's ungrouped events aside; how many they were."""
         return self._number("SELECT bridge.set_aside(%s, %s)", match_id, error)
 
-    def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> int | None:
-        """Capture what somebody else's trigger told of; the event's id, or None if there is nothing to capture."""
-        [[event]] = self._database.call(
-            "SELECT bridge.capture_notified(%s, %s, %s)", match_id, message_id, retention_days
-        )
+    def capture_notified(self, match_id: str, message_id: str | None) -> int | None:
+        """Capture what a foreign trigger told of; the event's id, or None if there is nothing to capture."""
+        [[event]] = self._database.call("SELECT bridge.capture_notified(%s, %s)", match_id, message_id)
         return None if event is None else int(event)
 
     def set_environment(self, values: Mapping[str, float]) -> bool:
@@ -163,12 +137,11 @@ class Store:
     def push_due(self, limit: int) -> list[Push]:
         """Take what is due, to be enqueued by the caller."""
         rows = self._database.call(
-            "SELECT * FROM bridge.push_due(%s, %s, %s, %s, %s)",
+            "SELECT * FROM bridge.push_due(%s, %s, %s, %s)",
             PUSH_WINDOW,
             limit,
             PUSH_AGAIN_SECONDS,
             PUSH_AGAIN_MAX_SECONDS,
-            MAX_TAKEOVERS,
         )
         return [Push(row[0], row[1], Kind(row[2]), *row[3:]) for row in rows]
 
@@ -181,16 +154,10 @@ class Store:
         """Make everything due that was pushed and not taken; how many turns that is."""
         return self._number("SELECT bridge.reset_pushes()")
 
-    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES, max_merges: int = 3) -> Outcome:
-        """Claim a turn for a worker, with so many lines of history."""
+    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES) -> Outcome:
+        """Claim a turn for a worker, with at most `lines` lines of history."""
         [[answer]] = self._database.call(
-            "SELECT bridge.claim(%s, %s, %s, %s, %s, %s)",
-            turn_id,
-            str(token),
-            LEASE_SECONDS,
-            lines,
-            max_merges,
-            MAX_ATTEMPTS,
+            "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, lines
         )
         task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
@@ -206,26 +173,13 @@ class Store:
         """Give turns back unfinished; how many were still this worker's."""
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
 
-    def finish(
-        self, turn_id: int, token: UUID, draft: str, *, pause: float, max_merges: int, grouping_delay: float
-    ) -> Outcome:
+    def finish(self, turn_id: int, token: UUID, draft: str, *, pause: float) -> Outcome:
         """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once."""
-        return self._step(
-            "SELECT bridge.finish(%s, %s, %s, %s, %s, %s, %s)",
-            turn_id,
-            str(token),
-            draft,
-            pause,
-            max_merges,
-            grouping_delay,
-            MAX_ATTEMPTS,
-        )
+        return self._step("SELECT bridge.finish(%s, %s, %s, %s)", turn_id, str(token), draft, pause)
 
-    def deliver(self, turn_id: int, *, max_merges: int, grouping_delay: float) -> Outcome:
+    def deliver(self, turn_id: int) -> Outcome:
         """Deliver a draft whose time has come."""
-        return self._step(
-            "SELECT bridge.deliver_turn(%s, %s, %s, %s)", turn_id, max_merges, grouping_delay, MAX_ATTEMPTS
-        )
+        return self._step("SELECT bridge.deliver_turn(%s)", turn_id)
 
     def fail(
         self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None
@@ -236,41 +190,50 @@ class Store:
           refused: why PostgreSQL refused the draft, if that was the error; see Task.
         """
         return self._step(
-            "SELECT bridge.fail(%s, %s, %s, %s, %s, %s, %s)",
+            "SELECT bridge.fail(%s, %s, %s, %s, %s, p_refused => %s)",
             turn_id,
             str(token),
             error,
             retry,
             counts,
-            MAX_ATTEMPTS,
             refused,
         )
 
     def unreadable(self, turn_id: int, step: str, error: str) -> Outcome:
         """Count an attempt of a turn whose `step`, `compose` or `deliver`, PostgreSQL refused to read."""
-        return self._step("SELECT bridge.unreadable(%s, %s, %s, %s)", turn_id, step, error, MAX_ATTEMPTS)
+        return self._step("SELECT bridge.unreadable(%s, %s, %s)", turn_id, step, error)
 
     def prune(self, retention_days: float, limit: int) -> int:
         """Delete finished turns older than the retention; how many went."""
         return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
 
     def heartbeat(
-        self, process: UUID, role: str, *, uptime: float, rss_bytes: int, cpu_seconds: float, ended: bool
+        self,
+        process: UUID,
+        role: str,
+        *,
+        uptime: float,
+        rss_bytes: int,
+        cpu_seconds: float,
+        ended: bool,
+        environment: Mapping[str, float],
     ) -> None:
         """Note that a process lives, or that it has ended in order.
 
         Parameters:
           process: drawn by the process when it started, `uptime` seconds ago.
           cpu_seconds: of processor time since then.
+          environment: what the process's environment sets of the policy, by column of bridge.bots.
         """
         self._database.call(
-            "SELECT bridge.heartbeat(%s, %s, %s, %s, %s, %s)",
+            "SELECT bridge.heartbeat(%s, %s, %s, %s, %s, %s, %s)",
             str(process),
             role,
             uptime,
             rss_bytes,
             cpu_seconds,
             ended,
+            json.dumps(environment),
         )
 
     def note_incident(self, kind: str, role: str, times: int, age: float) -> None:

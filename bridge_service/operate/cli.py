@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 dead = typer.Typer(help="List the turns that were given up, and decide about each.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
+bots = typer.Typer(help="Look at the policy of bots, and set it; it holds from the next step on.", no_args_is_help=True)
+app.add_typer(bots, name="bots")
 
 
 def _time(text: str) -> datetime:
@@ -57,6 +59,19 @@ _LONGEST = 100 * 365 * 86400
 _SPAN: dict[str, Any] = {"parser": _span, "metavar": "SPAN"}
 _TIME: dict[str, Any] = {"parser": _time, "metavar": "TIME"}
 
+
+def _bot(text: str) -> str:
+    if text.lower() == "default":
+        return "default"
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise typer.BadParameter("name a bot by its id, or write `default` for all bots") from None
+
+
+Bot = Annotated[
+    str, typer.Argument(parser=_bot, metavar="BOT", help="The bot's id, or `default`: all bots.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Turn = Annotated[
     int, typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
@@ -196,6 +211,45 @@ def dead_drop(turn: Turn) -> None:
     from bridge_service.operate.commands import dead as command
 
     _run(lambda settings, output: command.drop(settings, output, turn))
+
+
+@bots.command("list")
+def bots_list(*, as_json: AsJson = False) -> None:
+    """List what the environment, `default` and each bot set."""
+    from bridge_service.operate.commands import bots as command
+
+    _run(command.list_all, as_json=as_json)
+
+
+@bots.command("show")
+def bots_show(bot: Bot, *, as_json: AsJson = False) -> None:
+    """Show each value that holds for a bot, and where it comes from."""
+    from bridge_service.operate.commands import bots as command
+
+    _run(lambda settings, output: command.show(settings, output, bot), as_json=as_json)
+
+
+@bots.command("set")
+def bots_set(
+    bot: Bot,
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="Such as GROUPING_DELAY=5; `none` asks the next: default, environment, built in.",
+        ),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Set values for a bot; they hold from the next step on, without a restart."""
+    from bridge_service.operate.commands import bots as command
+
+    try:
+        values = command.read(texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="NAME=VALUE") from None
+    _run(lambda settings, output: command.set_values(settings, output, bot, values), as_json=as_json)
 
 
 @app.command()

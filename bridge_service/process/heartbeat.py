@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -22,12 +23,14 @@ class Heartbeat(Loop):
 
     Parameters:
       role: `scheduler` or `worker`.
+      environment: what this process's environment sets of the policy.
     """
 
-    def __init__(self, store: Store, role: str) -> None:
+    def __init__(self, store: Store, role: str, environment: Mapping[str, float]) -> None:
         super().__init__("heartbeat")
         self._store = store
         self._role = role
+        self._environment = environment
 
     def first(self) -> None:
         """Draw the row's id: in the process that it stands for, after a fork."""
@@ -53,6 +56,7 @@ class Heartbeat(Loop):
                 rss_bytes=resident_bytes(),
                 cpu_seconds=time.process_time() - self._cpu,
                 ended=ended,
+                environment=self._environment,
             )
         except BridgeError:
             return

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
-from bridge_service.settings import Settings
 from bridge_service.worker.pacing import MAXIMUM_TYPING_SECONDS
 
 POLL_SECONDS: Final = 0.05
@@ -27,7 +26,7 @@ ANSWERED_SECONDS: Final = 60.0
 
 EARLY_SECONDS: Final = 0.001
 LATE_SECONDS: Final = 5.0
-"""A push that is later than this is not slow: the scheduler has another delay."""
+"""A push that is later than this is a fault; an earlier one is only slow."""
 
 
 class Stage(IntEnum):
@@ -108,16 +107,16 @@ class Judge:
     """Follows what the scenes write, and judges what became of it.
 
     Parameters:
-      settings: of this environment, which has to be the processes' too.
       pause: lets so many seconds pass; an error that it raises ends the wait.
     """
 
-    def __init__(self, connection: Connection, settings: Settings, pause: Callable[[float], None]) -> None:
+    def __init__(self, connection: Connection, pause: Callable[[float], None]) -> None:
         self._connection = connection
         self._ledger = Ledger(connection)
-        self.delay = settings.grouping_delay
-        typing = MAXIMUM_TYPING_SECONDS if settings.typing_speed_cps else 0.0
-        self._answer_seconds = ANSWERED_SECONDS + settings.thinking_delay_max + typing
+        policy = self._ledger.policy()  # no bot of a scene has a row of its own in bridge.bots
+        self.delay = policy["grouping_delay"]
+        typing = MAXIMUM_TYPING_SECONDS if policy["typing_speed_cps"] else 0.0
+        self._answer_seconds = ANSWERED_SECONDS + policy["thinking_delay_max"] + typing
         self._pause = pause
 
     def look(self, followed: Sequence[str]) -> Look:
@@ -164,14 +163,12 @@ class Judge:
         """
         late = []
         if healthy:
-            planned_at = [
-                turn["opened_at"] + self.delay if turn["kind"] == "reply" else planned for turn in look.turns.values()
-            ]
+            planned_at = [turn["planned_at"] if turn["kind"] == "reply" else planned for turn in look.turns.values()]
             pushed_at = [turn["queued_at"] for turn in look.turns.values()]
             late = [pushed - plan for pushed, plan in zip(pushed_at, planned_at, strict=True) if plan is not None]
         return Result(
             len(look.turns),
-            (*_untimely(late, self.delay if planned is None else None), *self._unmatched(look, followed)),
+            (*_untimely(late), *self._unmatched(look, followed)),
             tuple(event["grouped_at"] - event["captured_at"] for event in look.events.values()),
             tuple(late),
         )
@@ -214,12 +211,11 @@ class Judge:
                 return seconds > GROUPED_SECONDS
 
 
-def _untimely(late: Sequence[float], delay: float | None) -> Iterator[str]:
-    same = "" if delay is None else f": is GROUPING_DELAY {delay:g} in the scheduler's environment, too?"
+def _untimely(late: Sequence[float]) -> Iterator[str]:
     if late and min(late) < -EARLY_SECONDS:
-        yield f"a turn was pushed {-min(late):.2f} s before its planned time{same}"
+        yield f"a turn was pushed {-min(late):.2f} s before its planned time"
     if late and max(late) > LATE_SECONDS:
-        yield f"a turn was pushed {max(late):.1f} s after its planned time{same}"
+        yield f"a turn was pushed {max(late):.1f} s after its planned time"
 
 
 def _raise_what_ended(look: Look) -> None:

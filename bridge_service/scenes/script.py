@@ -34,10 +34,7 @@ class Script:
         captured = [event["captured_at"] for event in look.events.values()]
         faults = []
         if len(look.turns) > 1 and max(captured) - min(captured) < self._judge.delay - RAPID_MARGIN_SECONDS:
-            faults.append(
-                f"{len(sent)} rapid messages became {len(look.turns)} groups:"
-                f" is GROUPING_DELAY {self._judge.delay:g} in the scheduler's environment, too?"
-            )
+            faults.append(f"{len(sent)} rapid messages became {len(look.turns)} groups")
         return _with(self._judge.judge(look, self._followed), faults)
 
     def second_thought(self, first: Write, second: Write) -> Result:

@@ -40,14 +40,16 @@ OPENAI: Final = "openai"
 """The responder that needs OPENAI_MODEL."""
 
 
-def _number(value: object) -> object:
+def number_form(value: object) -> object:
+    """Refuse a text that is no number as an operator writes it."""
     # pydantic also reads 1_5, digits of every script, and 80.0 as a whole number. The operator meant another value.
     if isinstance(value, str) and not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
         raise ValueError
     return value
 
 
-def _whole(value: object) -> object:
+def whole_form(value: object) -> object:
+    """Refuse a text that is no whole number as an operator writes it."""
     if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]+", value):
         raise ValueError
     return value
@@ -103,8 +105,8 @@ class ByTestMode:
 
 _UNSET: Final[Any] = None
 
-Number = Annotated[float, BeforeValidator(_number)]
-Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(number_form)]
+Whole = Annotated[int, BeforeValidator(whole_form)]
 Port = Annotated[Whole, Field(ge=1, le=65535)]
 Truth = Annotated[bool, Accepts("true or false (or 1, 0, yes, no, on, off)")]
 DatabaseUrl = Annotated[

@@ -111,16 +111,11 @@ class Look:
 
 
 class Observer:
-    """Looks at PostgreSQL and Redis; safe from any thread.
+    """Looks at PostgreSQL and Redis; safe from any thread."""
 
-    Parameters:
-      grouping_delay: in seconds; an event that is ungrouped for longer is overdue.
-    """
-
-    def __init__(self, database: Database, client: redis.Redis, grouping_delay: float) -> None:
+    def __init__(self, database: Database, client: redis.Redis) -> None:
         self._database = database
         self._client = client
-        self._grouping_delay = grouping_delay
         self.look = Question(self._look, LOOK_SECONDS)
         self.latest_turns = Question(self._latest_turns, LOOK_SECONDS)
         self.dead_turns = Question(self._dead_turns, LOOK_SECONDS)
@@ -132,9 +127,8 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(%s), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
+            "SELECT bridge.metrics(), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
-            self._grouping_delay,
             SILENCE_SECONDS,
             SILENCE_SECONDS,
         )

@@ -46,19 +46,12 @@ class Composer:
         store: Store,
         leases: Leases,
         responder: Responder,
-        pace: Pace,
         emit: Emit,
-        *,
-        max_merges: int,
-        grouping_delay: float,
     ) -> None:
         self._store = store
         self._leases = leases
         self._responder = responder
-        self._pace = pace
         self._emit = emit
-        self._max_merges = max_merges
-        self._grouping_delay = grouping_delay
         self._random = random.Random()  # noqa: S311 - a human pace is no secret
 
     def compose(self, turn_id: int) -> None:
@@ -70,7 +63,7 @@ class Composer:
     def deliver(self, turn_id: int) -> None:
         """Deliver a turn's draft; then go on with the conversation's waiting turn, if pushed."""
         try:
-            outcome = self._deliver(turn_id)
+            outcome = self._store.deliver(turn_id)
         except DatabaseRefused as error:
             outcome = self._store.unreadable(turn_id, "deliver", _describe(error))
         following = self._tell(turn_id, outcome, "deliver")
@@ -94,41 +87,36 @@ class Composer:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
                 return self._failed(token, task, error)
-            return self._hand_in(token, task, draft)
+            return self._hand_in(token, task, draft, Pace(**outcome.details["pace"]))
 
     def _claim(self, turn_id: int, token: UUID) -> Outcome:
         try:
-            return self._store.claim(turn_id, token, max_merges=self._max_merges)
+            return self._store.claim(turn_id, token)
         except DatabaseRefused as error:
             return self._claim_without_history(turn_id, token, error)
 
     def _claim_without_history(self, turn_id: int, token: UUID, refusal: DatabaseRefused) -> Outcome:
         # The unreadable row may be an old message. Every later turn of the conversation would fail on it too.
         try:
-            outcome = self._store.claim(turn_id, token, lines=0, max_merges=self._max_merges)
+            outcome = self._store.claim(turn_id, token, lines=0)
         except DatabaseRefused as error:
             return self._store.unreadable(turn_id, "compose", _describe(error))
         if outcome.task is not None:
             self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {refusal}"))
         return outcome
 
-    def _hand_in(self, token: UUID, task: Task, draft: str) -> int | None:
+    def _hand_in(self, token: UUID, task: Task, draft: str, pace: Pace) -> int | None:
         turn_id = task.turn_id
-        pause = pause_before_delivery([line.content for line in task.messages], draft, self._pace, self._random)
+        pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random)
         try:
-            outcome = self._store.finish(
-                turn_id, token, draft, pause=pause, max_merges=self._max_merges, grouping_delay=self._grouping_delay
-            )
+            outcome = self._store.finish(turn_id, token, draft, pause=pause)
         except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
             return self._failed(token, task, error, refused=str(error) if error.by_text else None)
         if outcome.name == "typing" and pause <= 0:
-            outcome = self._deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
+            outcome = self._store.deliver(turn_id)  # an opener, whose delivery takes a lock of its own first
         elif outcome.name == "typing":
             self._emit(TurnTyping(turn_id, task.match_id, pause))
         return self._tell(turn_id, outcome, "finish")
-
-    def _deliver(self, turn_id: int) -> Outcome:
-        return self._store.deliver(turn_id, max_merges=self._max_merges, grouping_delay=self._grouping_delay)
 
     def _put_off(self, token: UUID, task: Task, error: ResponderUnavailable) -> None:
         retry = _pause(error.retry_after)

@@ -28,17 +28,17 @@ _EFFORT_SHARE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a bot is.
+    """How fast a bot is, by the columns of bridge.bots.
 
     Attributes:
-      thinking_minimum: seconds before typing starts, at least.
-      thinking_maximum: seconds before typing starts, at most; not below the minimum.
-      characters_per_second: typing speed; 0 types in no time.
+      thinking_delay_min: seconds before typing starts, at least.
+      thinking_delay_max: seconds before typing starts, at most; not below the minimum.
+      typing_speed_cps: characters a second; 0 types in no time.
     """
 
-    thinking_minimum: float
-    thinking_maximum: float
-    characters_per_second: float
+    thinking_delay_min: float
+    thinking_delay_max: float
+    typing_speed_cps: float
 
 
 def thinking_seconds(messages: Sequence[str], minimum: float, maximum: float, rng: random.Random) -> float:
@@ -83,8 +83,8 @@ def pause_before_delivery(messages: Sequence[str], reply: str, pace: Pace, rng: 
       pace: the bot's; a pace of zeros gives exactly 0.0.
       rng: draws once.
     """
-    thinking = thinking_seconds(messages, pace.thinking_minimum, pace.thinking_maximum, rng)
-    return thinking + typing_seconds(reply, pace.characters_per_second)
+    thinking = thinking_seconds(messages, pace.thinking_delay_min, pace.thinking_delay_max, rng)
+    return thinking + typing_seconds(reply, pace.typing_speed_cps)
 
 
 def _count(pattern: re.Pattern[str], text: str) -> int:

@@ -34,7 +34,7 @@ from bridge_service.process.loop import Every, stop_all
 from bridge_service.process.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.responders import NamedResponder
-from bridge_service.settings import Settings, secrets
+from bridge_service.settings import Settings, policy, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
 from bridge_service.telemetry.signals import Draining, Emit, ParentLost, Stopped, database_trouble
@@ -44,7 +44,6 @@ from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.numbers import WorkerMetrics
-from bridge_service.worker.pacing import Pace
 
 DRAIN_SECONDS: Final = 5.0
 """How long begun turns may take after SIGTERM. Dramatiq notices the signal up to a second later, and the last call
@@ -89,10 +88,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         store,
         leases,
         measure.timed(responder),
-        Pace(settings.thinking_delay_min, settings.thinking_delay_max, settings.typing_speed_cps),
         emit,
-        max_merges=settings.max_merges,
-        grouping_delay=settings.grouping_delay,
     )
     broker = WaitingBroker(
         settings.broker_url,
@@ -110,7 +106,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 emit=emit,
                 watchdog=watchdog,
                 measure=measure,
-                heartbeat=Heartbeat(store, "worker"),
+                heartbeat=Heartbeat(store, "worker", policy(settings, environ)),
                 incidents=incidents,
             ),
             ImportResponder(responder),  # called first of all

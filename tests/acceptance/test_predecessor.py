@@ -16,7 +16,7 @@ import pytest
 from bridge_service.errors import DatabaseRefused
 from bridge_service.machine.steps import HISTORY_LINES, LEASE_SECONDS, PUSH_AGAIN_SECONDS
 from tests.support.clock import install_clock
-from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, MAX_MERGES, Bridge, grouping
+from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, MAX_MERGES, Bridge
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def test_near_simultaneous_messages_overwrote_one_another(bridge: Bridge) -> Non
         return [bridge.write(match, "en même temps", connection=connections[place]) for _ in range(10)]
 
     def group(place: int) -> int:
-        return sum(len(stores[place].group(grouping())) for _ in range(20))
+        return sum(len(stores[place].group()) for _ in range(20))
 
     with ThreadPoolExecutor(6) as threads:
         writers = [threads.submit(write, place) for place in range(4)]
@@ -371,12 +371,12 @@ def test_a_match_got_two_first_words(bridge: Bridge) -> None:
     match = bridge.match(opener=True)
     stores = [bridge.another_store() for _ in range(2)]
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda store: store.group(grouping()), stores))
+        list(threads.map(lambda store: store.group(), stores))
     turn = bridge.typing_opener(match, "bonjour")
     bridge.deliver(turn)
     bridge.deliver(turn)
 
-    bridge.store.capture_notified(match, None, 30)
+    bridge.store.capture_notified(match, None)
     bridge.group()
     bridge.advance(1000)
 

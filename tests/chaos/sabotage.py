@@ -151,8 +151,8 @@ BREAKAGES: Final = (
         taken=(
             (
                 "group_events",
-                "min(e.captured_at) + make_interval(secs => p_delay)",
-                "min(e.captured_at) + make_interval(secs => p_delay / 2)",
+                "g.first + make_interval(secs => coalesce(",
+                "g.first + make_interval(secs => 0.5 * coalesce(",
             ),
         ),
     ),

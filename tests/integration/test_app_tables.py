@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.errors import DatabaseRefused, TablesUnfit
 from bridge_service.install.plan import migrate, plan
-from bridge_service.machine.steps import GroupingRules
 from bridge_service.operate.cli import app as command_line
 from tests.integration.test_migrate import dump
 from tests.support.app import CAMILLE, LEA, App
 from tests.support.databases import execute
+from tests.support.policy import set_grouping
 from tests.support.roles import OWNER, SERVICE
 from tests.support.store import store_on
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import RedisServer
     from tests.support.roles import Urls
 
-AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
 
 CONTRACT: Final = {
     "profiles": {"id": "uuid", "first_name": "text", "is_bot": "boolean"},
@@ -121,17 +120,18 @@ def answers(app: App, name: str) -> None:
     app.rows("INSERT INTO profiles VALUES (%s, %s, true), (%s, %s, false)", CAMILLE, name, LEA, name)
     app.people.rows("INSERT INTO matches VALUES (%s, %s, %s, now())", match, LEA, CAMILLE)
     assert app.value("SELECT count(*) FROM bridge.events WHERE kind = 'match'") == 1
+    set_grouping(app.urls, 0)
     with store_on(app.urls) as store:
         for text, reply in (("salut", "coucou"), ("ça va ?", "oui")):
             app.people.rows(
                 "INSERT INTO messages VALUES (%s, %s, %s, %s, clock_timestamp())", str(uuid4()), match, LEA, text
             )
-            store.group(AT_ONCE)
+            store.group()
             [push] = [push for push in store.push_due(10) if push.first]
             token = uuid4()
             details = store.claim(push.turn_id, token).details
             assert [message["content"].rstrip() for message in details["messages"]] == [text]
-            store.finish(push.turn_id, token, reply, pause=0.0, max_merges=3, grouping_delay=0.0)
+            store.finish(push.turn_id, token, reply, pause=0.0)
     assert sorted(content.rstrip() for content in app.said(match)) == ["coucou", "oui"]
     late = "SELECT count(*) FROM messages WHERE abs(extract(epoch FROM created_at::timestamptz - now())) > 60"
     assert app.value(late) == 0

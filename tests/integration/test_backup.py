@@ -16,9 +16,9 @@ from bridge_service.install import files
 from bridge_service.install.files import steps
 from bridge_service.install.migrations import newest_migration
 from bridge_service.install.plan import migrate, plan
-from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
+from tests.support.policy import set_grouping
 from tests.support.roles import APP, OWNER, SERVICE
 from tests.support.store import store_on
 
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer
     from tests.support.roles import Urls
 
-AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 0.0)
 DRAFT: Final = "un secret pas encore dit"
-HIDDEN: Final = {("turns", "draft"), ("turns", "refused"), ("turns", "token")}
+HIDDEN: Final = {("parts", "content"), ("turns", "draft"), ("turns", "refused"), ("turns", "token")}
 
 
 @pytest.fixture
@@ -76,12 +75,13 @@ def dumped(url: str, *options: str) -> str:
 def hold_a_draft(app: App) -> None:
     """Let a bot be about to say DRAFT."""
     app.write(app.match(), "salut")
+    set_grouping(app.urls, 0, probability=0)
     with store_on(app.urls) as store:
-        store.group(AT_ONCE)
+        store.group()
         [push] = store.push_due(10)
         token = uuid4()
         store.claim(push.turn_id, token)
-        store.finish(push.turn_id, token, DRAFT, pause=60.0, max_merges=3, grouping_delay=0.0)
+        store.finish(push.turn_id, token, DRAFT, pause=60.0)
 
 
 def hidden_from(app: App, role: str) -> set[tuple[str, str]]:

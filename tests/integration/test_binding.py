@@ -18,9 +18,9 @@ from bridge_service.errors import DatabaseRefused
 from bridge_service.install.files import TRIGGERS
 from bridge_service.install.plan import migrate, plan
 from bridge_service.install.uninstall import uninstall
-from bridge_service.machine.steps import GroupingRules
 from tests.support.app import App
 from tests.support.databases import DEMO_FOLDER, execute
+from tests.support.policy import set_grouping
 from tests.support.roles import APP, OWNER, ROOT, SERVICE
 from tests.support.store import store_on
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer
     from tests.support.roles import Urls
 
-AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 0.0)
 TABLES: Final = ("profiles", "matches", "messages")
 LOOKS: Final = {"app_tables", "schema", "rights", "row_security", "triggers", "sequences"}
 
@@ -103,13 +102,14 @@ def answered(app: App, tables: dict[str, str] | None = None) -> bool:
         f"INSERT INTO {names['messages']} (id, match_id, sender_id, content) VALUES (%s, %s, %s, 'salut')",  # noqa: S608
         message, match, people[False],
     )  # fmt: skip
+    set_grouping(app.urls, 0, probability=0)
     with store_on(app.urls) as store:
-        store.group(AT_ONCE)
+        store.group()
         for push in store.push_due(10):
             token = uuid4()
             outcome = store.claim(push.turn_id, token)
             if outcome.task is not None:
-                store.finish(push.turn_id, token, "coucou", pause=0.0, max_merges=3, grouping_delay=0.0)
+                store.finish(push.turn_id, token, "coucou", pause=0.0)
     said = f"SELECT content FROM {names['messages']} WHERE match_id = %s AND sender_id = %s"  # noqa: S608
     return app.rows(said, match, people[True]) == [("coucou",)]
 

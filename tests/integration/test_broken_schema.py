@@ -11,6 +11,7 @@ import pytest
 from bridge_service.checks import app_tables, server
 from bridge_service.operate.commands import status
 from tests.integration.test_commands import CONTENT, READING, WRITING, Chat, Operator, failed, found
+from tests.support.policy import set_grouping
 from tests.support.roles import OWNER
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ BREAKAGES: Final = {
     "functions dropped": "DROP FUNCTION bridge.status, bridge.verify, bridge.installed, bridge.dead_turns",
     "functions that answer nothing": "; ".join(
         (
-            NOTHING.format("status(p_delay double precision)", "NULL"),
+            NOTHING.format("status(p_delay double precision DEFAULT NULL)", "NULL"),
             NOTHING.format("installed()", "NULL"),
             NOTHING.format("row_security()", "NULL"),
             NOTHING.format("why(p_message uuid)", "NULL"),
@@ -58,6 +59,7 @@ BREAKAGES: Final = {
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 

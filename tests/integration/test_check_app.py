@@ -11,6 +11,7 @@ import psycopg2.errors
 import pytest
 
 from tests.integration.test_commands import CAMILLE, LEA, Chat, Operator, failed, found
+from tests.support.policy import set_grouping
 from tests.support.roles import APP, OWNER
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 

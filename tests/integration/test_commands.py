@@ -26,11 +26,12 @@ from bridge_service.checks.redis import check_redis
 from bridge_service.errors import BridgeError, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS, GroupingRules, Store
+from bridge_service.machine.steps import Store
 from bridge_service.operate.cli import app
 from bridge_service.operate.output import Output
 from tests.support.app import Client
 from tests.support.databases import execute
+from tests.support.policy import MAX_ATTEMPTS, set_grouping, set_policy
 from tests.support.roles import ADMIN, OWNER, SERVICE, Urls, assert_not
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -146,7 +147,9 @@ class Chat:
 
     def group(self, *, openers: bool = False) -> None:
         """Group everything, due at once."""
-        self.store.group(GroupingRules(0, 0, 0, int(openers)))
+        if openers:
+            set_policy(self.urls, initiation_probability=1)
+        self.store.group()
 
     def answer(self) -> None:
         """Group, push, and answer all that is due."""
@@ -154,7 +157,7 @@ class Chat:
         for push in self.store.push_due(100):
             token = uuid4()
             self.store.claim(push.turn_id, token)
-            self.store.finish(push.turn_id, token, CONTENT, pause=0, max_merges=3, grouping_delay=0)
+            self.store.finish(push.turn_id, token, CONTENT, pause=0)
 
     def kill(self, *, openers: bool = False) -> int:
         """Group, push, and fail at the one turn that is due until it is dead; return its id."""
@@ -184,6 +187,7 @@ class Chat:
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 
@@ -468,9 +472,10 @@ def test_status_counts_what_nobody_has_grouped(operator: Operator, chat: Chat) -
     match = chat.match()
     chat.write(match)
     chat.write(match)
+    set_policy(chat.urls, grouping_delay=15)
     assert operator("status", "--json").document["open"] == 1
     assert operator("status", "--json").document["overdue"] == 0
-    operator.environ["GROUPING_DELAY"] = "0"
+    set_policy(chat.urls, grouping_delay=0)
     assert operator("status", "--json").document["overdue"] == 1
     chat.answer()
     idle = operator("status", "--json").document
@@ -561,7 +566,7 @@ def test_why_follows_a_message_through_the_turns_it_passed(operator: Operator, c
     token = uuid4()
     chat.store.claim(push.turn_id, token)
     chat.write(match)
-    outcome = chat.store.finish(push.turn_id, token, CONTENT, pause=0, max_merges=3, grouping_delay=0)
+    outcome = chat.store.finish(push.turn_id, token, CONTENT, pause=0)
     assert outcome.name == "superseded"
     dead = chat.kill()
     assert f"dead show {dead}" in operator("why", message).out
@@ -835,8 +840,8 @@ def test_a_retried_opener_is_queued_again_in_its_place(operator: Operator, chat:
     assert (push.turn_id, push.first) == (dead, False)
     token = uuid4()
     chat.store.claim(dead, token)
-    chat.store.finish(dead, token, "bonjour", pause=0, max_merges=3, grouping_delay=0)
-    assert chat.store.deliver(dead, max_merges=3, grouping_delay=0).name == "answered"
+    chat.store.finish(dead, token, "bonjour", pause=0)
+    assert chat.store.deliver(dead).name == "answered"
     assert chat.rows("SELECT content FROM messages WHERE match_id = %s", match) == [("bonjour",)]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
@@ -19,7 +20,6 @@ from bridge_service.errors import (
 )
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS, GroupingRules
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
@@ -41,6 +41,7 @@ from bridge_service.worker.pacing import Pace
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import advance, install_clock, stop
 from tests.support.databases import copy_of, execute, install, make_template
+from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS, set_grouping, set_policy
 from tests.support.recorder import Recorder
 from tests.support.roles import OWNER
 from tests.support.store import store_on
@@ -71,18 +72,12 @@ class Desk:
         self.leases = Leases(self.store, self.told, responder_timeout=180.0)
         self.asked: list[Task] = []
         self.respond: Callable[[Task], Any] = echo.reply
+        set_grouping(urls, DELAY)
 
     def composer(self, pace: Pace = AT_ONCE, max_merges: int = 3, store: Any = None) -> Composer:  # noqa: ANN401
-        """Return a composer."""
-        return Composer(
-            store or self.store,
-            self.leases,
-            self._responder,
-            pace,
-            self.told,
-            max_merges=max_merges,
-            grouping_delay=DELAY,
-        )
+        """Set what policy says of the pause and of merges, and return a composer."""
+        set_policy(self.urls, max_merges=max_merges, **asdict(pace))
+        return Composer(store or self.store, self.leases, self._responder, self.told)
 
     def _responder(self, task: Task) -> Any:  # noqa: ANN401 - some of them return what they must not
         self.asked.append(task)
@@ -90,7 +85,7 @@ class Desk:
 
     def push(self, seconds: float = DELAY) -> None:
         """Group what was written, and push what is due so many seconds later."""
-        self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+        self.store.group()
         advance(self.urls, seconds)
         self.store.push_due(100)
 
@@ -664,7 +659,7 @@ def test_a_turn_that_cannot_be_read_is_given_up_and_the_next_one_is_answered(des
         assert desk.column(turn, "attempts") == attempt
         if attempt == 1:
             desk.app.write(match, "tu es là ?")
-            desk.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+            desk.store.group()
         advance(desk.urls, DELAY)
         assert turn in [push.turn_id for push in desk.store.push_due(100)]
         other, another = desk.pushed("salut")
@@ -842,8 +837,8 @@ def test_a_database_that_is_away_rises(desk: Desk) -> None:
     """Dramatiq's Retries, and then the due time, bring the turn back."""
 
     class Away:
-        def claim(self, turn_id: int, token: UUID, *, max_merges: int) -> Any:  # noqa: ANN401
-            del turn_id, token, max_merges
+        def claim(self, turn_id: int, token: UUID) -> Any:  # noqa: ANN401
+            del turn_id, token
             raise DatabaseUnavailable("gone")
 
     with pytest.raises(DatabaseUnavailable):

@@ -20,7 +20,7 @@ import pytest
 from bridge_service.brokers.redis_client import connect
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import GroupingRules, Store
+from bridge_service.machine.steps import Store
 from bridge_service.version import VERSION
 from bridge_service.web import observer, server
 from bridge_service.web.console import make_app
@@ -28,6 +28,7 @@ from bridge_service.web.observer import Observer
 from bridge_service.web.server import make_server
 from tests.support.app import App, Client
 from tests.support.http import ask, basic, free_port, hangs_up, samples
+from tests.support.policy import set_policy
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 GROUPING_DELAY: Final = 15.0
-RULES: Final = GroupingRules(GROUPING_DELAY, 60, 60, 1)
 PATHS: Final = ("/", "/?refresh=off", "/health/live", "/health/ready", "/metrics", "/nothing")
 CANARY: Final = "canary-7d1e"
 ATTACK: Final = f'<script>alert("{CANARY}")</script><img src=x onerror=alert(1)>'
@@ -54,7 +54,7 @@ def console(database_url: str, redis_url: str, token: str | None = None) -> Iter
     """Serve the console in this process; gives its port."""
     database = Database(lambda: Connection(database_url, application="test console", seconds=2))
     client = connect(redis_url, timeout=2)
-    serving = make_server(make_app(Observer(database, client, GROUPING_DELAY), token))
+    serving = make_server(make_app(Observer(database, client), token))
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         thread = Thread(target=serving.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -106,12 +106,13 @@ def answer_one(app: App, store: Store, text: str, reply: str) -> int:
     """Let one conversation take place in no time; return its turn."""
     match = app.old_match()
     app.write(match, text)
-    rules = GroupingRules(0, 0, 0, 0)
-    [turn] = {grouped.turn_id for grouped in store.group(rules)}
+    set_policy(app.urls, grouping_delay=0)
+    [turn] = {grouped.turn_id for grouped in store.group()}
+    set_policy(app.urls, grouping_delay=None)
     store.push_due(10)
     token = app.value("SELECT gen_random_uuid()::text")
     assert store.claim(turn, token).name == "claimed"
-    assert store.finish(turn, token, reply, pause=0, max_merges=3, grouping_delay=0).name == "answered"
+    assert store.finish(turn, token, reply, pause=0).name == "answered"
     return turn
 
 
@@ -199,7 +200,7 @@ def test_nothing_that_people_write_is_shown(app: App, store: Store, port: int) -
     answered = answer_one(app, store, ATTACK, ATTACK)
     waiting = app.old_match()
     app.write(waiting, ATTACK)
-    store.group(RULES)
+    store.group()
     app.rows(
         "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, ended_at, last_error)"
         " VALUES ('reply', gen_random_uuid(), gen_random_uuid(), 'dead', now(), now(), %s)",
@@ -406,7 +407,7 @@ def test_the_figures(app: App, store: Store, port: int) -> None:
     assert numbers["bridge_captures_total"] == 1
     assert numbers["bridge_oldest_unanswered_timestamp_seconds"] == pytest.approx(captured_at, abs=0.001)
 
-    store.group(RULES)
+    store.group()
     numbers = samples(ask(port, "/metrics").body)
     assert numbers["bridge_inbox_open"] == 0
     assert numbers['bridge_turns{state="open"}'] == 1
@@ -431,7 +432,7 @@ def test_the_living_processes(app: App, store: Store, port: int) -> None:
         return [numbers[f'bridge_processes{{role="{role}"}}'] for role in ("scheduler", "worker")]
 
     def beat(process: UUID, role: str, *, ended: bool = False) -> None:
-        store.heartbeat(process, role, uptime=60, rss_bytes=1, cpu_seconds=1, ended=ended)
+        store.heartbeat(process, role, uptime=60, rss_bytes=1, cpu_seconds=1, ended=ended, environment={})
 
     assert shown() == [0, 0]
 
@@ -462,13 +463,13 @@ def test_the_figures_are_those_of_the_command(app: App, store: Store) -> None:
     for _ in range(3):
         app.write(app.old_match(), "salut")
     app.match()
-    store.group(RULES)
+    store.group()
     app.rows("UPDATE bridge.turns SET due_at = now() - interval '1 min' WHERE kind = 'reply' AND id % 2 = 0")
     store.push_due(1)
     app.write(app.old_match(), "pas encore groupé")
     with closing(Connection(app.urls.service, application="test")) as connection:
-        [[figures]] = connection.execute("SELECT bridge.metrics(0)")
-        status = Ledger(connection).status(0)
+        [[figures]] = connection.execute("SELECT bridge.metrics()")
+        status = Ledger(connection).status()
 
     for name in ("open", "queued", "composing", "typing", "overdue", "dead"):
         assert figures[name] == getattr(status, name), name
@@ -482,7 +483,7 @@ def test_the_number_of_series_is_constant(app: App, store: Store, port: int) -> 
     before = set(samples(ask(port, "/metrics").body))
 
     write_in_many(app, 1000)
-    store.group(RULES)
+    store.group()
     answer_one(app, store, CANARY, CANARY)
     text = ask(port, "/metrics").body
 
@@ -519,7 +520,7 @@ def test_a_look_does_not_grow_with_history(app: App, *, stale: bool) -> None:
         app.rows("UPDATE bridge.turns SET state = 'answered', due_at = NULL, ended_at = now()")
     with closing(Client(app.urls.service)) as fresh:  # whose counters of its own reads begin at 0
         fresh.rows("BEGIN")
-        fresh.rows("SELECT bridge.metrics(15)")
+        fresh.rows("SELECT bridge.metrics()")
         fresh.rows("SELECT bridge.processes(45, 45)")
         fresh.rows("SELECT bridge.latest_turns(20)")
         read = fresh.rows(

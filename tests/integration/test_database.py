@@ -25,9 +25,10 @@ from bridge_service.errors import (
 from bridge_service.machine import database as module
 from bridge_service.machine.blame import Blame, blame
 from bridge_service.machine.database import Connection, Database, Row, translate
-from bridge_service.machine.steps import GroupingRules, Store
+from bridge_service.machine.steps import Store
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.app import App
+from tests.support.policy import set_grouping
 from tests.support.waiting import eventually
 from tests.support.weather import forgets_sockets, proxy_to
 
@@ -296,7 +297,8 @@ def test_D3_a_commit_in_doubt_is_settled_by_calling_again(  # noqa: N802 - the r
 
         pool.database._connect = connect_again
         store = Store(pool.database)
-        store.group(GroupingRules(0.0, 60.0, 60.0, 1.0))
+        set_grouping(bridge_database, 0)
+        store.group()
         [push] = store.push_due(10)
         turn, token = push.turn_id, uuid4()
 
@@ -310,12 +312,12 @@ def test_D3_a_commit_in_doubt_is_settled_by_calling_again(  # noqa: N802 - the r
         assert [line.message_id for line in claimed.task.messages] == [message]
         lose_the_answer("finish")
         pause = 0.0 if step == "finish" else 0.001
-        finished = store.finish(turn, token, "coucou", pause=pause, max_merges=3, grouping_delay=0.0)
+        finished = store.finish(turn, token, "coucou", pause=pause)
         if step == "finish":
             assert (finished.name, finished.details.get("again")) == ("answered", True)
         eventually(lambda: app.value("SELECT bool_and(deliver_at <= bridge.now()) FROM bridge.turns"))
         lose_the_answer("deliver")
-        delivered = store.deliver(turn, max_merges=3, grouping_delay=0.0)
+        delivered = store.deliver(turn)
         assert delivered.name == "answered"
         assert delivered.details.get("again", False) is (step != "claim")
         assert len(pool.connections) == 2
@@ -453,9 +455,9 @@ def test_a_database_that_became_read_only_is_waited_for(bridge_database: Urls, a
         store = Store(pool.database)
         for _ in range(2):
             with pytest.raises(DatabaseUnavailable, match="25006"):
-                store.group(GroupingRules(15.0, 60.0, 60.0, 1.0))
+                store.group()
         app.rows(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
-        assert len(store.group(GroupingRules(15.0, 60.0, 60.0, 1.0))) == 1
+        assert len(store.group()) == 1
 
 
 def test_no_row_s_value_stands_in_an_error(pool: Pool) -> None:

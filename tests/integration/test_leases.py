@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
-from bridge_service.machine.steps import LEASE_SECONDS, GroupingRules
+from bridge_service.machine.steps import LEASE_SECONDS
 from bridge_service.telemetry.signals import PostgresLost
 from bridge_service.worker import leases as module
 from bridge_service.worker.leases import Leases
 from tests.support.app import App
 from tests.support.clock import advance, install_clock
+from tests.support.policy import set_grouping
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
@@ -198,7 +199,8 @@ class Worker:
         stack.callback(self.leases.stop)
         self.match = self.app.old_match()
         self.app.write(self.match, "salut")
-        self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+        set_grouping(urls, DELAY)
+        self.store.group()
         advance(urls, DELAY)
         [push] = self.store.push_due(10)
         self.turn, self.token = push.turn_id, uuid4()
@@ -215,7 +217,7 @@ class Worker:
 
     def finish(self) -> str:
         """Hand in the draft; what came of it."""
-        return self.store.finish(self.turn, self.token, "coucou", pause=0.0, max_merges=3, grouping_delay=DELAY).name
+        return self.store.finish(self.turn, self.token, "coucou", pause=0.0).name
 
 
 @pytest.fixture

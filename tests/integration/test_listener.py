@@ -13,7 +13,6 @@ import pytest
 
 from bridge_service.install.plan import migrate
 from bridge_service.machine.database import Connection, Row
-from bridge_service.machine.steps import Grouped, GroupingRules, Store
 from bridge_service.telemetry.signals import (
     EventSetAside,
     ListenActive,
@@ -42,9 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bridge_service.demo.servers import PostgresServer
+    from bridge_service.machine.steps import Grouped, Store
     from tests.support.roles import Urls
 
-RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 WHILE_LOCKED: Final = 10.0
 AT_ONCE: Final = 3.0
 """Seconds: far below any sweep, which nobody makes here, far above what a busy machine takes."""
@@ -132,11 +131,9 @@ class Running:
         self.listener = Listener(
             store,
             connect,
-            RULES,
             on_grouped=lambda events: self.on_grouped(events),  # noqa: PLW0108 - a test may change it
             on_due=lambda: self.dues.put(None),
             emit=self.told,
-            retention_days=30.0,
         )
         self.listener.beat = self._beat
         self.crashes: list[object] = []

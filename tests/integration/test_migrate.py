@@ -21,9 +21,9 @@ from bridge_service.install.migrations import newest_migration
 from bridge_service.install.plan import migrate, plan
 from bridge_service.install.transaction import ADVISORY_KEY
 from bridge_service.install.uninstall import uninstall
-from bridge_service.machine.steps import GroupingRules
 from tests.support.app import CAMILLE, LEA, App, Client
 from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute, install, make_template
+from tests.support.policy import set_grouping
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
@@ -42,8 +42,6 @@ SEVERAL_SCHEMAS: Final = (
     " ALTER DATABASE {name} SET search_path = public, other"
 )
 FOREIGN: Final = f"CREATE SCHEMA bridge AUTHORIZATION {OWNER} CREATE TABLE built_in_1779 (id int)"
-RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
-AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 1.0)
 
 SQL_FOLDER: Final = files.SQL_FOLDER
 
@@ -116,11 +114,12 @@ def psql(url: str, script: str) -> str:
 def answer(app: App, store: Store, match: str, text: str) -> None:
     """Let a person write, and answer."""
     app.write(match, "salut")
-    store.group(AT_ONCE)
+    set_grouping(app.urls, 0)
+    store.group()
     [push] = [push for push in store.push_due(10) if push.first]
     token = uuid4()
     store.claim(push.turn_id, token)
-    store.finish(push.turn_id, token, text, pause=0.0, max_merges=3, grouping_delay=0.0)
+    store.finish(push.turn_id, token, text, pause=0.0)
 
 
 def functions(app: App) -> dict[str, int]:
@@ -312,7 +311,7 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
 
 # Who may read
 
-UNREADABLE: Final = {("turns", "draft"), ("turns", "token"), ("turns", "refused")}
+UNREADABLE: Final = {("parts", "content"), ("turns", "draft"), ("turns", "token"), ("turns", "refused")}
 
 
 def hidden_from(app: App, role: str) -> set[tuple[str, str]]:
@@ -581,12 +580,13 @@ def test_the_database_may_have_another_encoding(postgres: PostgresServer, encodi
         cursor.execute("INSERT INTO matches (user1_id, user2_id) VALUES (%s, %s) RETURNING id", (LEA, CAMILLE))
         [[match]] = cursor.fetchall()
         cursor.execute("INSERT INTO messages (match_id, sender_id, content) VALUES (%s, %s, %s)", (match, LEA, text))
-        store.group(AT_ONCE)
+        set_grouping(urls, 0)
+        store.group()
         [push] = [push for push in store.push_due(10) if push.first]
         token = uuid4()
         [message] = store.claim(push.turn_id, token).details["messages"]
         assert message["content"] == text
-        store.finish(push.turn_id, token, text, pause=0.0, max_merges=3, grouping_delay=0.0)
+        store.finish(push.turn_id, token, text, pause=0.0)
         cursor.execute("SELECT content FROM messages WHERE sender_id = %s", (CAMILLE,))
         assert cursor.fetchall() == [(text,)]
 
@@ -736,12 +736,12 @@ def test_running_processes_outlive_an_uninstall(app: App, installer: str) -> Non
         match = app.match()
         for _ in range(2):
             app.write(match, "salut")
-            assert len(store.group(RULES)) >= 1
+            assert len(store.group()) >= 1
             store.next_due()
             uninstall(installer)
             app.write(match, "sans le pont")
             with pytest.raises(SchemaMissing):
-                store.group(RULES)
+                store.group()
             with pytest.raises(SchemaMissing):
                 store.claim(1, uuid4())
             migrate(installer, runtime_role=SERVICE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,6 @@ from freezegun import freeze_time
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import Reconnect
 from bridge_service.brokers.messages import QUEUE_NAME, rebuild
-from bridge_service.machine.steps import GroupingRules
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import PushesRepeated, ReplyDelivered, TurnPushed, TurnTyping
 from bridge_service.worker.composer import Composer
@@ -28,6 +28,7 @@ from schedulers.push import Pusher
 from tests.support.app import CAMILLE, HUGO, LEA, App
 from tests.support.clock import install_clock
 from tests.support.ledger import Message, Sent, Terms, check
+from tests.support.policy import set_policy
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
@@ -53,6 +54,14 @@ class Day:
 
     def __init__(self, urls: Urls, redis_url: str, frozen: Any, stack: ExitStack) -> None:  # noqa: ANN401
         install_clock(urls)
+        set_policy(
+            urls,
+            grouping_delay=DELAY,
+            initiation_delay_min=FIRST_WORD[0],
+            initiation_delay_max=FIRST_WORD[1],
+            initiation_probability=1,
+            **asdict(PACE),
+        )
         self._frozen = frozen
         self.now = MORNING
         self.app = stack.enter_context(closing(App(urls)))
@@ -86,10 +95,7 @@ class Day:
             self.store,
             Leases(self.store, self.told, responder_timeout=180.0),
             echo.reply,
-            PACE,
             self.told,
-            max_merges=3,
-            grouping_delay=DELAY,
         )
 
     def move_to(self, moment: datetime) -> None:
@@ -107,7 +113,7 @@ class Day:
 
     def work(self) -> datetime | None:
         """Do all that is due by now, and return when the planner wants to be woken next."""
-        self.store.group(GroupingRules(DELAY, *FIRST_WORD, 1.0))
+        self.store.group()
         while True:
             self.planner._wanted.clear()
             self.pusher.push_due()
@@ -178,7 +184,7 @@ def test_a_whole_day_is_planned_to_the_second(
             elif not merges:
                 assert DELAY <= pushed < DELAY + TICK
             assert 0 <= delivered < TICK
-            assert pauses[turn] > PACE.thinking_minimum
+            assert pauses[turn] > PACE.thinking_delay_min
             assert 0 <= float(paused) - pauses[turn] < TICK
         assert day.app.rows("SELECT DISTINCT state FROM bridge.turns ORDER BY 1") in (
             [("answered",)],

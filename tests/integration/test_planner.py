@@ -13,12 +13,13 @@ import pytest
 from freezegun import freeze_time
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.machine.steps import Due, GroupingRules
+from bridge_service.machine.steps import Due
 from bridge_service.telemetry.signals import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
 from schedulers import planner as module
 from schedulers.planner import Planner
 from tests.support.app import App
 from tests.support.clock import advance, install_clock, stop
+from tests.support.policy import set_grouping
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
@@ -478,13 +479,13 @@ def test_the_plan_follows_the_table(bridge_database: Urls, desk: Desk) -> None:
             planner._plan(store.next_due())
             return {job.id: round((job.next_run_time - began).total_seconds()) for job in planner._jobs.get_jobs()}
 
-        rules = GroupingRules(15.0, 60.0, 60.0, 1.0)
+        set_grouping(bridge_database, 15)
         assert planned() == {}
         app.match()
-        store.group(rules)
+        store.group()
         assert planned() == {"initiation": 60}
         app.write(app.old_match(), "salut")
-        store.group(rules)
+        store.group()
         assert planned() == {"flush": 15, "initiation": 60}
         advance(bridge_database, 10)
         assert planned() == {"flush": 5, "initiation": 50}

@@ -173,8 +173,8 @@ def test_an_environment_is_what_it_sets() -> None:
     }
 
 
-def test_the_environment_is_written_only_if_it_differs(store: Store, admin: Any) -> None:  # noqa: ANN401
-    """The same values again write nothing; others replace all, and no other row is touched."""
+def test_Q2_the_environment_is_written_only_if_it_differs(store: Store, admin: Any) -> None:  # noqa: ANN401, N802 - its rule
+    """The same values again write nothing; others replace all, and the operator's row is not touched."""
     _set(admin, "default", max_merges=7)
     row = "SELECT xmin::text, * FROM bridge.bots WHERE scope = 'environment'"
     assert store.set_environment({"grouping_delay": 2, "ignore_older_days": 0}) is True

@@ -16,8 +16,7 @@ from bridge_service.brokers.circuit import Reconnect
 from bridge_service.brokers.messages import QUEUE_NAME, rebuild
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.machine import steps as store_module
-from bridge_service.machine.steps import PUSH_WINDOW, GroupingRules, Push, Store
+from bridge_service.machine.steps import PUSH_WINDOW, Push, Store
 from bridge_service.telemetry.signals import (
     GroupClosed,
     InitiationDue,
@@ -36,6 +35,7 @@ from schedulers import push as module
 from schedulers.push import Pusher
 from tests.support.app import HUGO, App
 from tests.support.clock import advance, install_clock
+from tests.support.policy import MAX_TAKEOVERS, set_grouping
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 
@@ -71,6 +71,7 @@ class Desk:
 
     def __init__(self, urls: Urls, redis: RedisServer, stack: ExitStack, attempts: int = 3) -> None:
         self.urls = urls
+        set_grouping(urls, DELAY)
         self.app = stack.enter_context(closing(App(urls)))
         self.store = stack.enter_context(store_on(urls))
         self.told = Recorder()
@@ -109,7 +110,7 @@ class Desk:
 
     def group(self) -> None:
         """Group everything."""
-        self.store.group(GroupingRules(DELAY, 60.0, 60.0, 1.0))
+        self.store.group()
 
     def fetched(self) -> list[str]:
         """Take what lies in Redis, as `step:turn`."""
@@ -204,7 +205,7 @@ def test_a_delivery_that_is_due_is_pushed_without_a_word(desk: Desk) -> None:
     desk.pusher.push_due()
     turn, token = desk.turn(match), uuid4()
     desk.store.claim(turn, token)
-    desk.store.finish(turn, token, "coucou", pause=3.0, max_merges=3, grouping_delay=DELAY)
+    desk.store.finish(turn, token, "coucou", pause=3.0)
     desk.fetched()
     desk.told.clear()
     advance(desk.urls, 3)
@@ -213,10 +214,10 @@ def test_a_delivery_that_is_due_is_pushed_without_a_word(desk: Desk) -> None:
     assert desk.told.events == []
 
 
-def test_a_turn_that_kills_its_workers_is_given_up_and_told_of(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_that_kills_its_workers_is_given_up_and_told_of(desk: Desk) -> None:
     """After too many takeovers it is dead, said in one line, and nothing is pushed."""
-    monkeypatch.setattr(store_module, "MAX_TAKEOVERS", 1)
     match = desk.due()
+    desk.app.rows("UPDATE bridge.turns SET takeovers = %s", MAX_TAKEOVERS - 1)
     desk.pusher.push_due()
     desk.store.claim(desk.turn(match), uuid4())
     desk.fetched()

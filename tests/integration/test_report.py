@@ -14,6 +14,7 @@ from bridge_service.process.heartbeat import Heartbeat, resident_bytes
 from bridge_service.process.incidents import Incidents
 from bridge_service.telemetry.signals import FatalError, Pruned, RedisAttemptFailed, RedisGivenUp
 from tests.integration.test_commands import CONTENT, HUGO, Chat, Operator
+from tests.support.policy import set_grouping, set_policy
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ SINCE_FIRST: Final = "SELECT kind, role, times, now() - happened_at < interval '
 @pytest.fixture
 def chat(bridge_database: Urls) -> Iterator[Chat]:
     """Give a database of the app with the bridge in it."""
+    set_grouping(bridge_database, 0, opener=0, probability=0)
     with closing(Chat(bridge_database)) as chat:
         yield chat
 
@@ -39,9 +41,10 @@ def operator(bridge_database: Urls, redis_server: RedisServer) -> Operator:
 
 
 @pytest.fixture
-def processes(chat: Chat) -> Iterator[list[Heartbeat]]:
-    """Give a scheduler and a worker that live."""
-    beating = [Heartbeat(chat.store, role) for role in ("scheduler", "worker")]
+def processes(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Heartbeat]]:
+    """Give a scheduler and a worker that live, and that are as small as they are in production."""
+    monkeypatch.setattr(heartbeat, "resident_bytes", lambda: 50_000_000)
+    beating = [Heartbeat(chat.store, role, {}) for role in ("scheduler", "worker")]
     for each in beating:
         each.start()
     eventually(lambda: chat.rows("SELECT count(*) FROM bridge.processes") == [(2,)])
@@ -105,15 +108,17 @@ def test_what_went_wrong_is_named_and_nothing_else(operator: Operator, chat: Cha
 
 @pytest.mark.usefixtures("processes")
 def test_pushes_are_measured_against_the_delay(operator: Operator, chat: Chat) -> None:
-    """A push 200 ms after its time is slow; one before its time breaks the grouping."""
+    """A push 200 ms after its time is slow; one before its time breaks the grouping. No environment is asked."""
+    set_policy(chat.urls, grouping_delay=2)
     chat.write(chat.match())
-    chat.answer()
-    chat.rows("UPDATE bridge.turns SET queued_at = opened_at + interval '2.2 s' WHERE kind = 'reply'")
-    operator.environ["GROUPING_DELAY"] = "2"
+    chat.store.group()
+    set_policy(chat.urls, grouping_delay=3)  # what the policy became since judges no earlier group
+    push = "UPDATE bridge.turns SET state = 'queued', queued_at = opened_at + interval '{} s' WHERE kind = 'reply'"
+    chat.rows(push.format(2.2))
     slow = operator("report", "--json").document
     assert slow["push"]["p50"] == pytest.approx(200)
-    assert (checks(slow)["push within 50 ms"], checks(slow)["groups stay open for 2 s"]) == (False, True)
-    operator.environ["GROUPING_DELAY"] = "3"
+    assert (checks(slow)["push within 50 ms"], checks(slow)["groups stay open for 3 s"]) == (False, True)
+    chat.rows(push.format(1.9))
     early = operator("report", "--json").document
     assert early["groups"]["early"] == 1
     assert checks(early)["groups stay open for 3 s"] is False
@@ -146,7 +151,7 @@ def test_a_repeated_dead_turn_breaks_no_delay(operator: Operator, chat: Chat) ->
     chat.kill()
     assert operator("dead", "retry", "--all").code == 0
     chat.store.push_due(10)
-    operator.environ["GROUPING_DELAY"] = "15"
+    set_policy(chat.urls, grouping_delay=15)
     assert operator("report", "--json").document["groups"] == {"pushed": 0, "of_three": 0, "early": 0}
 
 
@@ -178,7 +183,7 @@ def test_a_beat_tells_what_the_process_costs(chat: Chat, monkeypatch: pytest.Mon
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
     sizes = iter([3000, 5000])
     monkeypatch.setattr(heartbeat, "resident_bytes", lambda: next(sizes, 4000))
-    process = Heartbeat(chat.store, "worker")
+    process = Heartbeat(chat.store, "worker", {})
     process.start()
     eventually(lambda: chat.rows("SELECT rss_bytes FROM bridge.processes") == [(4000,)])
     process.stop()
@@ -195,7 +200,7 @@ def test_a_beat_tells_what_the_process_costs(chat: Chat, monkeypatch: pytest.Mon
 
 def test_a_lost_database_stops_no_heart() -> None:
     """A beat that fails is left out, and stopping does not wait for PostgreSQL."""
-    process = Heartbeat(Unreachable(), "worker")  # type: ignore[arg-type]
+    process = Heartbeat(Unreachable(), "worker", {})  # type: ignore[arg-type]
     process.stop()
     process.start()
     process.stop()

@@ -10,9 +10,9 @@ import pytest
 from bridge_service.machine.database import Connection
 from bridge_service.scenes.judge import Judge, Stuck
 from bridge_service.scenes.script import Script
-from bridge_service.settings import Settings
 from tests.integration.test_commands import CONTENT, Chat
 from tests.support.app import CAMILLE
+from tests.support.policy import set_policy
 from tests.support.roles import VALIDATOR
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def script(chat: Chat, connection: Connection, meanwhile: Callable[[], object]) 
         del seconds
         meanwhile()
 
-    environ = {"DATABASE_URL": chat.urls.service, "GROUPING_DELAY": "0"}
-    return Script(Judge(connection, Settings.from_environ(environ, needs=("database_url",)), pause))
+    set_policy(chat.urls, grouping_delay=0)
+    return Script(Judge(connection, pause))
 
 
 def test_what_is_answered_once_and_in_time_has_no_fault(chat: Chat, connection: Connection) -> None:

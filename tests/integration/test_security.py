@@ -46,11 +46,11 @@ from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
-from bridge_service.worker.pacing import Pace
 from schedulers.window import _Group, _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock
 from tests.support.databases import copy_of, execute, install, make_template
+from tests.support.policy import set_policy
 from tests.support.recorder import Recorder
 from tests.support.roles import APP, OWNER, PAGE, READER, SERVICE
 from tests.support.rules import GROUPING_DELAY, INITIATION_DELAY, Bridge
@@ -312,7 +312,7 @@ def test_a_conversation_as_the_runtime_role(
         assert store.reset_pushes() == 0
         assert store.ungrouped_matches(10) == []
         assert store.set_aside(match, "nothing") == 0
-        assert store.capture_notified(str(uuid4()), None, 30) is None
+        assert store.capture_notified(str(uuid4()), None) is None
         bridge.advance(31 * 86400)
         assert store.prune(30, 100) == 1
         with closing(Connection(urls.service, application="test")) as connection:
@@ -626,6 +626,9 @@ class Counted:
         self._composer.deliver(turn_id)
 
 
+AT_ONCE: Final[dict[str, Any]] = {"thinking_delay_min": 0, "thinking_delay_max": 0, "typing_speed_cps": 0}
+
+
 class Workshop:
     """A worker of Dramatiq's, with the service's broker, actors and composer, in this process."""
 
@@ -635,15 +638,11 @@ class Workshop:
         store = Store(self._database)
         middleware = [Reconnect(self.told), Retries(max_retries=3, min_backoff=10, max_backoff=20)]
         self.broker = WaitingBroker(redis_url, emit=self.told, middleware=middleware, queue_id=lambda: QUEUE_ID)
-        pace = Pace(0, 0, 0)
         composer = Composer(
             store,
             Leases(store, self.told, responder_timeout=180.0),
             echo.reply,
-            pace,
             self.told,
-            max_merges=3,
-            grouping_delay=GROUPING_DELAY,
         )
         self.steps = Counted(composer)
         declare_actors(self.broker, self.steps)
@@ -780,6 +779,7 @@ def test_ten_thousand_forged_messages_change_nothing(
     before = state_of(bridge)
     bodies = forged(turns)
     redis_client.rpush("dramatiq:default", "somebody else's")
+    set_policy(bridge.urls, **AT_ONCE)
     with Workshop(bridge.urls.service, redis_server.url()) as workshop:
         for _ in range(FORGED // 1000):
             put(redis_client, [next(bodies) for _ in range(1000)])
@@ -821,6 +821,7 @@ def test_an_old_dump_has_no_effect(bridge: Bridge, servers_folder: Path) -> None
     server = RedisServer(servers_folder / "dumped_redis")
     dump, copy = server.directory / "dump.rdb", server.directory / "copy.rdb"
     with server, closing(redis.Redis.from_url(server.url())) as client, ExitStack() as stack:
+        set_policy(bridge.urls, **AT_ONCE)
         workshop = Workshop(bridge.urls.service, server.url())
         pushes = [message_for("compose", turn) for turn in turns] + [message_for("deliver", typing)]
         workshop.broker.enqueue_many(pushes)

@@ -14,10 +14,10 @@ from bridge_service.checks.postgresql import check_postgresql
 from bridge_service.errors import SequenceBehind
 from bridge_service.install.plan import migrate, plan
 from bridge_service.machine.ledger import open_ledger
-from bridge_service.machine.steps import GroupingRules
 from bridge_service.process.startup import look_at_postgresql
 from bridge_service.telemetry.signals import CheckFailed
 from tests.support.app import CAMILLE, LEA, MATCH, WRITE, App
+from tests.support.policy import set_grouping
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from bridge_service.checks.finding import Finding
     from tests.support.roles import Urls
 
-AT_ONCE: Final = GroupingRules(0.0, 60.0, 60.0, 0.0)
 SEQUENCES: Final = ("events_id_seq", "incidents_id_seq", "turns_id_seq")
 
 
@@ -92,19 +91,20 @@ def test_a_replay_says_that_a_sequence_stands_behind(app: App) -> None:
 def test_events_stay_ungrouped_until_the_sequence_is_right(app: App) -> None:
     """A colliding id of a turn is no event's fault: none is set aside, and after `migrate` each is grouped."""
     first, other = app.match(), app.match()
+    set_grouping(app.urls, 0, probability=0)
     with store_on(app.urls) as store:
         app.write(first, "salut")
-        assert len(store.group(AT_ONCE)) == 3
+        assert len(store.group()) == 3
         rewind(app, "turns_id_seq")
         app.write(other, "et moi ?")
         for only in (None, other):
             rewind(app, "turns_id_seq")
             with pytest.raises(SequenceBehind, match=r"bridge\.turns .*python -m bridge_service migrate"):
-                store.group(AT_ONCE, only=only)
+                store.group(only=only)
         assert app.value("SELECT count(*) FROM bridge.events WHERE error IS NOT NULL") == 0
         rewind(app, "turns_id_seq")
         assert migrate(app.urls.owner).sequences == ["bridge.turns_id_seq"]
-        assert [event.match_id for event in store.group(AT_ONCE)] == [other]
+        assert [event.match_id for event in store.group()] == [other]
     assert app.value("SELECT bridge.verify(30, 10)")["unaccounted"] == 0
 
 
@@ -123,7 +123,7 @@ def test_check_names_each_sequence_and_migrate_sets_it_right(app: App) -> None:
     match = app.match()
     app.write(match, "salut")
     with store_on(app.urls) as store:
-        store.group(AT_ONCE)
+        store.group()
         store.note_incident("postgres_lost", "worker", 1, 0.0)
     assert found(app.urls).ok
     assert plan(app.urls.owner)[1] == ""

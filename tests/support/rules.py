@@ -13,7 +13,7 @@ import functools
 import logging
 import re
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID, uuid4
@@ -26,13 +26,14 @@ import pytest
 from bridge_service.errors import BridgeError
 from bridge_service.install.files import SQL_FOLDER
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.steps import Grouped, GroupingRules, Outcome, Push, Store
+from bridge_service.machine.steps import Grouped, Outcome, Push, Store
 from tests.support import clock
+from tests.support.policy import set_grouping, set_policy
 from tests.support.roles import ADMIN, APP
 from tests.support.waiting import eventually, wait_for_lock_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
     from psycopg2.sql import Composable
@@ -213,6 +214,7 @@ class Bridge:
         self.people = self.connect()
         self._database = self._pool()
         self.store = Store(self._database)
+        set_grouping(urls, GROUPING_DELAY, opener=INITIATION_DELAY)
         # A deadlock is found at once, and reported as one.
         self.rows(
             self.value("SELECT format('ALTER DATABASE %I SET deadlock_timeout = %L', current_database(), '100ms')")
@@ -369,7 +371,8 @@ class Bridge:
 
     def group(self, *, after: int = 0, only: str | None = None, probability: float = 1.0) -> list[Grouped]:
         """Group what is ungrouped."""
-        return self.store.group(grouping(probability), after=after, only=only)
+        with self.policy(initiation_probability=probability):
+            return self.store.group(after=after, only=only)
 
     def push(self, limit: int = 1000) -> list[Push]:
         """Push what is due."""
@@ -384,13 +387,24 @@ class Bridge:
 
     def finish(self, claim: Claim, draft: str = "coucou", *, pause: float = 5.0) -> Outcome:
         """Hand in a draft; one with a pause stays `typing`."""
-        return self.store.finish(
-            claim.turn, claim.token, draft, pause=pause, max_merges=MAX_MERGES, grouping_delay=GROUPING_DELAY
-        )
+        return self.store.finish(claim.turn, claim.token, draft, pause=pause)
 
     def deliver(self, turn: int, *, max_merges: int = MAX_MERGES) -> Outcome:
         """Deliver a draft."""
-        return deliver(self.store, turn, max_merges=max_merges)
+        with self.policy(max_merges=max_merges):
+            return self.store.deliver(turn)
+
+    @contextmanager
+    def policy(self, **values: float) -> Iterator[None]:
+        """Set these columns of policy for all bots, and take that back afterwards."""
+        columns = ", ".join(values)
+        before = self.rows(f"SELECT {columns} FROM bridge.bots WHERE scope = 'default'")[0]  # noqa: S608 - ours
+        if before == tuple(values.values()):
+            yield
+            return
+        set_policy(self.urls, None, **values)
+        yield
+        set_policy(self.urls, None, **dict(zip(values, before, strict=True)))
 
     # Short cuts
 
@@ -444,16 +458,6 @@ class Bridge:
 
 
 WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
-
-
-def grouping(probability: float = 1.0) -> GroupingRules:
-    """Return the rules tests group by; the opener is planned after exactly INITIATION_DELAY."""
-    return GroupingRules(GROUPING_DELAY, INITIATION_DELAY, INITIATION_DELAY, probability)
-
-
-def deliver(store: Store, turn: int, *, max_merges: int = MAX_MERGES) -> Outcome:
-    """Deliver through the store of a call that `Bridge.run` runs."""
-    return store.deliver(turn, max_merges=max_merges, grouping_delay=GROUPING_DELAY)
 
 
 def without_them(taken: tuple[Taken, ...]) -> list[str]:

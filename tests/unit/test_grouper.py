@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
-from bridge_service.machine.steps import Grouped, GroupingRules
+from bridge_service.machine.steps import Grouped
 from bridge_service.telemetry.signals import NotificationRejected, PostgresRefused
 from schedulers import grouper as module
 from schedulers.foreign import ForeignCapture
@@ -14,7 +14,6 @@ from schedulers.grouper import Grouper, Looked
 from schedulers.notifications import Notification
 from tests.support.recorder import Recorder
 
-RULES: Final = GroupingRules(15.0, 60.0, 60.0, 1.0)
 GROUPED: Final = Grouped(1, "message", "other", "bot", 7, 1, datetime.now(UTC), None, "open")
 
 
@@ -32,9 +31,8 @@ class Stub:
             raise answer
         return answer
 
-    def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
+    def group(self, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
         """Group."""
-        assert rules == RULES
         assert only is None or after == 0
         return self._next()
 
@@ -49,9 +47,9 @@ class Stub:
         self.aside.append(match_id)
         return 1
 
-    def capture_notified(self, match_id: str, message_id: str | None, retention_days: float) -> Any:  # noqa: ANN401
+    def capture_notified(self, match_id: str, message_id: str | None) -> Any:  # noqa: ANN401
         """Capture."""
-        assert (match_id, retention_days) == ("match", 30.0)
+        assert match_id == "match"
         answer = self._next()
         self.captured.append(message_id)
         return answer
@@ -60,7 +58,7 @@ class Stub:
 def on(stub: Any) -> tuple[Grouper, Recorder]:  # noqa: ANN401 - what stands in for the store
     """Return a grouper, and what it tells."""
     told = Recorder()
-    return Grouper(stub, RULES, told), told
+    return Grouper(stub, told), told
 
 
 def test_a_pass_waits_for_few_held_conversations_and_for_each_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +70,8 @@ def test_a_pass_waits_for_few_held_conversations_and_for_each_in_turn(monkeypatc
     beats: list[None] = []
 
     class Held(Stub):
-        def group(self, rules: GroupingRules, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
-            del rules, after
+        def group(self, *, after: int = 0, only: str | None = None) -> Any:  # noqa: ANN401
+            del after
             tried.append(only or "all")
             if only not in others:
                 raise DatabaseBusy("locked")
@@ -155,7 +153,7 @@ def test_a_notification_that_could_not_be_captured_is_kept(error: Exception) -> 
     """No other source tells of it: it is captured, in its order, as soon as PostgreSQL takes it."""
     stub: Any = Stub(1, error, error, 2, 3)
     told = Recorder()
-    foreign = ForeignCapture(stub, told, 30.0)
+    foreign = ForeignCapture(stub, told)
     for message in ("a", "b", "c"):
         foreign.add(Notification("bot_events", "match", message, {}))
     for _ in range(2):

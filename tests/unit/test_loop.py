@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 
 from bridge_service.brokers.redis_client import connect
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.machine.steps import GroupingRules
 from bridge_service.process import ending
 from bridge_service.process import loop as module
 from bridge_service.process.ending import Ending, Signals
@@ -63,17 +62,15 @@ LOOPS: Final[dict[str, Callable[[], Loop]]] = {
     "health": lambda: HealthPort(
         "127.0.0.1", free_port(), live=list, ready=list, numbers=CollectorRegistry(), token=None
     ),
-    "heartbeat": lambda: Heartbeat(AWAY, "worker"),
+    "heartbeat": lambda: Heartbeat(AWAY, "worker", {}),
     "incidents": lambda: Incidents(AWAY, "worker"),
     "leases": lambda: Leases(AWAY, _nothing, responder_timeout=1.0),
     "listener": lambda: Listener(
         AWAY,
         AWAY.connect,
-        GroupingRules(15.0, 60.0, 60.0, 1.0),
         on_grouped=_nothing,
         on_due=_nothing,
         emit=_nothing,
-        retention_days=30.0,
     ),
     "planner": lambda: Planner(AWAY, AWAY, look=_nothing, emit=_nothing, retention_days=30.0),
     "watchdog": lambda: Watchdog(_nothing),

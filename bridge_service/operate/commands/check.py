@@ -31,7 +31,7 @@ def refused(output: Output, faults: tuple[str, ...]) -> None:
 def _findings(settings: Settings, output: Output) -> Iterator[Finding]:
     yield Finding("configuration", ok=True, detail="every variable is valid")
     yield _access(settings)
-    yield from check_postgresql(settings.database_url, describe=output.describe, grouping_delay=settings.grouping_delay)
+    yield from check_postgresql(settings.database_url, describe=output.describe, running=True)
     queue_id = _queue_id(settings.database_url)
     yield from check_redis(settings.redis_url, "redis", "REDIS_URL", describe=output.describe, queue_id=queue_id)
     if settings.broker_url != settings.redis_url:

@@ -29,7 +29,7 @@ def run(settings: Settings, output: Output) -> bool:
     )
     client = connect(settings.redis_url, timeout=TIMEOUT_SECONDS)
     try:
-        observer = Observer(database, client, settings.grouping_delay)
+        observer = Observer(database, client)
         feed = live_feed(observer)
         serve(make_app(observer, settings.console_token, feed=feed), settings.host, settings.port, feed.stop)
     finally:

@@ -56,14 +56,15 @@ class _Facts:
 def run(settings: Settings, output: Output, seconds: float) -> bool:
     """Report on the last `seconds`, and return whether the whole checklist holds."""
     with open_ledger(settings.database_url, "report") as ledger:
+        delay = ledger.policy()["grouping_delay"]
         facts = _Facts(
             seconds,
-            ledger.report(seconds, settings.grouping_delay),
+            ledger.report(seconds),
             ledger.verify(settings.retention_days),
             ledger.processes(seconds, SILENCE_SECONDS),
             count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)),
         )
-    checks = [*_core(facts), *_robustness(facts), *_performance(facts, settings.grouping_delay)]
+    checks = [*_core(facts), *_robustness(facts), *_performance(facts, delay)]
     output.document(
         {
             "since_seconds": seconds,
@@ -170,7 +171,7 @@ def _performance(facts: _Facts, delay: float) -> Iterator[Check]:
     yield Check(
         f"groups stay open for {delay:g} s",
         groups["early"] == 0 if groups["pushed"] else None,
-        f"{groups['early']} pushed before" + (": was GROUPING_DELAY changed?" if groups["early"] else ""),
+        f"{groups['early']} pushed before",
     )
     living = [process for process in facts.processes if process["state"] == ALIVE]
     grown = [process for process in living if process["uptime_seconds"] >= GROWN_SECONDS]

@@ -86,7 +86,7 @@ def _ask_ledger(settings: Settings) -> tuple[Status, Mapping[str, int], str | No
     with closing(connection):
         ledger = Ledger(connection, seconds=TIMEOUT_SECONDS)
         ledger.assert_complete()
-        status = ledger.status(settings.grouping_delay)
+        status = ledger.status()
         return status, count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)), _queue_id(ledger)
 
 

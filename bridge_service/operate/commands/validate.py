@@ -73,7 +73,7 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
         guests = Guests(connection, PEOPLE)
         with _signals_noted() as stopping:
             try:
-                script = Script(Judge(connection, settings, partial(_pause, stopping)))
+                script = Script(Judge(connection, partial(_pause, stopping)))
                 outcomes = list(_go_through(_steps(script, guests, Ledger(connection), stopping), guests, output))
             finally:
                 trouble = clean_up(settings.database_url, guests)

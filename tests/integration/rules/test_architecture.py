@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS
+from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
 
 if TYPE_CHECKING:
     from tests.support.rules import Bridge

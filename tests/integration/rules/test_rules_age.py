@@ -8,7 +8,7 @@ import pytest
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS
+from tests.support.policy import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, WRITE, Bridge, without
 
@@ -116,7 +116,7 @@ def test_A1_turns_that_failed_together_do_not_come_together(bridge: Bridge) -> N
     assert max(pauses) - min(pauses) > 5
 
 
-@without(("count_failure", "IF t.attempts >= p_max_attempts THEN", "IF false THEN"))
+@without(("count_failure", "IF t.attempts >= bridge.max_attempts() THEN", "IF false THEN"))
 def test_A1_a_responder_that_is_wrong_ends_its_turn(bridge: Bridge) -> None:
     """An error that comes MAX_ATTEMPTS times makes the turn dead, and the conversation's next one goes on."""
     match = bridge.match()
@@ -207,7 +207,7 @@ def test_A1_what_cannot_be_read_gives_way_to_the_turn_that_became_active(bridge:
 @without(
     (
         "retry_dead",
-        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);",
         """UPDATE bridge.turns SET state = 'queued', due_at = bridge.now(), ended_at = NULL WHERE id = t.id;
            RETURN jsonb_build_object('outcome', 'retried', 'turn_id', t.id);""",
     )
@@ -242,7 +242,7 @@ def _typing(bridge: Bridge, turn: int) -> int:
 @without(
     (
         "retry_dead",
-        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);",
+        "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);",
         """SELECT w.id INTO v_waiting FROM bridge.turns w
            WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued');""",
     )
@@ -390,7 +390,7 @@ def test_A3_no_notification_captures_what_is_older_than_the_installation(bridge:
     match = bridge.match()
     bridge.advance(0.1 * DAY)
     message = _import(bridge, match, -0.1)
-    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(match, message) is None
     assert bridge.captured(message) == 0
 
 
@@ -399,7 +399,7 @@ def test_A3_no_notification_captures_a_match_that_is_older_than_the_installation
     """Matches from before the installation get no opener."""
     match = bridge.match()
     bridge.rows("UPDATE matches SET created_at = now() - interval '1 day'")
-    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(match, None) is None
 
 
 @without(("is_old", "p_created_at < v_now - make_interval", "p_created_at > v_now + make_interval"))
@@ -409,8 +409,8 @@ def test_A3_a_notification_of_what_is_old_is_kept_and_not_answered(bridge: Bridg
     bridge.rows("UPDATE matches SET created_at = '2023-05-01'")
     bridge.advance(17 * DAY)
     message = _import(bridge, match, 1.0)
-    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
-    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) is not None
+    assert bridge.store.capture_notified(match, message) is not None
+    assert bridge.store.capture_notified(match, None) is not None
     assert bridge.group() == []
     assert bridge.rows("SELECT kind, state, reason FROM bridge.turns ORDER BY kind") == [
         ("initiation", "cancelled", "old"),
@@ -424,15 +424,15 @@ def test_A3_a_notification_captures_what_is_young_enough_once(bridge: Bridge) ->
     bridge.advance(17 * DAY)
     match, other = bridge.match(), bridge.match()
     message = _import(bridge, match, 16.0)
-    event = bridge.store.capture_notified(match, message, RETENTION_DAYS)
+    event = bridge.store.capture_notified(match, message)
     assert event is not None
-    assert bridge.store.capture_notified(match, message, RETENTION_DAYS) == event
-    assert bridge.store.capture_notified(other, message, RETENTION_DAYS) is None
-    assert bridge.store.capture_notified(match, str(uuid4()), RETENTION_DAYS) is None
+    assert bridge.store.capture_notified(match, message) == event
+    assert bridge.store.capture_notified(other, message) is None
+    assert bridge.store.capture_notified(match, str(uuid4())) is None
     bridge.rows("UPDATE matches SET created_at = created_at + interval '16 days'")
-    event = bridge.store.capture_notified(match, None, RETENTION_DAYS)
+    event = bridge.store.capture_notified(match, None)
     assert event is not None
-    assert bridge.store.capture_notified(match, None, RETENTION_DAYS) == event
+    assert bridge.store.capture_notified(match, None) == event
     assert bridge.covered(bridge.pushed(match)) == [message]
 
 
@@ -474,7 +474,7 @@ def test_A3_nothing_that_retention_has_forgotten_is_answered_again(bridge: Bridg
     """A forged notification, and a row that PostgreSQL moves and so inserts again, are captured as old."""
     match, message = _answered_and_pruned(bridge, days)
     if way == "a notification":
-        assert bridge.store.capture_notified(match, message, RETENTION_DAYS) is not None
+        assert bridge.store.capture_notified(match, message) is not None
     else:
         bridge.rows("WITH moved AS (DELETE FROM messages WHERE id = %s RETURNING *) SELECT FROM moved", message)
         bridge.rows(

@@ -717,11 +717,9 @@ def test_C4_a_listener_that_starts_into_a_full_queue_polls_until_it_hears(
         running = listener.Listener(
             bridge.store,
             lambda: Connection(bridge.urls.service, application="test listener"),
-            store.GroupingRules(15.0, 60.0, 60.0, 1.0),
             on_grouped=lambda _: None,
             on_due=lambda: None,
             emit=told,
-            retention_days=30,
         )
         running.start()
         try:

@@ -6,14 +6,14 @@ from uuid import uuid4
 
 import pytest
 
-from bridge_service.machine.steps import MAX_ATTEMPTS
+from tests.support.policy import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, OWNER, SERVICE
-from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, MAX_MERGES, WRITE, Bridge, deliver, without
+from tests.support.rules import CAMILLE, GROUPING_DELAY, HUGO, LEA, MAX_MERGES, WRITE, Bridge, without
 
 if TYPE_CHECKING:
     from tests.support.rules import Taken
 
-DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
+DELIVER: Final = "SELECT bridge.deliver_turn(%s)"
 
 COUNTER: Final = f"""
     CREATE TABLE counters (messages integer); INSERT INTO counters VALUES (0);
@@ -80,10 +80,10 @@ def test_D1_a_reply_that_makes_way_leaves_ungrouped_events_to_the_scheduler(brid
     scheduler = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.events WHERE turn_id IS NULL FOR NO KEY UPDATE", connection=scheduler)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.settle()
     bridge.rows(f"SET LOCAL ROLE {SERVICE}", connection=scheduler)
-    bridge.rows("SELECT * FROM bridge.group_events(0, 15, 0, 0, 1)", connection=scheduler)
+    bridge.rows("SELECT * FROM bridge.group_events(0)", connection=scheduler)
     scheduler.commit()
     assert delivering.result().name == "superseded"
     assert bridge.covered(bridge.turns(match)[1].id) == [first, second]
@@ -98,7 +98,8 @@ def test_D1_a_reply_that_makes_way_leaves_ungrouped_events_to_the_scheduler(brid
     ),
     (
         "deliver_turn",
-        "v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);",
+        """v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, t.merges < coalesce(
+            p_max_merges, (SELECT p.max_merges FROM bridge.policy(t.bot_id) p)));""",
         "",
     ),
 )
@@ -110,7 +111,7 @@ def test_D1_a_message_that_commits_while_the_delivery_waits_for_its_turn_is_not_
     holder = bridge.session(ADMIN)
     bridge.rows("SELECT FROM bridge.turns WHERE id = %s FOR NO KEY UPDATE", turn, connection=holder)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     bridge.write(match, "encore là ?")
     holder.commit()
@@ -160,7 +161,7 @@ def test_D3_a_delivery_during_the_first_ones_commit_waits_and_tells_its_reply(br
     answer = bridge.value(DELIVER, turn, connection=first)
     assert answer["outcome"] == "answered"
 
-    again = bridge.run(lambda store: deliver(store, turn))
+    again = bridge.run(lambda store: store.deliver(turn))
     again.until_waiting()
     first.commit()
     outcome = again.result()
@@ -178,7 +179,7 @@ def test_D3_a_delivery_after_the_first_one_came_to_nothing_delivers(bridge: Brid
     first = bridge.session(SERVICE)
     bridge.rows(DELIVER, turn, connection=first)
 
-    again = bridge.run(lambda store: deliver(store, turn))
+    again = bridge.run(lambda store: store.deliver(turn))
     again.until_waiting()
     first.rollback()
     outcome = again.result()
@@ -206,9 +207,9 @@ def test_D3_a_delivery_that_the_app_holds_up_is_waited_for(bridge: Bridge) -> No
     )
     gate = bridge.session()
     bridge.rows("SELECT FROM gate FOR UPDATE", connection=gate)
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
-    again = bridge.run(lambda store: deliver(store, turn))
+    again = bridge.run(lambda store: store.deliver(turn))
     again.until_waiting()
 
     gate.commit()
@@ -439,7 +440,7 @@ def test_D5_a_match_that_goes_in_the_very_moment_of_the_delivery_is_gone(bridge:
     app = bridge.session()
     bridge.rows("DELETE FROM messages; DELETE FROM matches", connection=app)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.commit()
     outcome = delivering.result()
@@ -470,7 +471,7 @@ def test_D5_what_the_app_checks_at_the_commit_is_known_before(bridge: Bridge) ->
     app = bridge.session()
     bridge.rows("DELETE FROM messages WHERE match_id = %s", going, connection=app)
     bridge.rows("DELETE FROM matches WHERE id = %s", going, connection=app)
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.commit()
     assert delivering.result().details.get("reason") == "gone"

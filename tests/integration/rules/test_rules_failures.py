@@ -11,9 +11,9 @@ import pytest
 from bridge_service.errors import DatabaseRefused, RightMissing
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import MAX_ATTEMPTS
+from tests.support.policy import MAX_ATTEMPTS
 from tests.support.roles import ADMIN, OWNER
-from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, without
+from tests.support.rules import CAMILLE, LEA, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +147,11 @@ def test_T5_the_end_of_the_active_turn_brings_no_retry_forward(bridge: Bridge) -
 # Rules E1, E4: a retry takes newer messages along or leaves them out
 
 
-@without(("claim", "AND t.merges < p_max_merges AND t.attempts + 1 < p_max_attempts THEN", "AND false THEN"))
+MAKES_WAY: Final = """AND t.merges < coalesce(p_max_merges, v_policy.max_merges)
+          AND t.attempts + 1 < bridge.max_attempts()"""
+
+
+@without(("claim", MAKES_WAY, "AND false"))
 @pytest.mark.parametrize("how", ["failed", "away", "drained", "lost"])
 def test_E1_a_turn_that_is_claimed_again_makes_way_for_the_newer_one(bridge: Bridge, how: str) -> None:
     """However its first call ended, no second call is made without the message that has come meanwhile."""
@@ -172,18 +176,19 @@ def test_E1_a_turn_that_is_claimed_again_makes_way_for_the_newer_one(bridge: Bri
     assert [sender for sender, _ in bridge.messages(match)].count(CAMILLE) == 1
 
 
-@without(("claim", "AND t.merges < p_max_merges", ""))
+@without(("claim", "AND t.merges < coalesce(p_max_merges, v_policy.max_merges)", ""))
 def test_E1_a_chain_that_is_long_enough_is_answered_without_the_newer_message(bridge: Bridge) -> None:
     """At MAX_MERGES the retry composes for its own messages only, and the newer one is answered next."""
     match, claim = composing(bridge)
     bridge.store.release({claim.turn: claim.token})
     bridge.write(match, "deux")
     bridge.group()
-    again = bridge.store.claim(claim.turn, claim.token, max_merges=0)
+    with bridge.policy(max_merges=0):
+        again = bridge.store.claim(claim.turn, claim.token)
     assert told(again) == (["un"], [])
 
 
-@without(("claim", "AND t.attempts + 1 < p_max_attempts", ""))
+@without(("claim", "AND t.attempts + 1 < bridge.max_attempts()", ""))
 def test_E1_the_last_attempt_of_a_turn_is_its_own(bridge: Bridge) -> None:
     """What kills a turn does not kill the message that came after it."""
     match, claim = composing(bridge)
@@ -239,10 +244,12 @@ def test_E1_what_a_later_turn_answers_is_no_history(bridge: Bridge, *, grouped: 
         bridge.rows(
             "SELECT FROM bridge.events WHERE message_id = %s FOR NO KEY UPDATE", later, connection=scheduler
         )  # fmt: skip
-    again = bridge.store.claim(claim.turn, claim.token, max_merges=0)
+    with bridge.policy(max_merges=0):
+        again = bridge.store.claim(claim.turn, claim.token)
     assert told(again) == (["un"], [])
     scheduler.rollback()
-    bridge.store.finish(claim.turn, claim.token, "coucou", pause=0, max_merges=0, grouping_delay=GROUPING_DELAY)
+    with bridge.policy(max_merges=0):
+        bridge.store.finish(claim.turn, claim.token, "coucou", pause=0)
     next_turn = bridge.claim(bridge.pushed(match))
     assert told(next_turn.outcome) == (["deux"], ["un", "coucou"])
 
@@ -257,7 +264,8 @@ def test_E1_later_messages_take_no_line_of_the_history(bridge: Bridge) -> None:
     for number in range(5):
         bridge.write(match, f"plus tard {number}")
     bridge.group()
-    again = bridge.store.claim(claim.turn, claim.token, lines=2, max_merges=0)
+    with bridge.policy(max_merges=0):
+        again = bridge.store.claim(claim.turn, claim.token, lines=2)
     assert told(again) == (["un"], ["avant", "coucou"])
 
 

@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 
 from tests.support.roles import ADMIN, OWNER, SERVICE
-from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, WRITE, Bridge, deliver, without
+from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, WRITE, Bridge, without
 
-DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
+DELIVER: Final = "SELECT bridge.deliver_turn(%s)"
 
 # Rule F1: the opener and a first message
 
@@ -33,7 +33,7 @@ def test_F1_an_opener_waits_for_a_message_under_way_and_is_cancelled(bridge: Bri
         turn = bridge.typing_opener(match)
         bridge.write(match, connection=app)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.commit()
     outcome = delivering.result()
@@ -49,7 +49,7 @@ def test_F1_a_message_from_before_the_grouping_holds_the_opener_up(bridge: Bridg
     bridge.write(match, connection=app)
     turn = bridge.typing_opener(match)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.commit()
     assert delivering.result().name == "cancelled"
@@ -71,7 +71,7 @@ def test_F1_the_opener_looks_for_messages_after_it_has_the_lock(bridge: Bridge) 
     app = bridge.session()
     bridge.write(match, connection=app)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.commit()
     assert delivering.result().name == "cancelled"
@@ -85,7 +85,7 @@ def test_F1_an_opener_whose_message_was_rolled_back_is_delivered(bridge: Bridge)
     app = bridge.session()
     bridge.write(match, connection=app)
 
-    delivering = bridge.run(lambda store: deliver(store, turn))
+    delivering = bridge.run(lambda store: store.deliver(turn))
     delivering.until_waiting()
     app.rollback()
     assert delivering.result().name == "answered"

@@ -9,9 +9,9 @@ import psycopg2
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused
-from bridge_service.machine.steps import MAX_ATTEMPTS, MAX_TAKEOVERS
+from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
 from tests.support.roles import ADMIN, SERVICE
-from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, deliver, grouping, without
+from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, without
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tests.support.rules import Bridge, Claim, Running
 
 # The steps as statements, for a transaction that stays open.
-GROUP: Final = "SELECT * FROM bridge.group_events(0, 15, 60, 60, 1)"
+GROUP: Final = "SELECT * FROM bridge.group_events(0)"
 CLAIM: Final = "SELECT bridge.claim(%s, %s, 15, 50)"
-DELIVER: Final = "SELECT bridge.deliver_turn(%s, 3, 15, 5)"
-PUSH: Final = "SELECT turn_id FROM bridge.push_due(%s, 1000, 10, %s, %s)"
+DELIVER: Final = "SELECT bridge.deliver_turn(%s)"
+PUSH: Final = "SELECT turn_id FROM bridge.push_due(%s, 1000, 10, %s)"
 
 UPSERT: Final = (
     "ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')"
@@ -120,7 +120,7 @@ def test_T1_grouping_and_a_delivery_open_one_waiting_turn(bridge: Bridge) -> Non
     scheduler = bridge.session(SERVICE)
     bridge.rows(GROUP, connection=scheduler)
 
-    delivery = bridge.run(lambda store: deliver(store, active))
+    delivery = bridge.run(lambda store: store.deliver(active))
     stopped(delivery)
     scheduler.commit()
 
@@ -181,7 +181,7 @@ def test_T2_an_event_that_meets_a_claim_opens_a_new_turn(bridge: Bridge) -> None
     claim.until_waiting()
     bridge.write(match, "deux")
 
-    grouped = bridge.run(lambda store: store.group(grouping()))
+    grouped = bridge.run(lambda store: store.group())
     stopped(grouped)
     holder.commit()
 
@@ -223,7 +223,7 @@ def test_T2_two_schedulers_group_side_by_side(bridge: Bridge) -> None:
     assert len(bridge.rows(GROUP, connection=scheduler)) == 1
     bridge.write(second)
 
-    [event] = bridge.run(lambda store: store.group(grouping())).result(timeout=3)
+    [event] = bridge.run(lambda store: store.group()).result(timeout=3)
     assert event.match_id == second
     scheduler.commit()
     assert bridge.group() == []
@@ -241,7 +241,7 @@ def test_T2_an_answered_event_is_not_grouped_again(bridge: Bridge) -> None:
     turn = bridge.pushed(match)
     bridge.write(match, "deux")
     holder = pause(bridge, "group_events", "SELECT array_agg(l.id) INTO v_taken")
-    late = bridge.run(lambda store: store.group(grouping()))
+    late = bridge.run(lambda store: store.group())
     late.until_waiting()
 
     claim = bridge.claim(turn)
@@ -453,7 +453,8 @@ def test_T4_a_claim_takes_nothing_along_past_a_waiting_turn(bridge: Bridge) -> N
     bridge.store.release({active.turn: active.token})
     bridge.write(match, "trois")
 
-    assert texts(bridge.store.claim(active.turn, uuid4(), max_merges=0)) == ["un"]
+    with bridge.policy(max_merges=0):
+        assert texts(bridge.claim(active.turn).outcome) == ["un"]
     bridge.group()
     assert len(bridge.covered(waiting)) == 2
 
@@ -701,17 +702,18 @@ def test_T6_an_expired_turn_stays_active(bridge: Bridge) -> None:
     expired = bridge.turn(active.turn)
     assert (expired.state, expired.token) == ("composing", None)
     assert bridge.claim(waiting).outcome.name == "busy"
-    assert bridge.store.claim(active.turn, uuid4(), max_merges=0).name == "claimed"
+    with bridge.policy(max_merges=0):
+        assert bridge.claim(active.turn).outcome.name == "claimed"
 
 
 _STEPS: Final = (
-    ("SELECT bridge.group_events(0, 15, 0, 0, 1)", "off"),
-    ("SELECT bridge.push_due(2000, 500, 10, 20, 20)", "off"),
+    ("SELECT bridge.group_events(0)", "off"),
+    ("SELECT bridge.push_due(2000, 500, 10, 20)", "off"),
     ("SELECT bridge.claim(0, gen_random_uuid(), 15, 50)", "off"),
     ("SELECT bridge.renew('{}', '{}', 15)", "off"),
-    ("SELECT bridge.finish(0, gen_random_uuid(), '', 0, 3, 15, 5)", "on"),
-    ("SELECT bridge.deliver_turn(0, 3, 15, 5)", "on"),
-    ("SELECT bridge.fail(0, gen_random_uuid(), '', 1, true, 5)", "on"),
+    ("SELECT bridge.finish(0, gen_random_uuid(), '', 0)", "on"),
+    ("SELECT bridge.deliver_turn(0)", "on"),
+    ("SELECT bridge.fail(0, gen_random_uuid(), '', 1, true)", "on"),
 )
 
 
@@ -767,8 +769,10 @@ def _dead(bridge: Bridge, match: str, claim: Claim) -> str:
 
 def _lost(bridge: Bridge, match: str, claim: Claim) -> str:
     del match
-    bridge.rows("UPDATE bridge.turns SET due_at = bridge.now() WHERE id = %s", claim.turn)
-    bridge.step(PUSH, 2000, 20, 1)
+    bridge.rows(
+        "UPDATE bridge.turns SET due_at = bridge.now(), takeovers = %s WHERE id = %s", MAX_TAKEOVERS - 1, claim.turn
+    )
+    bridge.step(PUSH, 2000, 20)
     return str(bridge.turn(claim.turn).state)
 
 
@@ -863,7 +867,7 @@ def test_T8_looking_for_what_is_due_reads_nothing_else(bridge: Bridge) -> None:
     bridge.rows("UPDATE bridge.turns SET due_at = bridge.now() WHERE id = (SELECT min(id) FROM bridge.turns)")
     bridge.rows("ANALYZE bridge.turns")
     # Counting what is queued, for the window, reads that window.
-    assert _rows_read(bridge, "turns", PUSH, 20, 20, 20) < 60
+    assert _rows_read(bridge, "turns", PUSH, 20, 20) < 60
     assert _rows_read(bridge, "turns", "SELECT * FROM bridge.next_due(20)") < 60
 
 
@@ -976,7 +980,7 @@ def test_T8_a_backlog_is_pushed_without_reading_all_of_it_for_each(bridge: Bridg
     bridge.group()
     bridge.advance(GROUPING_DELAY + 1)
     pushing = bridge.session(SERVICE)
-    pushes = bridge.rows("SELECT * FROM bridge.push_due(2000, 500, 10, 20, 20)", connection=pushing)
+    pushes = bridge.rows("SELECT * FROM bridge.push_due(2000, 500, 10, 20)", connection=pushing)
     assert len(pushes) == 500
     read = bridge.value(
         "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM pg_class WHERE relnamespace = 'bridge'::regnamespace"
@@ -1101,7 +1105,7 @@ def test_T8_the_ledger_does_not_read_all_answers_for_each_message(bridge: Bridge
 
 
 def _push(bridge: Bridge, *, window: int = 2000, again_max: float = 80.0) -> list[int]:
-    return [turn for (turn,) in bridge.step(PUSH, window, again_max, MAX_TAKEOVERS)]
+    return [turn for (turn,) in bridge.step(PUSH, window, again_max)]
 
 
 def _three_due(bridge: Bridge) -> list[int]:
@@ -1185,7 +1189,8 @@ def test_T9_turns_that_somebody_holds_hold_up_no_other_s_push(bridge: Bridge) ->
     frozen.rollback()
     assert {push.turn_id for push in bridge.push()} == set(locked)
 
-    assert bridge.store.claim(dying, uuid4(), max_merges=0).name == "claimed"
+    with bridge.policy(max_merges=0):
+        assert bridge.claim(dying).outcome.name == "claimed"
     bridge.advance(16)
     assert {push.turn_id: push.step for push in bridge.push()}[dying] == "dead"
 
@@ -1246,7 +1251,15 @@ def test_T9_what_was_not_pushed_keeps_its_time(bridge: Bridge) -> None:
 # T10: every step is one autocommit call of one function, which does not wait for long.
 
 _FUNCTIONS: Final = "SELECT proname FROM pg_proc p WHERE pronamespace = 'bridge'::regnamespace"
-_HELPERS: Final = {"now", "draw", "assert_read_committed", "spread"}  # read nothing, so they need no rights
+_HELPERS: Final = {
+    "now",
+    "draw",
+    "assert_read_committed",
+    "spread",
+    "blame",
+    "max_attempts",
+    "max_takeovers",
+}  # read nothing
 _APPS: Final = {"capture_match", "capture_message", "before_message", "after_message", "after_match"}
 
 
@@ -1326,7 +1339,7 @@ def test_A1_a_worker_that_dies_counts_apart(bridge: Bridge) -> None:
     assert (bridge.turn(turn).attempts, bridge.turn(turn).takeovers) == (0, MAX_ATTEMPTS + 1)
 
 
-@without(("push_due", "t.takeovers + 1 >= p_lost_after", "false"))
+@without(("push_due", "t.takeovers + 1 >= bridge.max_takeovers()", "false"))
 def test_A1_a_turn_that_kills_its_workers_is_dead(bridge: Bridge) -> None:
     """The twentieth lease that runs out ends the turn, so that it cannot kill workers for ever."""
     match = bridge.match()

@@ -13,6 +13,7 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM bridge.conversation(m.id)) AND NOT EXISTS (SELECT FROM bridge.history(m.id, '{}', 1));
     DELETE FROM bridge.events WHERE match_id = ANY (v_gone);
     GET DIAGNOSTICS v_events = ROW_COUNT;
+    DELETE FROM bridge.parts WHERE turn_id IN (SELECT t.id FROM bridge.turns t WHERE t.match_id = ANY (v_gone));
     DELETE FROM bridge.turns WHERE match_id = ANY (v_gone);
     GET DIAGNOSTICS v_turns = ROW_COUNT;
     DELETE FROM bridge.forgotten WHERE match_id = ANY (v_gone);

@@ -1,16 +1,15 @@
--- What the whole bridge owes at this moment, for the console's page and its /metrics: asked every few seconds, so nothing
--- here may grow with history. Finished turns are not counted, and each index of the unfinished is named by a branch of its
--- own, for no partial index serves `state IN (...)` of several. Nor is a table read whole because statistics still tell of
--- a backlog that is gone.
+-- What the whole bridge owes at this moment, for the console's page and its /metrics. It is asked every few seconds, so
+-- nothing here grows with history: finished turns are not counted, each branch names one index of the unfinished (no partial
+-- index serves a `state IN (...)` of several), and no table is read whole, whatever the statistics say.
 --
--- p_delay: seconds from a group's first capture to its push; only for conversations that nobody has grouped yet
+-- p_delay: unused, for the version before passes it
 --
 -- Returns {open, queued, composing, typing, overdue, dead, inbox_open, captures, notify_queue_usage,
 --   oldest_unanswered_at, overdue_since: seconds since the epoch, or null}
---   open, overdue: with the conversations that nobody has grouped yet, as in status
---   inbox_open: captured events that nobody has grouped yet
+--   open, overdue: with the conversations that no scheduler has grouped yet, as in status
+--   inbox_open: captured events that no scheduler has grouped yet
 --   captures: how many times something was captured, repeats and rollbacks included
-CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -21,17 +20,20 @@ DECLARE
     v_first    timestamptz;
     v_late_by  timestamptz;
     v_captures bigint;
+    v_policy   jsonb := bridge.policies(ARRAY(
+        SELECT e.bot_id FROM bridge.events e WHERE e.turn_id IS NULL AND e.error IS NULL));
     v_answer   jsonb;
 BEGIN
     SELECT coalesce(sum(p.events), 0), count(*) FILTER (WHERE p.alone),
            count(*) FILTER (WHERE p.alone AND p.due_at <= v_now), min(p.first),
            min(p.due_at) FILTER (WHERE p.alone AND p.due_at <= v_now)
     INTO v_inbox, v_pending, v_late, v_first, v_late_by
-    FROM (SELECT g.*, g.first + make_interval(secs => p_delay) AS due_at,
+    FROM (SELECT g.*, g.first + make_interval(
+                     secs => (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision) AS due_at,
                  g.first IS NOT NULL AND NOT EXISTS (
                      SELECT FROM bridge.turns w
                      WHERE w.match_id = g.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')) AS alone
-          FROM (SELECT e.match_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
+          FROM (SELECT e.match_id, (array_agg(e.bot_id))[1] AS bot_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
                 FROM bridge.events e
                 WHERE e.turn_id IS NULL AND e.error IS NULL
                 GROUP BY e.match_id) g) p;

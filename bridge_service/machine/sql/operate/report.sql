@@ -1,7 +1,7 @@
--- What the last `p_seconds` came to, for `report`. It reads all of them, some seconds a million messages, and holds nobody
--- up. What only the processes know comes from the incidents they noted.
+-- What the last `p_seconds` came to, for `report`. It reads all of their rows, some seconds a million messages, and locks
+-- none. What only the processes know comes from the incidents that they noted.
 --
--- p_delay: seconds from a group's first capture to its planned push
+-- p_delay: unused, for the version before passes it
 --
 -- Returns
 --   messages: {captured, answered, open, cancelled, dead, set_aside}, of those captured in that time
@@ -11,7 +11,7 @@
 --     push; from the last claim to the reply, at a human pace; from a reply's planned time to the reply.
 --   failed_attempts, takeovers, superseded, dead: of the turns of that time
 --   incidents: {kind: times}
-CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
 DECLARE
     v_since  timestamptz := bridge.now() - make_interval(secs => p_seconds);
@@ -40,16 +40,16 @@ BEGIN
     FROM bridge.events e LEFT JOIN bridge.turns t ON t.id = e.turn_id
     WHERE e.captured_at > v_since;
 
-    -- Only turns that hold the message they were opened for: what `dead retry` opened had no delay to keep.
+    -- Only turns that hold the message that opened them: a turn of `dead retry` had no delay to keep.
     SELECT jsonb_build_object(
         'groups', jsonb_build_object(
             'pushed', count(*),
             'of_three', count(*) FILTER (WHERE g.messages >= 3),
             'early', count(*) FILTER (WHERE g.late < -0.001)),
-        'push', bridge.spread(array_agg(g.late)))
+        'push', bridge.spread(array_agg(g.late) FILTER (WHERE g.late IS NOT NULL)))
     INTO v_groups
     FROM (SELECT count(*) AS messages,
-                 extract(epoch FROM t.queued_at - t.opened_at)::double precision - p_delay AS late
+                 extract(epoch FROM t.queued_at - t.planned_at)::double precision AS late
           FROM bridge.turns t JOIN bridge.events e ON e.turn_id = t.id
           WHERE t.kind = 'reply' AND t.queued_at > v_since
           GROUP BY t.id HAVING bool_or(e.captured_at = t.opened_at)) g;

@@ -26,7 +26,7 @@ BEGIN
     IF v_retried IS NOT TRUE THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
     ELSIF t.kind = 'reply' THEN
-        v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL, 0);
+        v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'retried');
     ELSE

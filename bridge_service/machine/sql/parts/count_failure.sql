@@ -1,7 +1,6 @@
--- One failed attempt of an active turn: tried again after `p_retry` seconds and not before, or dead after `p_max_attempts`.
+-- One failed attempt of an active turn: tried again after `p_retry` seconds and not before, or dead after `max_attempts`.
 -- Internal: the caller holds the turn's lock.
-CREATE OR REPLACE FUNCTION bridge.count_failure(p_turn bigint, p_error text, p_retry double precision, p_max_attempts integer)
-RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.count_failure(p_turn bigint, p_error text, p_retry double precision) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t       bridge.turns%ROWTYPE;
@@ -13,7 +12,7 @@ BEGIN
         retry_at = v_retry, due_at = v_retry
     WHERE id = p_turn
     RETURNING * INTO t;
-    IF t.attempts >= p_max_attempts THEN
+    IF t.attempts >= bridge.max_attempts() THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, left(p_error, 500));
         RETURN jsonb_build_object('outcome', 'dead', 'match_id', t.match_id, 'attempts', t.attempts,
                                   'next_turn', bridge.next_turn(t.match_id));

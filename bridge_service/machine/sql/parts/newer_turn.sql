@@ -2,9 +2,7 @@
 -- count (D1): for them the waiting turn is made here, by the same upsert as in group_events; they themselves stay
 -- ungrouped, because a scheduler may hold them and wait for us.
 -- Internal: the caller holds the lock of the turn `p_turn`.
-CREATE OR REPLACE FUNCTION bridge.newer_turn(
-    p_turn bigint, p_match uuid, p_bot uuid, p_delay double precision, p_may_merge boolean)
-RETURNS bigint
+CREATE OR REPLACE FUNCTION bridge.newer_turn(p_turn bigint, p_match uuid, p_bot uuid, p_may_merge boolean) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_first   timestamptz;
@@ -21,6 +19,6 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    RETURN bridge.open_waiting(p_match, p_bot, v_first, p_delay);
+    RETURN bridge.open_waiting(p_match, p_bot, v_first);
 END
 $$;

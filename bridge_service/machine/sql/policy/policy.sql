@@ -1,5 +1,5 @@
--- What holds for a bot now; NULL: for a bot without a row of its own. The only reader of bridge.bots, except for
--- `set_environment`. Each row overrides what the rows before it say: built in, environment, default, the bot's own.
+-- What holds for a bot now; NULL: for a bot without a row of its own. The only reader of bridge.bots, except for the
+-- functions beside it. Each row overrides what the rows before it say: built in, environment, default, the bot's own.
 --
 -- A minimum and its maximum are overridden together, so the answer never has a minimum above its maximum: a row that sets
 -- only one of the two moves the other one along.

@@ -1,9 +1,9 @@
--- A notification from somebody else's trigger, on a database without ours: nothing it says is believed except the ids. The
+-- A notification from a foreign trigger, on a database without the bridge's: nothing it says is believed except the ids. The
 -- row is read again and captured if it is there and not from before the installation; what is_old.sql calls old is captured
--- as the triggers capture it. `p_message` NULL: a match. `p_retention_days` is unused: processes of the version before
--- still pass it.
--- Returns the event's id, made now or before (every scheduler hears the same notification), or NULL.
-CREATE OR REPLACE FUNCTION bridge.capture_notified(p_match uuid, p_message uuid, p_retention_days double precision) RETURNS bigint
+-- as the triggers capture it. `p_message` NULL: a match. `p_retention_days` is unused, for the version before passes it.
+-- Returns the event's id, made now or by another scheduler that heard the same notification, or NULL.
+CREATE OR REPLACE FUNCTION bridge.capture_notified(p_match uuid, p_message uuid, p_retention_days double precision DEFAULT NULL)
+RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     c           record;

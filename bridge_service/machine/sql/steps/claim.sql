@@ -5,22 +5,24 @@
 --   same answer (T6)
 -- p_lease: seconds until the turn is taken away again, unless renewed
 -- p_lines: how many earlier messages to return as history
--- p_max_merges: how often a chain of replies may be superseded; a turn that is claimed again makes way for the waiting turn
---   unless the chain is that long
--- p_max_attempts: a turn has so many; the last one is its own, so that the waiting turn does not die with it
--- The defaults are for a process of the release before.
+-- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
+-- p_max_attempts: unused, for the version before passes it
 --
--- Returns {outcome: claimed, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
+-- A turn that is claimed again makes way for the waiting turn, at most `max_merges` times in a chain. The last attempt is a
+-- turn's own, so that the waiting turn does not die with it.
+--
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
 -- before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
-    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT 3,
-    p_max_attempts integer DEFAULT 5)
+    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
+    p_max_attempts integer DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t         bridge.turns%ROWTYPE;
     v_events  bigint[];
+    v_policy  record;
     v_task    jsonb;
     v_waiting bigint;
 BEGIN
@@ -46,6 +48,7 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
     END IF;
 
+    SELECT * INTO v_policy FROM bridge.policy(t.bot_id);
     v_task := bridge.task(t.id, v_events, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
@@ -54,7 +57,7 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
     ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
-          AND t.merges < p_max_merges AND t.attempts + 1 < p_max_attempts THEN
+          AND t.merges < coalesce(p_max_merges, v_policy.max_merges) AND t.attempts + 1 < bridge.max_attempts() THEN
         -- A newer turn waits: one answer to all, before a call is wasted (E1). Only now, since what cannot be read or is
         -- too much ends alone. The active turn is locked before the waiting one.
         SELECT w.id INTO v_waiting FROM bridge.turns w
@@ -73,6 +76,8 @@ BEGIN
     EXCEPTION WHEN unique_violation THEN
         RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
     END;
-    RETURN jsonb_build_object('outcome', 'claimed') || v_task;
+    RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
+        'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
+        'typing_speed_cps', v_policy.typing_speed_cps));
 END
 $$;

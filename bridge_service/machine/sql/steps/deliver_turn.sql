@@ -1,20 +1,18 @@
 -- typing --> answered: the reply's INSERT and the turn's end are one transaction, so no crash separates them and no
--- repetition doubles them. An in-doubt commit is settled by calling again: it waits for the row's lock and then tells
--- what happened (D3).
+-- repetition doubles them. A COMMIT in doubt is settled by calling again: the call waits for the row's lock and tells what
+-- happened (D3).
 --
--- p_max_merges: how often a chain of replies may be superseded by a newer message before one is delivered all the same
--- p_delay: seconds from a newer message's capture to its group's push
--- p_max_attempts: a turn whose insertion raised so many times is dead; what the machine or a missing right is to blame for
---   does not count
+-- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
+-- p_delay, p_max_attempts: unused, for the version before passes them
 --
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
--- error the same draft is inserted again.
+-- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
--- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a
--- lock was not to be had, or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them.
--- `named` tells the SQLSTATE, constraint, column and table of an error, and never a value.
+-- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
+-- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
+-- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
-    p_turn bigint, p_max_merges integer, p_delay double precision, p_max_attempts integer)
+    p_turn bigint, p_max_merges integer DEFAULT NULL, p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -39,9 +37,9 @@ BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
     IF v_kind = 'initiation' THEN
-        -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Once we hold it, each message has
-        -- either committed, and the look below finds it, or will wait until this opener is in the table. The row is
-        -- locked and never changed, or a REPEATABLE READ app would fail with 40001.
+        -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Under this lock each message has
+        -- committed, and the look below finds it, or waits until the opener is in the table. The row is never changed, or a
+        -- REPEATABLE READ app would fail with 40001.
         BEGIN
             PERFORM FROM bridge.events WHERE kind = 'match' AND match_id = v_match FOR UPDATE;
         EXCEPTION WHEN lock_not_available THEN
@@ -82,7 +80,8 @@ BEGIN
             RETURN bridge.cancel_turn(t.id, 'message');
         END IF;
     ELSE
-        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, p_delay, t.merges < p_max_merges);
+        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, t.merges < coalesce(
+            p_max_merges, (SELECT p.max_merges FROM bridge.policy(t.bot_id) p)));
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;
@@ -110,8 +109,8 @@ BEGIN
                 v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT, v_context = PG_EXCEPTION_CONTEXT,
                 v_schema = SCHEMA_NAME, v_table = TABLE_NAME, v_column = COLUMN_NAME, v_constraint = CONSTRAINT_NAME,
                 v_type = PG_DATATYPE_NAME;
-            -- A foreign key may say that the match went in this very moment, and as well that the bot lacks a row which the
-            -- operator can still insert. Only a new look tells.
+            -- A foreign key error means that the match is gone, or that the bot lacks a row which the operator can insert.
+            -- Only a new look tells which.
             IF v_state = '23503' AND bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
                 RETURN bridge.cancel_turn(t.id, 'gone');
             END IF;
@@ -131,7 +130,7 @@ BEGIN
                 UPDATE bridge.turns SET state = 'composing', token = NULL, draft = NULL, refused = v_error.refused
                 WHERE id = t.id;
             END IF;
-            RETURN bridge.count_failure(t.id, v_error.words, 2 ^ t.attempts, p_max_attempts)
+            RETURN bridge.count_failure(t.id, v_error.words, 2 ^ t.attempts)
                 || jsonb_build_object('error', 'delivery', 'named', v_error.named);
     END;
     RETURN jsonb_build_object(

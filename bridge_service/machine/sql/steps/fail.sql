@@ -1,17 +1,16 @@
--- The responder raised. An error counts as an attempt; a responder that is merely away (`p_counts` false) never does,
--- or an hour without it would kill every turn (A1). Either way the token is given up, and no push has the turn
--- claimed before its `retry_at` (T5).
+-- The responder raised. An error counts as an attempt. A responder that is away (`p_counts` false) costs none, or an hour
+-- without it would kill every turn (A1). Either way the token is given up, and no push has the turn claimed before its
+-- `retry_at` (T5).
 --
--- p_retry: seconds until then. Who is away is asked less and less, or a thousand turns would be two hundred calls a second:
---   after a quarter of the time since the turn's first push, a minute at most, or `p_retry` if that is longer. Of that
---   quarter up to another is taken off, by a draw of the match's, so that those who failed together do not come together.
---
+-- p_retry: seconds until then. While the responder is away the turn waits longer each time: a quarter of the time since its
+--   first push, between `p_retry` and 60 s, minus up to 25 % by a draw of its match.
+-- p_max_attempts: unused, for the version before passes it
 -- p_refused: why PostgreSQL refused the draft, if that was the error; the responder is told it at the next call
 --
 -- Returns {outcome: failed | dead | fenced, ...}; of a responder that is away also `retry`, the seconds it came to.
 CREATE OR REPLACE FUNCTION bridge.fail(
-    p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean, p_max_attempts integer,
-    p_refused text DEFAULT NULL)
+    p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean,
+    p_max_attempts integer DEFAULT NULL, p_refused text DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -25,7 +24,7 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'fenced');
     ELSIF p_counts THEN
         UPDATE bridge.turns SET refused = p_refused WHERE id = t.id AND p_refused IS NOT NULL;
-        RETURN bridge.count_failure(t.id, p_error, p_retry, p_max_attempts);
+        RETURN bridge.count_failure(t.id, p_error, p_retry);
     END IF;
     v_pause := greatest(
         p_retry, least(60, extract(epoch FROM v_now - t.queued_at) / 4) * (1 - bridge.draw(t.match_id, 'away') / 4));

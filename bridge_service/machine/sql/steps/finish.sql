@@ -1,12 +1,14 @@
--- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. With nothing
--- to wait for, a reply is delivered in the same call.
+-- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. A reply without
+-- a pause is delivered in the same call.
 --
 -- p_pause: seconds of thinking and typing still to come
--- Asked again with the same token after an answer that got lost, it returns where the turn stands by now (D3).
+-- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
+-- p_delay, p_max_attempts: unused, for the version before passes them
+-- Called again with the same token after a lost answer, it returns where the turn stands now (D3).
 -- Returns {outcome: typing | fenced} or what deliver_turn returns.
 CREATE OR REPLACE FUNCTION bridge.finish(
-    p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer, p_delay double precision,
-    p_max_attempts integer)
+    p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer DEFAULT NULL,
+    p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -28,7 +30,7 @@ BEGIN
     END IF;
     -- An opener's delivery takes its match's event before the turn (F1): never from here, where the turn is locked.
     IF t.state = 'answered' OR (p_pause <= 0 AND t.kind = 'reply') THEN
-        RETURN bridge.deliver_turn(p_turn, p_max_merges, p_delay, p_max_attempts);
+        RETURN bridge.deliver_turn(p_turn, p_max_merges);
     END IF;
     IF p_pause > 0 THEN  -- else its worker delivers it at once
         PERFORM bridge.ring_due(t.id, v_deliver);

@@ -1,25 +1,20 @@
--- ungrouped events --> open turns, as a set of at most 5,000 events, so that no backlog is too large for one call; called
--- as often as anybody likes, by any number of schedulers at the same time.
+-- ungrouped events --> open turns, at most 5,000 events a call, so that no backlog is too large for one. Any number of
+-- schedulers may call it at the same time.
 --
--- p_after: look only at events above this id (a bound for speed, never truth; the sweep passes 0) (C4)
--- p_delay: seconds from a group's first capture to its push
--- p_first_*: the opener's delay in seconds and its probability
--- p_only: one conversation only, to find the one that spoils a batch (T2)
+-- p_after: look only at events above this id. A bound for speed: the sweep passes 0 (C4).
+-- p_delay, p_first_*: of a scheduler of the version before, whose environment rules; NULL: each bot's policy
+-- p_only: this conversation only, to find what spoils a batch (T2)
 --
 -- Returns one row an event, in order of capture: `place` is the event's place in its turn.
 --
--- Of a conversation the first events are taken, mostly all of them, or none: if another scheduler holds one, all are left
--- to the next look. Taking the later one alone would let it be answered first. A backlog is cut between conversations: who
--- is taken in parts is answered in parts.
+-- If another scheduler holds an event of a conversation, all of its events are left to the next look: a later event taken
+-- alone would be answered first. A backlog is cut between conversations, where it can be.
 --
--- PostgreSQL's statistics never know how many events and turns wait just now, and by them it joins everything with
--- everything. So the statements below leave it no choice: IN (SELECT unnest ...) as a filter is hashed, and a turn is
--- looked up by its unique index, one event at a time. Nor may it read a table whole, history and all, or an index:
--- (kind = ...) IS TRUE keeps it from those that are there for one kind.
+-- Table statistics lag behind short-lived rows, and the planner then picks quadratic joins (T8). So IN (SELECT unnest ...)
+-- is a filter that is hashed, each turn is found by its unique index, and (kind = ...) IS TRUE hides the indexes of one kind.
 CREATE OR REPLACE FUNCTION bridge.group_events(
-    p_after bigint, p_delay double precision,
-    p_first_min double precision, p_first_max double precision, p_first_probability double precision,
-    p_only uuid DEFAULT NULL)
+    p_after bigint, p_delay double precision DEFAULT NULL, p_first_min double precision DEFAULT NULL,
+    p_first_max double precision DEFAULT NULL, p_first_probability double precision DEFAULT NULL, p_only uuid DEFAULT NULL)
 RETURNS TABLE (
     event_id bigint, kind text, match_id uuid, bot_id uuid, turn_id bigint, place bigint,
     opened_at timestamptz, due_at timestamptz, state text)
@@ -30,11 +25,11 @@ DECLARE
     v_seen    bigint[];
     v_taken   bigint[];
     v_matches uuid[];
+    v_policy  jsonb;  -- by bot
     v_now     timestamptz;
 BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
-    -- The bounded look by itself: joined to the next statement it reads every index entry that vacuum cannot take yet
-    -- (C4), and mostly there is nothing to find.
+    -- A statement of its own: joined to the next it reads every index entry that vacuum cannot remove yet (C4).
     IF p_only IS NOT NULL THEN
         v_matches := ARRAY[p_only];
     ELSE
@@ -47,7 +42,7 @@ BEGIN
     END IF;
 
     IF cardinality(v_matches) <= 100 THEN
-        SET LOCAL plan_cache_mode = force_generic_plan;  -- planning for a few takes longer than they do
+        SET LOCAL plan_cache_mode = force_generic_plan;  -- for a few conversations planning takes longer
         SELECT array_agg(s.id) INTO v_seen
         FROM (SELECT e.id FROM unnest(v_matches) AS m (match_id) CROSS JOIN LATERAL bridge.ungrouped_events(m.match_id) e
               ORDER BY min(e.id) OVER (PARTITION BY m.match_id), e.id LIMIT 5000) s;
@@ -80,6 +75,7 @@ BEGIN
         RETURN;
     END IF;
     v_now := bridge.now();
+    v_policy := bridge.policies(ARRAY(SELECT e.bot_id FROM bridge.events e WHERE e.id = ANY (v_taken)));
 
     SELECT array_agg(DISTINCT e.match_id) INTO v_matches
     FROM bridge.events e WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE;
@@ -91,10 +87,17 @@ BEGIN
            CASE WHEN NOT d.drawn THEN 'not_drawn' END,
            e.captured_at,
            CASE WHEN d.drawn THEN e.captured_at + make_interval(
-               secs => p_first_min + (p_first_max - p_first_min) * bridge.draw(e.match_id, 'delay')) END,
+               secs => d.first_min + (d.first_max - d.first_min) * bridge.draw(e.match_id, 'delay')) END,
            CASE WHEN NOT d.drawn THEN bridge.now() END
     FROM bridge.events e
-    CROSS JOIN LATERAL (SELECT bridge.draw(e.match_id, 'probability') < p_first_probability AS drawn OFFSET 0) d
+    CROSS JOIN LATERAL (
+        SELECT bridge.draw(e.match_id, 'probability') < coalesce(p_first_probability, p.initiation_probability) AS drawn,
+               coalesce(p_first_min, p.initiation_delay_min) AS first_min,
+               coalesce(p_first_max, p.initiation_delay_max) AS first_max
+        FROM jsonb_to_record(v_policy -> e.bot_id::text) AS p (
+            initiation_probability double precision, initiation_delay_min double precision,
+            initiation_delay_max double precision)
+        OFFSET 0) d
     WHERE e.id = ANY (v_taken) AND (e.kind = 'match') IS TRUE
     ORDER BY e.match_id
     ON CONFLICT (match_id) WHERE kind = 'initiation' DO NOTHING;
@@ -113,12 +116,16 @@ BEGIN
 
     -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
     -- new one; and it keeps the turn locked until the events stand in it (T2).
-    INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at)
-    SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'open',
-           min(e.captured_at), min(e.captured_at) + make_interval(secs => p_delay)
-    FROM bridge.events e
-    WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE
-    GROUP BY e.match_id ORDER BY e.match_id
+    INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at, planned_at)
+    SELECT 'reply', g.match_id, g.bot_id, 'open', g.first, d.planned, d.planned
+    FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first
+          FROM bridge.events e
+          WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE
+          GROUP BY e.match_id) g
+    CROSS JOIN LATERAL (
+        SELECT g.first + make_interval(secs => coalesce(
+            p_delay, (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision)) AS planned OFFSET 0) d
+    ORDER BY g.match_id
     ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
     DO UPDATE SET opened_at = waiting.opened_at;
 

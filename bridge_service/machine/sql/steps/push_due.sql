@@ -1,17 +1,18 @@
--- What is due now, as a set: open --> queued, a lease that ran out is taken away, and every pushed step that nobody took
--- is pushed again. The caller then enqueues each row to Dramatiq; if it dies before, `due_at` brings the turn back.
+-- What is due now, as a set: open --> queued, a lease that ran out is taken away, and a pushed step that no worker took is
+-- pushed again. The caller then enqueues each row to Dramatiq. If the caller dies before, `due_at` brings the turn back.
 --
--- p_window: at most so many turns that workers can take are `queued` at once, the rest stay `open` (T9)
--- p_again, p_again_max: seconds until a push is believed lost; doubles from the first to the second
--- p_lost_after: a turn whose lease ran out so many times is dead (its responder kills its workers, or hangs)
+-- p_window: the push limit. At most `p_window` turns that workers can take are `queued`; the rest stay `open` (T9).
+-- p_again, p_again_max: seconds until a push is believed lost; it doubles from the first to the second
+-- p_lost_after: unused, for the version before passes it
 --
--- The plans are for rows found by index, whatever PostgreSQL's statistics say of how many wait just now: the order by due
--- time, where nothing is to be sorted, names the index that has it.
+-- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, the order by due time names
+-- the index that has it.
 --
--- `step` is `compose` or `deliver`; `dead` is only told of. `first` marks the push that the journal tells of. Rows that
--- somebody holds are skipped: they are being worked on.
+-- `step` is `compose` or `deliver`; `dead` is only told. `first` marks the push that the journal tells. A locked row is
+-- skipped: another step works on it.
 CREATE OR REPLACE FUNCTION bridge.push_due(
-    p_window integer, p_limit integer, p_again double precision, p_again_max double precision, p_lost_after integer)
+    p_window integer, p_limit integer, p_again double precision, p_again_max double precision,
+    p_lost_after integer DEFAULT NULL)
 RETURNS TABLE (
     turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
     due_at timestamptz)
@@ -25,13 +26,14 @@ BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     FOR turn_id, step, kind, match_id, messages, first, recovered, due_at IN
         SELECT t.id, 'dead', t.kind, t.match_id, 0, false, true, t.due_at FROM bridge.turns t
-        WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= p_lost_after
+        WHERE t.state = 'composing' AND t.token IS NOT NULL AND t.due_at <= v_now AND t.takeovers + 1 >= bridge.max_takeovers()
         ORDER BY t.due_at FOR NO KEY UPDATE SKIP LOCKED
     LOOP
         BEGIN
-            PERFORM bridge.end_turn(turn_id, 'dead', NULL, 'its worker died, or its responder hung, ' || p_lost_after || ' times');
+            PERFORM bridge.end_turn(turn_id, 'dead', NULL, format(
+                'its worker died, or its responder hung, %s times', bridge.max_takeovers()));
         EXCEPTION WHEN lock_not_available THEN
-            EXIT;  -- somebody holds the turn that it is to wake: it gets one more worker, and nobody else waits for it
+            EXIT;  -- another step holds the turn that this end is to wake: the dying turn gets one more worker
         END;
         RETURN NEXT;
     END LOOP;

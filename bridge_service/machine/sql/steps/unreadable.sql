@@ -6,9 +6,11 @@
 -- that comes late find nothing to do; nor is there anything once somebody holds the turn.
 --
 -- p_step: what was refused, compose or deliver, as push_due names them
+-- p_max_attempts: unused, for the version before passes it
 --
 -- Returns {outcome: failed | dead | nothing, ...}.
-CREATE OR REPLACE FUNCTION bridge.unreadable(p_turn bigint, p_step text, p_error text, p_max_attempts integer) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.unreadable(p_turn bigint, p_step text, p_error text, p_max_attempts integer DEFAULT NULL)
+RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     t bridge.turns%ROWTYPE;
@@ -28,7 +30,7 @@ BEGIN
             RETURN jsonb_build_object('outcome', 'nothing');  -- the opener or the reply became active meanwhile (T1)
         END;
     END IF;
-    RETURN bridge.count_failure(t.id, p_error, 2 ^ t.attempts, p_max_attempts)
+    RETURN bridge.count_failure(t.id, p_error, 2 ^ t.attempts)
         || jsonb_build_object('error', 'DatabaseRefused');
 END
 $$;

@@ -25,6 +25,7 @@ BEGIN
     GROUP BY e.match_id ORDER BY e.match_id
     ON CONFLICT (match_id) DO UPDATE SET until = EXCLUDED.until WHERE known.until < EXCLUDED.until;
     DELETE FROM bridge.events WHERE turn_id = ANY (v_turns);
+    DELETE FROM bridge.parts WHERE turn_id = ANY (v_turns);
     DELETE FROM bridge.turns WHERE id = ANY (v_turns);
     DELETE FROM bridge.incidents WHERE happened_at < v_before;
     DELETE FROM bridge.processes WHERE seen_at < v_before;
