@@ -202,7 +202,7 @@ def test_a_read_only_filesystem(tmp_path: Path) -> None:
     memory = f"mount -t tmpfs -o size=4m none {tmp_path} && mount --bind {tmp_path} /dev/shm"
     with worker("", mounted(*READ_ONLY, memory)) as (service, process, port):
         until_replied(port)
-        assert folders(Path(f"/proc/{process.pid}/root/dev/shm"))
+        assert folders(Path("/proc", str(process.pid), "root", "dev", "shm"))
         assert service.stop() == [0]
         assert not service.lines("WARNING|ERROR|CRITICAL")
 

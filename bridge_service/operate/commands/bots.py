@@ -1,4 +1,4 @@
-"""`bots`: what policy holds for each bot, and who set it."""
+"""`bots`: which policy holds for each bot, and which row of `bridge.bots` sets it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
