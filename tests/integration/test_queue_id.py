@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 DAY: Final = 86_400
 STORED: Final = "SELECT id FROM bridge.installation"
+BUILT_IN_DELAY: Final = 15
 
 
 def id_of(urls: Urls) -> str:
@@ -162,7 +163,7 @@ def test_it_is_asked_for_again_after_a_while(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_new_installation_under_running_processes_is_served(
     bridge_database: Urls, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
-    """Scheduler and workers come to agree on the new ID by themselves: nothing that is written waits for a restart."""
+    """Scheduler and workers agree on the new ID, and the scheduler writes its policy there, without a restart."""
     del redis_client  # only asked for because it empties Redis
     with (
         Service({"DATABASE_URL": bridge_database.service, "REDIS_URL": redis_server.url(), **QUICK}) as service,
@@ -172,6 +173,7 @@ def test_a_new_installation_under_running_processes_is_served(
         for _ in range(2):
             uninstall(bridge_database.owner)
             migrate(bridge_database.owner, runtime_role=SERVICE)
+            eventually(lambda: app.value("SELECT grouping_delay FROM bridge.policy(NULL)") != BUILT_IN_DELAY, 30)
             for text in ("salut", "encore"):
                 match = app.old_match()
                 app.write(match, text)

@@ -9,6 +9,12 @@ CREATE OR REPLACE FUNCTION bridge.heartbeat(
     p_environment jsonb DEFAULT NULL)
 RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+    -- The first beat of a scheduler in this installation: `uninstall` and `migrate` under a running scheduler would
+    -- otherwise leave its policy out until it is restarted.
+    SELECT bridge.set_environment(p_environment)
+    WHERE p_role = 'scheduler' AND p_environment IS NOT NULL
+      AND NOT EXISTS (SELECT FROM bridge.processes b WHERE b.id = p_process);
+
     INSERT INTO bridge.processes AS p
         (id, role, started_at, seen_at, ended_at, rss_bytes, rss_peak_bytes, cpu_seconds, environment)
     SELECT p_process, p_role, n.now - make_interval(secs => p_uptime), n.now, CASE WHEN p_ended THEN n.now END,
