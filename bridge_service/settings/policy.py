@@ -78,7 +78,7 @@ def read_value(name: str, text: str) -> Value:
     """
     field = COLUMNS[name]
     try:
-        adapter: TypeAdapter[Value] = TypeAdapter(Annotated[(field.annotation, *field.metadata)])  # type: ignore[arg-type]
+        adapter: TypeAdapter[Value] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
         return adapter.validate_python(text)
     except ValidationError:
         raise ValueError(f"{name.upper()} must be {accepts(field)}, or none") from None
