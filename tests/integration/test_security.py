@@ -11,7 +11,7 @@ import random
 import re
 import shutil
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -40,13 +40,13 @@ from bridge_service.install.plan import migrate
 from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
-from schedulers.window import _Group, _show
+from schedulers.window import _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock
 from tests.support.databases import copy_of, execute, install, make_template
@@ -895,7 +895,8 @@ def use_all_of_redis(url: str) -> None:
         redis_call(lambda: broker.client.blpop([broker.bell(QUEUE_NAME)], 1))
         redis_call(broker.client.ping)
         now = datetime.now(UTC)
-        shown = _show([_Group("of the test", 1, 1, now, now)])
+        due_at = now + timedelta(seconds=1)
+        shown = _show([Grouped(1, "message", "of the test", "bot", 1, 1, now, due_at, "open")], now)
         redis_call(lambda: Nodes(window).run([*shown, ("DEL", "context:of the test")]))
 
 
