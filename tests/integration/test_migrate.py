@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from bridge_service.install.uninstall import uninstall
 from tests.support.app import CAMILLE, LEA, App, Client
 from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute, install, make_template
 from tests.support.policy import set_grouping
-from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
+from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand, role_of
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
@@ -51,29 +51,6 @@ def app(app_database: Urls) -> Iterator[App]:
     """Give the app, on a database without the bridge."""
     with closing(App(app_database)) as app:
         yield app
-
-
-@pytest.fixture
-def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
-    folder = tmp_path / "sql"
-    shutil.copytree(files.SQL_FOLDER, folder)
-    monkeypatch.setattr(files, "SQL_FOLDER", folder)
-    return folder
-
-
-@contextmanager
-def role_of(app: App, *grants: str) -> Iterator[str]:
-    """Give a role with these rights, and take it away afterwards."""
-    role = f"role_{uuid4().hex}"
-    app.rows(f"CREATE ROLE {role} LOGIN")
-    try:
-        for grant in grants:
-            app.rows(f"GRANT {grant} TO {role}")
-        yield role
-    finally:
-        app.rows(f"DROP OWNED BY {role} CASCADE")
-        app.rows(f"DROP ROLE {role}")
 
 
 @pytest.fixture(params=[OWNER, APP])
