@@ -95,7 +95,7 @@ def test_the_backup_works_as_it_did_before(app: App) -> None:
 
 
 def test_the_backup_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
-    """Tables and sequences of later migrations too, also where somebody has revoked it meanwhile."""
+    """Tables and sequences of later migrations too, also after an operator revoked it."""
     assert migrate(app.urls.owner).migrations == []
     text = "CREATE TABLE bridge.mood (id bigint GENERATED ALWAYS AS IDENTITY, mood text)"
     (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")

@@ -154,7 +154,7 @@ def tables(app: App) -> list[str]:
 
 
 def traces(app: App, text: str, *, without: str = "") -> list[str]:
-    """Return the bridge's tables in which a text is found anywhere, but for one column."""
+    """Return the bridge's tables in which a text is found, except in one column."""
     found = "SELECT EXISTS (SELECT FROM bridge.{} r WHERE position(%s IN (to_jsonb(r) - %s)::text) > 0)"
     return [
         table
@@ -167,7 +167,7 @@ def traces(app: App, text: str, *, without: str = "") -> list[str]:
 
 
 def test_the_owner_is_an_ordinary_role(secured: Urls) -> None:
-    """Whoever migrates needs no attribute of a superuser and no right on the app's tables but those of the page."""
+    """The role that migrates has no attribute of a superuser, and on the app's tables only the rights of the page."""
     with closing(App(secured)) as app:
         attributes = "rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls OR rolreplication"
         for role in (OWNER, SERVICE, READER, APP):
@@ -192,7 +192,7 @@ SHAPE: Final = """
 
 
 @pytest.mark.parametrize(("template", "owner"), [("secured_template", OWNER), ("owned_template", APP)])
-def test_whoever_owns_the_bridge_migrates_and_uninstalls(
+def test_the_owner_of_the_bridge_migrates_and_uninstalls(
     request: pytest.FixtureRequest, postgres: PostgresServer, template: str, owner: str
 ) -> None:
     """An ordinary role can put it in, take it out without a trace, and put it in again; it need own no table."""
@@ -605,7 +605,7 @@ def test_a_callers_own_tables_take_nothing(bridge: Bridge) -> None:
     assert len(bridge.rows("SELECT * FROM pg_temp.audit", connection=attacker)) == 1
 
 
-# --- S9, S10, S22: whoever can write to Redis ----------------------------------------------------
+# --- S9, S10, S22: a client that can write to Redis ----------------------------------------------
 
 
 class Counted:

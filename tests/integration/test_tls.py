@@ -259,7 +259,7 @@ def test_the_systems_authorities(
 def test_postgresql_with_a_bad_certificate(
     tls_postgres: TlsPostgres, tls_template: str, authority: Authority, kind: str
 ) -> None:
-    """A certificate for another name, of nobody we know or of yesterday is refused, under verify-full alone."""
+    """A certificate for another name, of an unknown authority or expired is refused, under verify-full alone."""
     tls_postgres.present(getattr(authority, kind))
 
     verified = tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=authority.root)
@@ -326,7 +326,7 @@ def test_redis_is_verified(redis_server: RedisServer, redis_user: str, authority
 def test_redis_with_a_bad_certificate(
     redis_server: RedisServer, redis_user: str, authority: Authority, kind: str
 ) -> None:
-    """A certificate for another name, of nobody we know or of yesterday is refused, unless the URL gives that up."""
+    """A certificate for another name, of an unknown authority or expired is refused, unless the URL gives that up."""
     with TlsFront(redis_server.port, getattr(authority, kind)) as front:
         url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
         assert_no_redis(url, WHY[kind])
@@ -488,7 +488,7 @@ def test_plaintext_is_refused_where_tls_is_required(role: str) -> None:
 
 def test_plaintext_is_told_of() -> None:
     """Both processes say at their start which URLs lead elsewhere unencrypted, once each, without their passwords."""
-    elsewhere = f"{quote('p@ss')}@192.0.2.1"  # an address that nobody has
+    elsewhere = f"{quote('p@ss')}@192.0.2.1"  # an address that no machine has
     environment = {**QUICK, "DATABASE_URL": f"postgresql://role:{elsewhere}/app", "REDIS_URL": f"redis://:{elsewhere}"}
     with Service(environment) as service:
         for process in (service.start_scheduler(), service.start_worker()):
