@@ -37,7 +37,7 @@ def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """
     if request.node.get_closest_marker("superuser"):
         return
-    connect, open_one = Connection.__init__, transaction._open
+    connect, open_one = Connection.__init__, transaction.connect
 
     def connect_as_ordinary(self: Connection, url: str, **named: Any) -> None:  # noqa: ANN401 - passed on
         assert_not(url, ADMIN, OWNER)
@@ -48,7 +48,7 @@ def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         return open_one(url, options)
 
     monkeypatch.setattr(Connection, "__init__", connect_as_ordinary)
-    monkeypatch.setattr(transaction, "_open", open_as_ordinary)
+    monkeypatch.setattr(transaction, "connect", open_as_ordinary)
 
 
 @pytest.fixture(scope="session")
