@@ -5,8 +5,10 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import uuid4
+
+from psycopg2.extensions import Notify
 
 from bridge_service.errors import DatabaseRefused
 from bridge_service.machine.database import Connection
@@ -20,14 +22,6 @@ PROOF_SECONDS: Final = 2.0
 
 PROVE_AGAIN_SECONDS: Final = 30.0
 """How often a connection that heard nothing is tried again: PostgreSQL's queue of notifications may have emptied."""
-
-
-class Bell(NamedTuple):
-    """One notification, as it was sent."""
-
-    pid: int
-    channel: str
-    payload: str
 
 
 class Bells:
@@ -118,15 +112,15 @@ class Bells:
             self._proof = self._send_proof()
         return True
 
-    def heard(self) -> list[Bell]:
+    def heard(self) -> list[Notify]:
         """Return what was notified since the last time.
 
         Raises:
           DatabaseUnavailable: the connection is gone.
         """
         self._connection.receive()
-        bells = [Bell(each.pid, each.channel, each.payload) for each in self._connection.raw.notifies]
-        self._connection.raw.notifies.clear()
+        bells = self._connection.raw.notifies
+        self._connection.raw.notifies = []
         if self._proof is not None and any(bell.payload == self._proof for bell in bells):
             self.delivers, self._proof = True, None
             self._emit(ListenActive())

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from psycopg2.extensions import Notify
+
 from bridge_service.errors import BadMessage, BridgeError
 from bridge_service.machine.database import Connection
 from bridge_service.machine.steps import Grouped, Store
@@ -22,7 +24,7 @@ from bridge_service.telemetry.signals import (
     NotificationRejected,
     database_trouble,
 )
-from schedulers.bells import Bell, Bells
+from schedulers.bells import Bells
 from schedulers.foreign import ForeignCapture
 from schedulers.grouper import Grouper
 from schedulers.looks import Looks
@@ -124,7 +126,7 @@ class Listener(Loop):
                 self._read(bell)
         self._foreign.capture(self.beat)
 
-    def _read(self, bell: Bell) -> None:
+    def _read(self, bell: Notify) -> None:
         try:
             notification = parse(bell.channel, bell.payload)
         except BadMessage as error:

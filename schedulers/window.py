@@ -5,8 +5,7 @@ It writes from its own thread, so a Redis that stalls delays nothing else; what 
 
 import contextlib
 import queue
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -26,15 +25,6 @@ _BACKLOG: Final = 10_000
 _Job = Sequence[Command]
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    match_id: str
-    turn_id: int
-    count: int
-    opened_at: datetime
-    due_at: datetime
-
-
 class ContextWindow(Loop):
     """Shows open groups, and deletes their keys when they are pushed."""
 
@@ -45,13 +35,8 @@ class ContextWindow(Loop):
 
     def show(self, events: Sequence[Grouped], now: datetime) -> None:
         """Show the reply groups that these events joined, if they stay open for a while."""
-        groups = {
-            event.turn_id: _Group(event.match_id, event.turn_id, event.place, event.opened_at, event.due_at)
-            for event in events
-            if event.kind == "message" and event.state == "open" and event.due_at is not None and event.due_at > now
-        }
-        if groups:
-            self._put(_show(groups.values()))
+        if commands := _show(events, now):
+            self._put(commands)
 
     def close(self, match_ids: Sequence[str]) -> None:
         """Delete the keys of groups that were pushed."""
@@ -93,18 +78,16 @@ def _key(match_id: str) -> str:
     return f"context:{match_id}"
 
 
-def _show(groups: Iterable[_Group]) -> list[Command]:
+def _show(events: Sequence[Grouped], now: datetime) -> list[Command]:
+    """Return the commands that show groups which stay open, each by the latest event that joined it."""
+    latest = {event.turn_id: event for event in events if event.kind == "message" and event.state == "open"}
     commands: list[Command] = []
-    for group in groups:
-        key = _key(group.match_id)
-        fields: dict[str, str | int] = {
-            "count": group.count,
-            "turn_id": group.turn_id,
-            "first_message_at": group.opened_at.isoformat(),
-            "due_at": group.due_at.isoformat(),
-        }
-        commands.append(("HSET", key, *(part for field in fields.items() for part in field)))
+    for event in latest.values():
+        if event.due_at is None or event.due_at <= now:
+            continue
+        key, opened, due = _key(event.match_id), event.opened_at, event.due_at
+        shown = ("count", event.place, "turn_id", event.turn_id)
+        commands.append(("HSET", key, *shown, "first_message_at", opened.isoformat(), "due_at", due.isoformat()))
         # The group's whole length is longer than what is left of it, and needs no clock except PostgreSQL's.
-        seconds = int((group.due_at - group.opened_at).total_seconds()) + TTL_MARGIN_SECONDS
-        commands.append(("EXPIRE", key, seconds))
+        commands.append(("EXPIRE", key, int((due - opened).total_seconds()) + TTL_MARGIN_SECONDS))
     return commands

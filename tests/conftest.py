@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from bridge_service.demo.servers import PostgresServer, RedisServer
-from bridge_service.install import transaction
+from bridge_service.install import files, transaction
 from bridge_service.machine.database import Connection
 from tests.support.databases import copy_of, install, make_template
 from tests.support.redis_servers import OldRedisServer, old_redis_binary
@@ -37,7 +37,7 @@ def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """
     if request.node.get_closest_marker("superuser"):
         return
-    connect, open_one = Connection.__init__, transaction._open
+    connect, open_one = Connection.__init__, transaction.connect
 
     def connect_as_ordinary(self: Connection, url: str, **named: Any) -> None:  # noqa: ANN401 - passed on
         assert_not(url, ADMIN, OWNER)
@@ -48,7 +48,7 @@ def least_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         return open_one(url, options)
 
     monkeypatch.setattr(Connection, "__init__", connect_as_ordinary)
-    monkeypatch.setattr(transaction, "_open", open_as_ordinary)
+    monkeypatch.setattr(transaction, "connect", open_as_ordinary)
 
 
 @pytest.fixture(scope="session")
@@ -128,3 +128,12 @@ def bridge_database(postgres: PostgresServer, bridge_template: str) -> Iterator[
     """Give a fresh database of the app with the bridge installed; what is under test takes its `service` URL."""
     with copy_of(postgres, bridge_template) as urls:
         yield urls
+
+
+@pytest.fixture
+def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
+    folder = tmp_path / "sql"
+    shutil.copytree(files.SQL_FOLDER, folder)
+    monkeypatch.setattr(files, "SQL_FOLDER", folder)
+    return folder

@@ -36,7 +36,7 @@ def begin(url: str, *, read_only: bool = False) -> Iterator[Cursor]:
       DatabaseUnavailable, DatabaseRefused: PostgreSQL did not answer, or refused a statement.
     """
     try:
-        connection, _ = session.connect(url, "", lambda options: _open(url, options))
+        connection, _ = session.connect(url, "", lambda options: connect(url, options))
         try:
             # A run that waited for another run has to see what the other run committed.
             connection.set_session(isolation_level="READ COMMITTED", readonly=read_only or None)
@@ -70,7 +70,8 @@ def filled(cursor: Cursor, statement: str, *values: sql.Composable) -> str:
     return sql.SQL(statement).format(*values).as_string(cursor)
 
 
-def _open(url: str, options: str) -> psycopg2.extensions.connection:
+def connect(url: str, options: str | None = None) -> psycopg2.extensions.connection:
+    """Connect as `migrate`; `options` take the place of the URL's."""
     return psycopg2.connect(
         url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8", options=options
     )

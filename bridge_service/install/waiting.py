@@ -6,9 +6,9 @@ long. It holds no other lock, so it is part of no deadlock.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import psycopg2
@@ -18,6 +18,8 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service.errors import DatabaseBusy
+from bridge_service.install.files import template
+from bridge_service.install.transaction import connect
 
 ATTEMPTS: Final = 100
 
@@ -35,7 +37,6 @@ _BY_TRIGGER: Final = (
     " EXECUTE FUNCTION pg_catalog.suppress_redundant_updates_trigger()"
 )
 
-_HOLDERS: Final = (Path(__file__).parent / "sql" / "holders.sql").read_text(encoding="utf-8")
 _READERS: Final = ("AccessShareLock", "RowShareLock")
 _NAMED: Final = 3
 
@@ -86,13 +87,8 @@ class LockTries:
     def _look(self) -> list[_Holder]:
         """Return the holders of a lock. Ask autovacuum to end if no other session is in the way for long."""
         try:
-            connection = psycopg2.connect(
-                self._url, connect_timeout=10, fallback_application_name="bridge migrate", client_encoding="UTF8"
-            )
-            try:
+            with closing(connect(self._url)) as connection:
                 return self._look_by(connection)
-            finally:
-                connection.close()
         except psycopg2.Error:
             return []  # the next try raises if PostgreSQL does not answer
 
@@ -102,7 +98,7 @@ class LockTries:
             # Readers count only if no other session is found: a migration of the bridge's own tables waits for them.
             for harmless in (self._harmless, []):
                 if not holders:
-                    cursor.execute(_HOLDERS, {"tables": self._tables, "harmless": harmless})
+                    cursor.execute(template("holders"), {"tables": self._tables, "harmless": harmless})
                     holders = [_Holder(*row) for row in cursor.fetchall()]
         # The app's own transactions are short. A transaction that a second look finds again is in the way.
         self._staying = [holder for holder in holders if holder.transaction in self._seen]

@@ -73,12 +73,9 @@ Bot = Annotated[
     str, typer.Argument(parser=_bot, metavar="BOT", help="The bot's id, or `default`: all bots.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Turn = Annotated[
-    int, typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
-]
-SomeTurn = Annotated[
-    int | None, typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
-]
+_TURN: Any = typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
+Turn = Annotated[int, _TURN]
+SomeTurn = Annotated[int | None, _TURN]
 
 
 @app.command()

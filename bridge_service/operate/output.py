@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import psycopg2.extensions
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -100,6 +101,12 @@ def short_time(text: str | None) -> str:
         return ""
     time = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
     return time.isoformat(sep=" ", timespec="milliseconds")
+
+
+def place_of(database_url: str) -> str:
+    """Say which database it is, for a question."""
+    parts = psycopg2.extensions.parse_dsn(database_url)
+    return f"{parts.get('dbname', 'the database')} on {parts.get('host', 'this machine')}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -58,13 +58,7 @@ def redis_url(text: str) -> str:
     if text.startswith("unix://"):
         raise refused("cannot be a unix:// socket: let Redis listen on a port and write redis://127.0.0.1:6379/0")
     parts = _split(text, "redis", "rediss")
-    _check_host(unquote(parts.hostname or ""))
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port is not None:
-        _check_port(str(port))
+    _check_place(parts)
     if not re.fullmatch(r"/?|/[0-9]+", parts.path):
         # redis-py would silently take database 0.
         raise refused("has a path that is no database: after the host comes at most / and the database's number")
@@ -88,15 +82,8 @@ def model_url(text: str) -> str:
     parts = _split(text, "https", "http")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise refused("holds more than scheme, host, port and path: a key belongs into OPENAI_API_KEY")
-    name = parts.hostname or ""
-    _check_host(name)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port is not None:
-        _check_port(str(port))
-    if parts.scheme == "http" and not _is_private(name):
+    _check_place(parts)
+    if parts.scheme == "http" and not _is_private(parts.hostname or ""):
         raise refused("leads through a public network: write https://, or a loopback or private address as it is")
     return text
 
@@ -144,6 +131,16 @@ def _split(text: str, *schemes: str) -> SplitResult:
         # redis-py would silently drop it.
         raise refused("has a parameter without a value: after the ? comes NAME=VALUE, several joined by &")
     return parts
+
+
+def _check_place(parts: SplitResult) -> None:
+    _check_host(unquote(parts.hostname or ""))
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port is not None:
+        _check_port(str(port))
 
 
 def _check_host(name: str) -> None:

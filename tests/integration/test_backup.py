@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -12,14 +11,13 @@ import psycopg2
 import pytest
 
 from bridge_service.demo.binaries import postgresql_binaries
-from bridge_service.install import files
 from bridge_service.install.files import steps
 from bridge_service.install.migrations import newest_migration
 from bridge_service.install.plan import migrate, plan
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
 from tests.support.policy import set_grouping
-from tests.support.roles import APP, OWNER, SERVICE
+from tests.support.roles import APP, OWNER, SERVICE, role_of
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
@@ -38,29 +36,6 @@ def app(bridge_database: Urls) -> Iterator[App]:
     """Give the app, on a database with the bridge, whose owner is another role than the app's."""
     with closing(App(bridge_database)) as app:
         yield app
-
-
-@pytest.fixture
-def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
-    folder = tmp_path / "sql"
-    shutil.copytree(files.SQL_FOLDER, folder)
-    monkeypatch.setattr(files, "SQL_FOLDER", folder)
-    return folder
-
-
-@contextmanager
-def role_of(app: App, *grants: str) -> Iterator[str]:
-    """Give a role that logs in and has these grants, and take it away afterwards."""
-    role = f"role_{uuid4().hex}"
-    app.rows(f"CREATE ROLE {role} LOGIN")
-    try:
-        for grant in grants:
-            app.rows(f"GRANT {grant} TO {role}")
-        yield role
-    finally:
-        app.rows(f"DROP OWNED BY {role} CASCADE")
-        app.rows(f"DROP ROLE {role}")
 
 
 def dumped(url: str, *options: str) -> str:
@@ -120,7 +95,7 @@ def test_the_backup_works_as_it_did_before(app: App) -> None:
 
 
 def test_the_backup_reads_what_an_upgrade_brings(app: App, sql_folder: Path) -> None:
-    """Tables and sequences of later migrations too, also where somebody has revoked it meanwhile."""
+    """Tables and sequences of later migrations too, also after an operator revoked it."""
     assert migrate(app.urls.owner).migrations == []
     text = "CREATE TABLE bridge.mood (id bigint GENERATED ALWAYS AS IDENTITY, mood text)"
     (sql_folder / "migrations" / f"{newest_migration() + 1:04}_mood.sql").write_text(text, encoding="utf-8")

@@ -161,7 +161,7 @@ def test_one_other_table_is_enough_to_be_refused(app: App) -> None:
         migrate(app.urls.owner)
 
 
-def test_the_search_path_of_the_runtime_role_misleads_nobody(app: App) -> None:
+def test_the_search_path_of_the_runtime_role_has_no_effect(app: App) -> None:
     """`check` and `verify` look at the bound tables, and find a message there that was not captured."""
     second_schema(app)
     app.rows(f"ALTER ROLE {SERVICE} IN DATABASE {app.urls.name} SET search_path = acme")
@@ -293,7 +293,7 @@ def test_another_table_under_the_old_name_is_not_taken_for_it(app: App) -> None:
     assert all_ok(app.urls.service)
 
 
-def test_a_view_with_the_old_name_hinders_nobody(app: App) -> None:
+def test_a_view_with_the_old_name_stops_no_migration(app: App) -> None:
     """A table that was renamed behind a view is answered as before, and `migrate` lets the functions name the table."""
     app.people.rows("ALTER TABLE profiles RENAME TO people; CREATE VIEW profiles AS SELECT * FROM people")
     app.people.rows(f"GRANT SELECT ON profiles TO {OWNER}")

@@ -70,13 +70,13 @@ class Result(NamedTuple):
 
 
 class Operator:
-    """Somebody who types commands; `environ` is what they have set."""
+    """An operator who types commands; `environ` is what they have set."""
 
     def __init__(self, **environ: str) -> None:
         self.environ = environ
 
     def by(self, role: str) -> Operator:
-        """Return one who has set the same, but for the role."""
+        """Return an operator with the same settings and another role."""
         url = self.environ["DATABASE_URL"].replace(f"//{SERVICE}@", f"//{role}@")
         return Operator(**{**self.environ, "DATABASE_URL": url})
 
@@ -205,7 +205,7 @@ def newcomer(app_database: Urls, redis_server: RedisServer) -> Operator:
 
 
 def lost(url: str) -> str:
-    """Return the URL with the port of nobody."""
+    """Return the URL with a port on which nothing listens."""
     return re.sub(r":\d+/", f":{NOBODY_LISTENS}/", url)
 
 
@@ -467,7 +467,7 @@ def test_status_counts_what_is_under_way(operator: Operator, chat: Chat) -> None
     assert (status["redis"], status["postgresql"]) == ("ok", "ok")
 
 
-def test_status_counts_what_nobody_has_grouped(operator: Operator, chat: Chat) -> None:
+def test_status_counts_ungrouped_conversations_as_open(operator: Operator, chat: Chat) -> None:
     """Without a scheduler a conversation is an open turn to be, overdue once its group should have been pushed."""
     match = chat.match()
     chat.write(match)
@@ -681,7 +681,7 @@ def test_verify_is_not_confused_by_the_app_s_times(operator: Operator, chat: Cha
 
 
 def test_verify_looks_at_people_s_messages_to_bots_only(operator: Operator, chat: Chat) -> None:
-    """Bots' own messages, those between two people, and strangers' are nobody's business."""
+    """`verify` counts no message of a bot, between two people, or of a stranger."""
     match = chat.match()
     chat.write(match, sender=CAMILLE, unseen=True)
     chat.write(match, sender=HUGO, unseen=True)
@@ -832,7 +832,7 @@ def test_all_dead_turns_are_retried_together(operator: Operator, chat: Chat) -> 
 
 
 def test_a_retried_opener_is_queued_again_in_its_place(operator: Operator, chat: Chat) -> None:
-    """A dead first word is said after all, if nobody has written meanwhile."""
+    """`dead retry` queues a dead opener again while its match has no message."""
     match = chat.match()
     dead = chat.kill(openers=True)
     assert operator("dead", "retry", str(dead)).out == f"turn {dead}: queued again\n"
@@ -846,7 +846,7 @@ def test_a_retried_opener_is_queued_again_in_its_place(operator: Operator, chat:
 
 
 def test_a_retried_opener_makes_way_for_a_message(operator: Operator, chat: Chat) -> None:
-    """A dead first word stays unsaid once somebody has written: it is cancelled (I4)."""
+    """`dead retry` cancels a dead opener whose match has a message (I4)."""
     match = chat.match()
     dead = chat.kill(openers=True)
     chat.write(match)
@@ -931,7 +931,7 @@ def test_replay_keeps_to_what_was_asked_for(operator: Operator, chat: Chat) -> N
     assert chat.known() == [wanted]
 
 
-def test_replay_answers_nobody_whom_the_program_before_has_answered(operator: Operator, chat: Chat) -> None:
+def test_replay_leaves_out_what_another_program_has_answered(operator: Operator, chat: Chat) -> None:
     """Only what came after the bot's last message is captured, unless that message was a reply of our own."""
     match = chat.match()
     chat.write(match, age="4 hours", unseen=True)
@@ -1204,7 +1204,7 @@ def test_check_names_the_rights_that_the_schema_s_owner_has_lost(operator: Opera
     assert failed(operator("check", "--json")) == set()
 
 
-def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat: Chat) -> None:
+def test_a_missing_process_is_a_fault_once_a_turn_waits(operator: Operator, chat: Chat) -> None:
     """Nobody who works is no fault before anything is due; then it is, and the remedy is the command to start them."""
     chat.write(chat.match())
     quiet = found(operator("check", "--json"), "processes")
@@ -1225,7 +1225,7 @@ def test_check_misses_a_process_that_somebody_waits_for(operator: Operator, chat
 
 
 def test_check_misses_a_worker_between_two_pushes(operator: Operator, chat: Chat) -> None:
-    """What no worker takes is pushed again and again, and due for an instant at a time: somebody waits all the same."""
+    """A turn that no worker takes is due for an instant at each push, and waits all the same."""
     chat.rows("INSERT INTO bridge.processes SELECT gen_random_uuid(), 'scheduler', now(), now(), NULL, 0, 0, 0")
     chat.write(chat.match())
     chat.group()
@@ -1286,7 +1286,7 @@ def test_check_advises_against_another_encoding_than_utf8(newcomer: Operator, po
 def test_check_finds_triggers_that_only_another_role_switches_off(
     operator: Operator, chat: Chat, postgres: PostgresServer
 ) -> None:
-    """A role of the app's whose sessions fire no triggers would not be heard, whoever checks."""
+    """A role of the app's whose sessions fire no triggers is a fault, also if another role runs `check`."""
     role = f"silent_{uuid4().hex[:8]}"
     execute(postgres.url(), f"CREATE ROLE {role}")
     try:

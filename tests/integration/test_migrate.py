@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ from bridge_service.install.uninstall import uninstall
 from tests.support.app import CAMILLE, LEA, App, Client
 from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute, install, make_template
 from tests.support.policy import set_grouping
-from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand
+from tests.support.roles import ADMIN, APP, OWNER, SERVICE, by_hand, role_of
 from tests.support.store import store_on
 from tests.support.waiting import eventually, wait_for_lock_wait
 
@@ -53,32 +53,9 @@ def app(app_database: Urls) -> Iterator[App]:
         yield app
 
 
-@pytest.fixture
-def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a copy of sql/ that a test may change, and that `migrate` lays from."""
-    folder = tmp_path / "sql"
-    shutil.copytree(files.SQL_FOLDER, folder)
-    monkeypatch.setattr(files, "SQL_FOLDER", folder)
-    return folder
-
-
-@contextmanager
-def role_of(app: App, *grants: str) -> Iterator[str]:
-    """Give a role with these rights, and take it away afterwards."""
-    role = f"role_{uuid4().hex}"
-    app.rows(f"CREATE ROLE {role} LOGIN")
-    try:
-        for grant in grants:
-            app.rows(f"GRANT {grant} TO {role}")
-        yield role
-    finally:
-        app.rows(f"DROP OWNED BY {role} CASCADE")
-        app.rows(f"DROP ROLE {role}")
-
-
 @pytest.fixture(params=[OWNER, APP])
 def installer(request: pytest.FixtureRequest, app: App) -> str:
-    """Give the URL of whoever puts the bridge in and takes it out: a role with the page's rights, or the app's own."""
+    """Give the URL of the role that installs and uninstalls: one with the page's rights, or the app's own."""
     return app.urls.of(request.param)
 
 
@@ -202,7 +179,7 @@ def test_a_function_whose_file_changed_is_laid_anew(app: App, sql_folder: Path) 
 
 
 def test_a_function_that_was_changed_by_hand_is_laid_as_it_was(app: App) -> None:
-    """So is one that somebody dropped: a half-mended database does not survive the next deployment."""
+    """So is one that was dropped: a half-mended database does not survive the next deployment."""
     migrate(app.urls.owner)
     app.rows("CREATE OR REPLACE FUNCTION bridge.triggers_installed() RETURNS boolean LANGUAGE sql AS 'SELECT false'")
     app.rows("DROP FUNCTION bridge.next_due")
@@ -238,7 +215,7 @@ def test_an_adapter_function_that_the_app_replaced_is_left_alone(app: App, sql_f
 def test_a_function_whose_signature_changed_replaces_the_old_one(
     app: App, sql_folder: Path, old: str, new: str
 ) -> None:
-    """Never two of one name, and whoever was allowed to call the old one may call the new one."""
+    """Never two of one name, and a role that might call the old one may call the new one."""
     with role_of(app) as role:
         migrate(app.urls.owner, runtime_role=role)
         change(sql_folder / "steps" / "triggers_installed.sql", old, new)
@@ -248,7 +225,7 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
             assert runtime.rows("SELECT * FROM bridge.triggers_installed()") == [(True,)]
 
 
-def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_folder: Path) -> None:
+def test_a_role_that_calls_the_steps_may_call_a_new_one(app: App, sql_folder: Path) -> None:
     """An update needs no `--runtime-role` again; and a role that may only look is given nothing."""
     with role_of(app) as role, role_of(app) as reader:
         migrate(app.urls.owner, runtime_role=role, reader_roles=[reader])
@@ -265,7 +242,7 @@ def test_a_new_step_may_be_called_by_whoever_called_the_others(app: App, sql_fol
 def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that live through a newer version's `migrate`, and the older one's after it, answer at every stage.
 
-    The older version lays its own functions again and leaves the newer one's tables and columns, which harm nobody.
+    The older version lays its own functions again and leaves the newer one's tables and columns, which do no harm.
     """
 
     def with_newer() -> None:
@@ -301,7 +278,7 @@ def test_an_upgrade_and_the_way_back(app: App, sql_folder: Path, monkeypatch: py
 
 
 def test_a_missing_trigger_is_made_again(app: App) -> None:
-    """What somebody dropped comes back with the next run."""
+    """A dropped object comes back with the next run."""
     migrate(app.urls.owner)
     app.rows("DROP TRIGGER bridge_after_message ON messages")
     assert migrate(app.urls.owner).triggers == ["bridge_after_message"]
@@ -382,7 +359,7 @@ def test_a_reader_whom_it_was_revoked_is_forgotten(app: App, sql_folder: Path) -
         assert readers_of(app) == set()
 
 
-def test_whom_somebody_else_let_read_becomes_no_reader(app: App, sql_folder: Path) -> None:
+def test_an_operators_own_grant_makes_no_reader(app: App, sql_folder: Path) -> None:
     """No run makes more of a table that was granted by hand."""
     with role_of(app) as reader, role_of(app) as granted:
         migrate(app.urls.owner, reader_roles=[reader])
@@ -456,7 +433,7 @@ def test_the_plan_is_what_migrate_does(app: App, postgres: PostgresServer, app_t
 
 
 def test_a_plan_changes_nothing_and_locks_no_table(app: App) -> None:
-    """It needs no right and waits for nobody who holds the app's tables; a database that takes no writes will do."""
+    """`--plan` needs no right, waits for no lock on the app's tables, and runs on a database that takes no writes."""
     before = dump(app.urls.admin)
     app.rows(f"ALTER DATABASE {_name(app)} SET default_transaction_read_only = on")
     with role_of(app) as stranger, closing(psycopg2.connect(app.urls.app)) as holder, holder.cursor() as cursor:
@@ -548,7 +525,7 @@ def test_who_is_not_the_owner_is_told_who_is(app: App, run: Callable[[str], obje
     run(app.urls.owner)
 
 
-def test_somebody_else_s_schema_is_not_dropped(app: App) -> None:
+def test_another_owners_schema_is_not_dropped(app: App) -> None:
     """`uninstall` on a database where `bridge` is another program's refuses, and touches nothing."""
     execute(app.urls.admin, FOREIGN)
     before = dump(app.urls.admin)
@@ -670,7 +647,7 @@ def test_uninstall_takes_the_triggers_of_partitions_along(app: App) -> None:
     ids=["view", "key", "default", "trigger", "renamed", "function", "heir"],
 )
 def test_uninstall_takes_nothing_else_along(app: App, installer: str, statement: str, named: str) -> None:
-    """What somebody else built on the bridge is named in one line, and not even a trigger of ours is dropped before."""
+    """Objects that depend on the bridge are named in one line, and no trigger is dropped before."""
     migrate(installer)
     app.rows(statement)
     before = dump(app.urls.admin)

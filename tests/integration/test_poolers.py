@@ -94,7 +94,7 @@ def pooler(
     request: pytest.FixtureRequest, servers_folder: Path, postgres: PostgresServer, bridge_database: Urls
 ) -> Iterator[Pgbouncer]:
     """Give a pgbouncer in the mode that the test asks for, with pgbouncer's own defaults otherwise."""
-    del bridge_database  # dropped only when nobody stands in front of it any more
+    del bridge_database  # dropped only after its pooler has ended
     mode, _, ignored = request.param.partition(" ignoring ")
     settings = {"ignore_startup_parameters": ignored} if ignored else {}
     with Pgbouncer(servers_folder / f"pgbouncer_{uuid4().hex}", postgres, pool_mode=mode, **settings) as pooler:

@@ -21,7 +21,7 @@ from bridge_service.machine.ledger import Ledger
 from bridge_service.operate.cli import app as command_line
 from bridge_service.process.startup import wait_for_postgres
 from bridge_service.telemetry.signals import SchemaAbsent
-from tests.integration.test_migrate import answer, client, psql, sql_folder
+from tests.integration.test_migrate import answer, client, psql
 from tests.support.app import App
 from tests.support.databases import DEMO_FOLDER, IN_PUBLIC, copy_of, execute
 from tests.support.recorder import Recorder
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from bridge_service.demo.servers import PostgresServer, RedisServer
     from tests.support.roles import Urls
-
-__all__ = ["sql_folder"]
 
 FILES: Final = sql_files("migrations")
 PEOPLE: Final = (DEMO_FOLDER / "people.sql").read_text(encoding="utf-8")

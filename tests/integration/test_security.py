@@ -11,7 +11,7 @@ import random
 import re
 import shutil
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -40,13 +40,13 @@ from bridge_service.install.plan import migrate
 from bridge_service.install.uninstall import uninstall
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import Store
+from bridge_service.machine.steps import Grouped, Store
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
-from schedulers.window import _Group, _show
+from schedulers.window import _show
 from tests.support.app import CAMILLE, HUGO, LEA, App, Client
 from tests.support.clock import install_clock
 from tests.support.databases import copy_of, execute, install, make_template
@@ -154,7 +154,7 @@ def tables(app: App) -> list[str]:
 
 
 def traces(app: App, text: str, *, without: str = "") -> list[str]:
-    """Return the bridge's tables in which a text is found anywhere, but for one column."""
+    """Return the bridge's tables in which a text is found, except in one column."""
     found = "SELECT EXISTS (SELECT FROM bridge.{} r WHERE position(%s IN (to_jsonb(r) - %s)::text) > 0)"
     return [
         table
@@ -167,7 +167,7 @@ def traces(app: App, text: str, *, without: str = "") -> list[str]:
 
 
 def test_the_owner_is_an_ordinary_role(secured: Urls) -> None:
-    """Whoever migrates needs no attribute of a superuser and no right on the app's tables but those of the page."""
+    """The role that migrates has no attribute of a superuser, and on the app's tables only the rights of the page."""
     with closing(App(secured)) as app:
         attributes = "rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls OR rolreplication"
         for role in (OWNER, SERVICE, READER, APP):
@@ -192,7 +192,7 @@ SHAPE: Final = """
 
 
 @pytest.mark.parametrize(("template", "owner"), [("secured_template", OWNER), ("owned_template", APP)])
-def test_whoever_owns_the_bridge_migrates_and_uninstalls(
+def test_the_owner_of_the_bridge_migrates_and_uninstalls(
     request: pytest.FixtureRequest, postgres: PostgresServer, template: str, owner: str
 ) -> None:
     """An ordinary role can put it in, take it out without a trace, and put it in again; it need own no table."""
@@ -605,7 +605,7 @@ def test_a_callers_own_tables_take_nothing(bridge: Bridge) -> None:
     assert len(bridge.rows("SELECT * FROM pg_temp.audit", connection=attacker)) == 1
 
 
-# --- S9, S10, S22: whoever can write to Redis ----------------------------------------------------
+# --- S9, S10, S22: a client that can write to Redis ----------------------------------------------
 
 
 class Counted:
@@ -895,7 +895,8 @@ def use_all_of_redis(url: str) -> None:
         redis_call(lambda: broker.client.blpop([broker.bell(QUEUE_NAME)], 1))
         redis_call(broker.client.ping)
         now = datetime.now(UTC)
-        shown = _show([_Group("of the test", 1, 1, now, now)])
+        due_at = now + timedelta(seconds=1)
+        shown = _show([Grouped(1, "message", "of the test", "bot", 1, 1, now, due_at, "open")], now)
         redis_call(lambda: Nodes(window).run([*shown, ("DEL", "context:of the test")]))
 
 

@@ -35,7 +35,7 @@ def test_a_redis_that_is_away_or_talks_nonsense_is_down(redis_server: RedisServe
 
 
 def test_a_redis_that_wants_a_password_refuses(redis_server: RedisServer, redis_client: redis.Redis) -> None:
-    """It is there, and lets nobody in."""
+    """Its word is `refused`, not `down`: it is there."""
     redis_client.config_set("requirepass", "geheim")
     try:
         with closing(connect(redis_server.url())) as client:

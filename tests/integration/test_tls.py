@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import ssl
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cached_property
-from threading import Event, Thread
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 import pytest
@@ -30,10 +28,12 @@ from bridge_service.machine.database import Connection
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App, Client
 from tests.support.databases import copy_of, make_template
+from tests.support.front import Front
 from tests.support.roles import ADMIN, APP, OWNER, SERVICE
 from tests.support.service import QUICK, Service
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -127,8 +127,8 @@ WHY: Final = {
 # --- Who stands in between -----------------------------------------------------------------------
 
 
-class Front:
-    """A port before a server on this machine, on a thread of its own.
+class TlsFront(Front):
+    """A front with TLS of its own, or one that takes TLS away.
 
     Parameters:
       behind: the server's port.
@@ -137,46 +137,18 @@ class Front:
     """
 
     def __init__(self, behind: int, certificate: Certificate | None = None) -> None:
-        self.port = 0
-        self._behind = behind
-        self._context = None
+        context = None
         if certificate is not None:
-            self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self._context.load_cert_chain(*certificate)
-        self._ready = Event()
-        self._thread = Thread(target=lambda: asyncio.run(self._serve()), name="front", daemon=True)
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*certificate)
+        super().__init__(behind, context)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._ended.set)
-        self._thread.join(5)
-
-    async def _serve(self) -> None:
-        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._context)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._ended.wait()
-        server.close()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError), closing(writer):
-            if self._context is None:
-                await reader.readexactly(8)
-                writer.write(b"N")
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._behind)
-            await asyncio.gather(self._pump(reader, to_server), self._pump(from_server, writer))
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+    async def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Take TLS away, if there is no certificate."""
+        if self._context is None:
+            await reader.readexactly(8)
+            writer.write(b"N")
+        return b""
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------
@@ -287,7 +259,7 @@ def test_the_systems_authorities(
 def test_postgresql_with_a_bad_certificate(
     tls_postgres: TlsPostgres, tls_template: str, authority: Authority, kind: str
 ) -> None:
-    """A certificate for another name, of nobody we know or of yesterday is refused, under verify-full alone."""
+    """A certificate for another name, of an unknown authority or expired is refused, under verify-full alone."""
     tls_postgres.present(getattr(authority, kind))
 
     verified = tls_postgres.tls_url(tls_template, sslmode="verify-full", sslrootcert=authority.root)
@@ -305,7 +277,7 @@ def test_postgresql_takes_no_plaintext(tls_postgres: TlsPostgres, tls_template: 
 def test_a_downgrade_is_refused(tls_postgres: TlsPostgres, tls_template: str, authority: Authority) -> None:
     """Who answers that there is no TLS, and would read along, gets nothing under verify-full nor under require."""
     tls_postgres.present(authority.good)
-    with Front(tls_postgres.port) as attacker:
+    with TlsFront(tls_postgres.port) as attacker:
         url = tls_postgres.tls_url(tls_template).replace(f":{tls_postgres.port}/", f":{attacker.port}/")
         assert_refused(f"{url}sslmode=verify-full&sslrootcert={authority.root}", "does not support SSL")
         assert_refused(f"{url}sslmode=require", "does not support SSL")
@@ -343,7 +315,7 @@ def assert_no_redis(url: str, why: str) -> None:
 
 def test_redis_is_verified(redis_server: RedisServer, redis_user: str, authority: Authority) -> None:
     """With the right authority Redis answers; without it, or without TLS, nothing is asked."""
-    with Front(redis_server.port, authority.good) as front:
+    with TlsFront(redis_server.port, authority.good) as front:
         address = f"{redis_user}@{HOST}:{front.port}/0"
         ping(f"rediss://{address}?ssl_ca_certs={authority.root}")
         assert_no_redis(f"rediss://{address}", "certificate verify failed")
@@ -354,8 +326,8 @@ def test_redis_is_verified(redis_server: RedisServer, redis_user: str, authority
 def test_redis_with_a_bad_certificate(
     redis_server: RedisServer, redis_user: str, authority: Authority, kind: str
 ) -> None:
-    """A certificate for another name, of nobody we know or of yesterday is refused, unless the URL gives that up."""
-    with Front(redis_server.port, getattr(authority, kind)) as front:
+    """A certificate for another name, of an unknown authority or expired is refused, unless the URL gives that up."""
+    with TlsFront(redis_server.port, getattr(authority, kind)) as front:
         url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
         assert_no_redis(url, WHY[kind])
         ping(f"{url}&ssl_cert_reqs=none&ssl_check_hostname=false")
@@ -378,7 +350,7 @@ def test_check_knows_a_certificate_of_an_unknown_authority(
 ) -> None:
     """Where the authority is unknown, as at Heroku's, `check` names two remedies and no plaintext; both work."""
     root = authority.self_signed.certificate if kind == "self_signed" else authority.root
-    with Front(redis_server.port, getattr(authority, kind)) as front:
+    with TlsFront(redis_server.port, getattr(authority, kind)) as front:
         url = f"rediss://{redis_user}@{HOST}:{front.port}/0"
         for asked, joint in ((url, "?"), (f"{url}?socket_timeout=2", "&")):
             finding = redis_finding(asked)
@@ -402,14 +374,14 @@ def test_check_knows_what_else_is_wrong_with_a_certificate(
         ("wrong_host", "another name", "ssl_check_hostname=false"),
         ("expired", "expired", "ssl_cert_reqs=none"),
     ):
-        with Front(redis_server.port, getattr(authority, kind)) as front:
+        with TlsFront(redis_server.port, getattr(authority, kind)) as front:
             url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}"
             finding = redis_finding(url)
             assert word in finding.remedy
             assert f"&{mended}" in finding.remedy
             assert not PLAINTEXT.search(finding.remedy)
             assert redis_finding(f"{url}&{mended}").ok
-    with Front(redis_server.port, authority.good) as front:
+    with TlsFront(redis_server.port, authority.good) as front:
         url = f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs="
         for file in ("/nowhere", str(authority.good.key)):
             assert "ssl_ca_certs" in redis_finding(f"{url}{file}").remedy
@@ -442,7 +414,7 @@ def test_check_knows_what_is_wrong_with_postgresqls_tls(
     finding = postgresql_finding(tls_postgres.tls_url(tls_template, sslmode="disable"))
     assert "with TLS alone: write sslmode=verify-full" in finding.remedy
 
-    with Front(tls_postgres.port) as attacker:
+    with TlsFront(tls_postgres.port) as attacker:
         finding = postgresql_finding(good.replace(f":{tls_postgres.port}/", f":{attacker.port}/"))
         assert "what answers there has no TLS: is it the right host and port?" in finding.remedy
         assert "sslrootcert" not in finding.remedy
@@ -469,7 +441,7 @@ def test_a_conversation_over_tls(
 ) -> None:
     """Scheduler and worker verify both servers, with passwords that mean something in a URL, and answer."""
     tls_postgres.present(authority.good)
-    with Front(redis_server.port, authority.good) as front:
+    with TlsFront(redis_server.port, authority.good) as front:
         environment = {
             "DATABASE_URL": tls_postgres.tls_url(tls_database.name, sslmode="verify-full", sslrootcert=authority.root),
             "REDIS_URL": f"rediss://{redis_user}@{HOST}:{front.port}/0?ssl_ca_certs={authority.root}",
@@ -516,7 +488,7 @@ def test_plaintext_is_refused_where_tls_is_required(role: str) -> None:
 
 def test_plaintext_is_told_of() -> None:
     """Both processes say at their start which URLs lead elsewhere unencrypted, once each, without their passwords."""
-    elsewhere = f"{quote('p@ss')}@192.0.2.1"  # an address that nobody has
+    elsewhere = f"{quote('p@ss')}@192.0.2.1"  # an address that no machine has
     environment = {**QUICK, "DATABASE_URL": f"postgresql://role:{elsewhere}/app", "REDIS_URL": f"redis://:{elsewhere}"}
     with Service(environment) as service:
         for process in (service.start_scheduler(), service.start_worker()):

@@ -177,7 +177,7 @@ def test_an_app_table_that_wants_more_is_named(operator: Operator, app: App) -> 
 
 
 def test_ctrl_c_cleans_up(service: Service, operator: Operator, app: App) -> None:
-    """An interrupted run ends with 1, says so, and leaves nothing, though nobody has answered yet."""
+    """An interrupted run ends with 1, says so, and leaves nothing, also before any answer."""
     service.wait_until_ready(service.start_scheduler())
     before = traces(app)
     process = subprocess.Popen(

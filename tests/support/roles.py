@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import psycopg2.extensions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.app import App
 
 ADMIN: Final = "postgres"
 """The superuser of a test's server."""
@@ -69,6 +76,20 @@ class Urls:
     def name(self) -> str:
         """The database's name."""
         return str(psycopg2.extensions.parse_dsn(self.admin)["dbname"])
+
+
+@contextmanager
+def role_of(app: App, *grants: str) -> Iterator[str]:
+    """Give a role that logs in and has these grants, and take it away afterwards."""
+    role = f"role_{uuid4().hex}"
+    app.rows(f"CREATE ROLE {role} LOGIN")
+    try:
+        for grant in grants:
+            app.rows(f"GRANT {grant} TO {role}")
+        yield role
+    finally:
+        app.rows(f"DROP OWNED BY {role} CASCADE")
+        app.rows(f"DROP ROLE {role}")
 
 
 def assert_not(url: str, *roles: str) -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from types import FrameType
 from typing import Final
 
-import psycopg2.extensions
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
@@ -20,7 +19,7 @@ from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.operate.commands.report import DETECTION_MILLISECONDS, PUSH_MILLISECONDS
 from bridge_service.operate.commands.validate_app import NAME, Guests, clean_up, missing_rights
-from bridge_service.operate.output import Output, counted
+from bridge_service.operate.output import Output, counted, place_of
 from bridge_service.scenes.judge import Judge, Progress, Result, Stuck
 from bridge_service.scenes.script import Script
 from bridge_service.settings import Settings
@@ -67,7 +66,8 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
             output.document({"ok": False, "steps": [], "error": "; ".join(lacking)})
             return False
         Ledger(connection).assert_complete()
-        if ask and not _agreed(settings):
+        question = f"Write test conversations into {place_of(settings.database_url)}, and delete them afterwards?"
+        if ask and not typer.confirm(question):
             output.complain("Nothing was done.")
             return False
         guests = Guests(connection, PEOPLE)
@@ -85,12 +85,6 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
             f" that are called `{NAME}`"
         )
     return _tell(outcomes, output, cleaned_up=trouble is None, interrupted=stopping.is_set())
-
-
-def _agreed(settings: Settings) -> bool:
-    parts = psycopg2.extensions.parse_dsn(settings.database_url)
-    where = f"{parts.get('dbname', 'the database')} on {parts.get('host', 'this machine')}"
-    return typer.confirm(f"Write test conversations into {where}, and delete them afterwards?")
 
 
 @contextmanager
