@@ -108,7 +108,7 @@ class Pusher:
         self._unreported.difference_update(push.turn_id for push in reached)
         self._on_pushed([push.match_id for push in reached if push.kind is Kind.REPLY])
         recovered = sum(push.recovered for push in pushes)
-        repeated = sum(push.step == "compose" and not push.first for push in pushes) - recovered
+        repeated = sum(not push.first for push in pushes) - recovered
         if recovered:
             self._emit(TurnsRecovered(recovered, "lease"))
         if repeated:
