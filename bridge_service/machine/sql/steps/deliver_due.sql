@@ -31,7 +31,8 @@ BEGIN
             IF v_kind = 'initiation' THEN  -- the match's event before the turn, as in deliver_turn (F1)
                 PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = v_match FOR UPDATE;
             END IF;
-            PERFORM FROM bridge.turns t WHERE t.id = v_turn FOR NO KEY UPDATE SKIP LOCKED;
+            PERFORM FROM bridge.turns t
+            WHERE t.id = v_turn AND (t.state = 'typing') IS TRUE FOR NO KEY UPDATE SKIP LOCKED;  -- by id
             CONTINUE WHEN NOT FOUND;
             -- The turn that this one's end wakes. Its lock is taken here, where it is waited for 20 ms at most.
             PERFORM FROM bridge.turns w
