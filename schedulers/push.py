@@ -88,7 +88,7 @@ class Pusher:
         """Make due what was pushed under another ID: no worker fetches there any more."""
         queue_id = self._broker.queue_id()
         if self._queue_id not in {None, queue_id}:
-            self._store.reset_pushes()
+            self._reset_pushes()
         self._queue_id = queue_id
 
     def _push(self, due: Sequence[Push], beat: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ class Pusher:
         self._unreported.difference_update(push.turn_id for push in reached)
         self._on_pushed([push.match_id for push in reached if push.kind is Kind.REPLY])
         recovered = sum(push.recovered for push in pushes)
-        repeated = sum(not push.first for push in pushes) - recovered
+        repeated = sum(push.step == "compose" and not push.first for push in pushes) - recovered
         if recovered:
             self._emit(TurnsRecovered(recovered, "lease"))
         if repeated:
@@ -126,7 +126,7 @@ class Pusher:
 
         The `first` pushes of turns are reported after the first attempt, which is more urgent than a log line.
         """
-        messages = [message_for(push.step, push.turn_id) for push in pushes]
+        messages = [message_for("compose", push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
             beat()  # all attempts may take minutes, and the watchdog must not end the process for an outage of Redis
             error = self._attempt(messages, again=attempt > 1)
@@ -175,8 +175,13 @@ class Pusher:
         self._recovered()
         return True
 
+    def _reset_pushes(self) -> None:
+        count = self._store.reset_pushes()
+        if count:
+            self._emit(PushesRepeated(count))
+
     def _recovered(self) -> None:
-        self._store.reset_pushes()  # Redis may have come back empty
+        self._reset_pushes()  # Redis may have come back empty
         self._reconnect.recovered()  # last: while PostgreSQL is away too, the circuit stays open
 
     @property

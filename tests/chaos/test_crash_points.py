@@ -49,6 +49,10 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
                 "TEST_MODE": "true",
                 "INITIATION_DELAY_MAX": "0",
                 "INITIATION_PROBABILITY": "1",
+                # A reply without a pause is delivered by its worker.
+                **(
+                    dict.fromkeys(("THINKING_DELAY_MIN", "THINKING_DELAY_MAX"), "0.3") if "deliver_due" in point else {}
+                ),
                 "DATABASE_URL": urls.service,
                 "REDIS_URL": redis_server.url(number),
                 "CRASH": point,

@@ -9,7 +9,8 @@
 -- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, the order by due time names
 -- the index that has it.
 --
--- `step` is `compose` or `deliver`; `dead` is only told. `first` marks the push that the journal tells. A locked row is
+-- `step` is `compose` or `deliver`; `woken` is a `compose` that the end of the conversation's active turn made due, and not
+-- told to the version before; `dead` is only told. `first` marks the push that the journal tells. A locked row is
 -- skipped: another step works on it.
 CREATE OR REPLACE FUNCTION bridge.push_due(
     p_window integer, p_limit integer, p_again double precision, p_again_max double precision,
@@ -76,7 +77,8 @@ BEGIN
     SET pushes = t.pushes + 1,
         due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(t.pushes, 20), p_again_max))
     FROM due WHERE t.id = due.id
-    RETURNING t.id, 'compose', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
+    RETURNING t.id, CASE WHEN t.pushes > 1 OR p_deliveries THEN 'compose' ELSE 'woken' END, t.kind, t.match_id, 0::bigint,
+              false, false, due.due_at;
 
     v_room := bridge.window_room(p_window);
     RETURN QUERY
