@@ -708,7 +708,7 @@ def test_bytes_that_are_no_text_are_an_attempt_too(ascii_desk: Desk) -> None:
 
 
 def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: Desk) -> None:
-    """The last look is refused: counted once until the next attempt, and given up; what was written since is answered."""
+    """The last look is refused: counted once until the next attempt, and given up; the next turn is answered."""
     match, turn = desk.pushed("poison")
     composer = desk.composer(SLOWLY)
     composer.compose(turn)
