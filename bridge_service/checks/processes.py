@@ -59,7 +59,7 @@ def _disagreement(name: str, living: list[dict[str, Any]]) -> str:
     roles: dict[str, set[str]] = defaultdict(set)
     for process in living:
         value = process["environment"].get(name, _DEFAULTS[name])
-        roles[as_text(float(value))].add(f"a {process['role']}")
+        roles[as_text(float(value) if isinstance(value, int) else value) or "unset"].add(f"a {process['role']}")
     if len(roles) < 2:  # noqa: PLR2004 - two values disagree
         return ""
     return ", ".join(f"{value} for {' and '.join(sorted(found))}" for value, found in sorted(roles.items()))

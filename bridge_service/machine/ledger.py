@@ -186,7 +186,7 @@ class Ledger:
         """Count."""
         return Status(**self._ask("SELECT bridge.status()"))
 
-    def policy(self, bot_id: str | None = None) -> dict[str, float]:
+    def policy(self, bot_id: str | None = None) -> dict[str, Any]:
         """Return what holds for a bot; None: for a bot without a row of its own."""
         return self._ask("SELECT to_jsonb(p) FROM bridge.policy(%s) p", bot_id)
 
@@ -199,7 +199,7 @@ class Ledger:
         return self._ask("SELECT bridge.bots_show(%s)", bot_id)
 
     @_patiently
-    def set_bot(self, bot_id: str | None, values: Mapping[str, float | None]) -> str | None:
+    def set_bot(self, bot_id: str | None, values: Mapping[str, object]) -> str | None:
         """Set a bot's policy, or with None the row `default`; the constraint that refuses it, or None."""
         return self._ask("SELECT bridge.set_bot(%s, %s)", bot_id, json.dumps(values)).get("constraint")
 

@@ -130,7 +130,7 @@ class Store:
         [[event]] = self._database.call("SELECT bridge.capture_notified(%s, %s)", match_id, message_id)
         return None if event is None else int(event)
 
-    def set_environment(self, values: Mapping[str, float]) -> bool:
+    def set_environment(self, values: Mapping[str, object]) -> bool:
         """Write what this process's environment sets of the policy, by column; whether it was something new."""
         [[written]] = self._database.call("SELECT bridge.set_environment(%s)", json.dumps(values))
         return bool(written)
@@ -250,7 +250,7 @@ class Store:
         rss_bytes: int,
         cpu_seconds: float,
         ended: bool,
-        environment: Mapping[str, float],
+        environment: Mapping[str, object],
     ) -> None:
         """Note that a process lives, or that it has ended in order.
 

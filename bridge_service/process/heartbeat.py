@@ -26,7 +26,7 @@ class Heartbeat(Loop):
       environment: what this process's environment sets of the policy.
     """
 
-    def __init__(self, store: Store, role: str, environment: Mapping[str, float]) -> None:
+    def __init__(self, store: Store, role: str, environment: Mapping[str, object]) -> None:
         super().__init__("heartbeat")
         self._store = store
         self._role = role

@@ -70,7 +70,7 @@ def _is_well(found: Standing, emit: Emit) -> bool:
     return found.word == OK
 
 
-def write_environment(store: Store, values: Mapping[str, float], emit: Emit, stopping: threading.Event) -> bool:
+def write_environment(store: Store, values: Mapping[str, object], emit: Emit, stopping: threading.Event) -> bool:
     """Return True once the environment's row of policy stands in PostgreSQL; False if told to stop first.
 
     Parameters:

@@ -116,7 +116,7 @@ class Judge:
         policy = self._ledger.policy()  # no bot of a scene has a row of its own in bridge.bots
         self.delay = policy["grouping_delay"]
         typing = MAXIMUM_TYPING_SECONDS if policy["typing_speed_cps"] else 0.0
-        self._answer_seconds = ANSWERED_SECONDS + policy["thinking_delay_max"] + typing
+        self._answer_seconds: float = ANSWERED_SECONDS + policy["thinking_delay_max"] + typing
         self._pause = pause
 
     def look(self, followed: Sequence[str]) -> Look:

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -80,6 +81,14 @@ def _model(text: str) -> str:
     return text
 
 
+def _zone(text: str) -> str:
+    # ZoneInfo raises ValueError for a path, and ZoneInfoNotFoundError for a name that this machine does not know.
+    try:
+        return ZoneInfo(text).key
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError from None
+
+
 def _api_key(text: str) -> str:
     # The characters of a bearer token (RFC 6750), and the colon of providers that join two parts.
     if not re.fullmatch(r"[\w.~+/:-]{1,1000}=*", text, re.ASCII):
@@ -120,6 +129,8 @@ ModelUrl = Annotated[str, AfterValidator(urls.model_url), Accepts("an https:// U
 ApiKey = Annotated[
     str, AfterValidator(_api_key), Accepts("a key as its server issued it: letters, digits and -._~+/:=")
 ]
+SecondMessage = Annotated[Literal["merge", "queue"], BeforeValidator(str.lower)]
+TimeZone = Annotated[str, AfterValidator(_zone), Accepts("the name of a time zone, such as Europe/Paris")]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
 Format = Annotated[Literal["text", "json"], BeforeValidator(str.lower)]
 Host = Annotated[str, AfterValidator(urls.host), Accepts("a host name or an IP address")]
@@ -156,6 +167,9 @@ class Settings:
         False,  # noqa: FBT003 - pydantic wants the default here
         description="True: initiations always happen, within a minute of the match.",
     )
+    grouping_max: Number = Field(
+        60, ge=0, le=86400, description="Seconds that a group may stay open because the person goes on writing."
+    )
     initiation_delay_min: Annotated[Number, BeforeValidator(ByTestMode(120, 0))] = Field(
         _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at least."
     )
@@ -173,6 +187,11 @@ class Settings:
     max_merges: Whole = Field(
         3, ge=0, le=100, description="How often newer messages may restart a reply; then the next draft is delivered."
     )
+    second_message: SecondMessage = Field(
+        "merge",
+        description="What a message does to a reply under way: `merge` answers both at once, `queue` one by one.",
+    )
+    timezone: TimeZone = Field("Europe/Paris", description="The bots' time zone: their days begin and end in it.")
     responder: ResponderName = Field("scripted", description="What a bot says.")
     responder_timeout: Number = Field(
         180,
@@ -196,6 +215,18 @@ class Settings:
         ge=0,
         le=1000000,
         description="Tokens of history that the model is told, at most, counted as UTF-8 bytes / 3.",
+    )
+    openai_price_input: Number = Field(
+        0, ge=0, le=1000000, description="The price of a million tokens that the model is told, in a currency of yours."
+    )
+    openai_price_output: Number = Field(
+        0, ge=0, le=1000000, description="The price of a million tokens that the model writes."
+    )
+    limit_calls_person_day: Annotated[Whole, Field(ge=1, le=1000000000)] | None = Field(
+        None, description="Requests to a model that may be begun for one person in a day; unset: no limit."
+    )
+    limit_tokens_bot_day: Annotated[Whole, Field(ge=1, le=1000000000000)] | None = Field(
+        None, description="Tokens that a bot may spend in a day; unset: no limit."
     )
     openai_base_url: ModelUrl | None = Field(
         None,

@@ -15,14 +15,17 @@ from bridge_service.errors import ConfigurationError
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.steps import Store
 from bridge_service.settings import POLICY, Settings, policy
+from bridge_service.settings.fields import FIELDS
 from bridge_service.settings.pages import VARIABLES
+from bridge_service.settings.policy import OFF, Value
+from bridge_service.settings.words import accepts, as_text
 from tests.support.roles import APP, SERVICE
 from tests.support.rules import CAMILLE, PAUL
 from tests.support.service import Service
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bridge_service.demo.servers import RedisServer
     from tests.support.roles import Urls
@@ -45,13 +48,13 @@ def store(bridge_database: Urls) -> Iterator[Store]:
         yield Store(database)
 
 
-def _policy(admin: Any, bot: str | None = None) -> dict[str, float]:  # noqa: ANN401
+def _policy(admin: Any, bot: str | None = None) -> dict[str, Any]:  # noqa: ANN401
     admin.execute("SELECT * FROM bridge.policy(%s)", (bot,))
     [row] = admin.fetchall()
     return dict(row)
 
 
-def _set(admin: Any, scope: str, bot: str | None = None, **values: float | None) -> None:  # noqa: ANN401
+def _set(admin: Any, scope: str, bot: str | None = None, **values: float | str | None) -> None:  # noqa: ANN401
     admin.execute("INSERT INTO bridge.bots (scope, bot_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", (scope, bot))
     for name, value in values.items():
         admin.execute(
@@ -65,13 +68,16 @@ def _set(admin: Any, scope: str, bot: str | None = None, **values: float | None)
 def test_what_is_built_in_is_what_settings_have_as_defaults(admin: Any) -> None:  # noqa: ANN401
     """Its columns are the variables' names in lower case, and a database without any row uses the defaults."""
     admin.execute("DELETE FROM bridge.bots")
-    defaults = {v.name.lower(): float(v.default) for v in VARIABLES if v.name.lower() in POLICY}
-    assert _policy(admin) == defaults
+    texts = {v.name.lower(): v.default for v in VARIABLES if v.name.lower() in POLICY}
+    built_in = {
+        name: as_text(float(value) if isinstance(value, int) else value) for name, value in _policy(admin).items()
+    }
+    assert built_in == {**texts, "persona": "", "over_limit": ""}
     admin.execute(
         "SELECT array_agg(attname ORDER BY attname)::text[] AS names FROM pg_attribute"
         " WHERE attrelid = 'bridge.bots'::regclass AND attnum > 0 AND attname NOT IN ('scope', 'bot_id')"
     )
-    assert admin.fetchone()["names"] == sorted(defaults)
+    assert admin.fetchone()["names"] == sorted(built_in)
 
 
 def test_the_more_special_row_rules(admin: Any) -> None:  # noqa: ANN401
@@ -111,17 +117,24 @@ def test_no_minimum_is_above_its_maximum(
     assert (found[f"{pair}_min"], found[f"{pair}_max"]) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in POLICY if name != "ignore_older_days"])
+NUMBERS: Final = [
+    name for name in POLICY if name != "ignore_older_days" and "number" in accepts(FIELDS[name])
+]  # which no bot has of its own
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("scope", ["environment", "default", "bot"])
 def test_what_settings_refuse_no_row_takes(admin: Any, name: str, scope: str) -> None:  # noqa: ANN401
     """Every column takes the bounds of its variable, and nothing beyond them."""
     taken = 0
     for text in ("-1", "-0.001", "0", "1", "100", "101", "1e5", "604800", "604801", "1e6", "1e7", "inf", "nan"):
         values = {name: float(text)}
+        if OFF.get(name) == float(text):
+            continue
         try:
             _read(name, text)
         except ConfigurationError:
-            if name == "max_merges" and float(text) in (-0.001, 1e5):
+            if "whole" in accepts(FIELDS[name]) and float(text) in (-0.001, 1e5, 1e6, 1e7):
                 continue  # no whole numbers to settings, to a column they are
             with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.NumericValueOutOfRange)):
                 _set(admin, scope, CAMILLE if scope == "bot" else None, **values)
@@ -129,6 +142,37 @@ def test_what_settings_refuse_no_row_takes(admin: Any, name: str, scope: str) ->
             _set(admin, scope, CAMILLE if scope == "bot" else None, **values)
             taken += 1
     assert taken > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("second_message", ("merge", "queue"), ("both", "")),
+        ("timezone", ("UTC", "America/New_York"), ("Europe/Pariss", "")),
+        ("openai_model", ("llama3.2:3b", "@cf/meta/llama-3"), ("two words", '{"a": 1}', "m" * 201)),
+        ("openai_fallback_model", ("none", "m"), ("two words",)),
+        ("openai_temperature", ("-1",), ("-0.5",)),
+        ("limit_calls_person_day", ("0",), ("-1",)),
+        ("persona", ("You are Camille.", "none"), ("", "p" * 20001)),
+        ("over_limit", ("À demain !",), ("", "o" * 2001)),
+    ],
+)
+def test_a_row_takes_what_makes_sense_alone(admin: Any, name: str, good: Sequence[str], bad: Sequence[str]) -> None:  # noqa: ANN401
+    """Texts have their forms, and what switches a value off has one."""
+    for value in good:
+        _set(admin, "default", **{name: value})
+    for value in bad:
+        with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.InvalidParameterValue)):
+            _set(admin, "default", **{name: value})
+
+
+def test_what_a_row_switches_off_is_off(admin: Any) -> None:  # noqa: ANN401
+    """`none`, 0 and -1 end the look for a value at the row that has them."""
+    for name, off in OFF.items():
+        _set(admin, "environment", **{name: "5" if off == 0 else "1"})
+        assert _policy(admin)[name] is not None
+        _set(admin, "bot", CAMILLE, **{name: off})
+        assert (_policy(admin, CAMILLE)[name], _policy(admin)[name] is None) == (None, False)
 
 
 def _read(name: str, text: str) -> None:
@@ -158,7 +202,7 @@ def test_what_makes_no_sense_is_refused(admin: Any) -> None:  # noqa: ANN401
 def test_an_environment_is_what_it_sets() -> None:
     """Unset and empty variables are left to the next; TEST_MODE sets what it changes; what is no policy stays out."""
 
-    def read(**environ: str) -> dict[str, float]:
+    def read(**environ: str) -> dict[str, Value]:
         return policy(Settings.from_environ({**URLS, **environ}), environ)
 
     assert read() == {}
@@ -214,6 +258,6 @@ def test_a_scheduler_writes_its_environment_at_its_start(
             service.start_scheduler()
 
             def written(expected: float = expected) -> bool:
-                return _policy(admin)["ignore_older_days"] == expected
+                return bool(_policy(admin)["ignore_older_days"] == expected)
 
             eventually(written, timeout=30)

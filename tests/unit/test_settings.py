@@ -37,6 +37,7 @@ def test_defaults() -> None:
         broker_url="redis://localhost:6379/0",
         grouping_delay=15,
         test_mode=False,
+        grouping_max=60,
         initiation_delay_min=120,
         initiation_delay_max=300,
         initiation_probability=0.5,
@@ -44,6 +45,8 @@ def test_defaults() -> None:
         thinking_delay_max=15,
         typing_speed_cps=3.5,
         max_merges=3,
+        second_message="merge",
+        timezone="Europe/Paris",
         responder="scripted",
         responder_timeout=180,
         openai_model=None,
@@ -51,6 +54,10 @@ def test_defaults() -> None:
         openai_temperature=None,
         openai_max_tokens=400,
         openai_history_tokens=4000,
+        openai_price_input=0,
+        openai_price_output=0,
+        limit_calls_person_day=None,
+        limit_tokens_bot_day=None,
         openai_base_url=None,
         openai_api_key=None,
         openai_timeout=60,
@@ -648,9 +655,11 @@ def test_secrets_of_a_key_value_dsn_as_written() -> None:
 def test_summary() -> None:
     """The summary holds every tunable that is set: numbers as %g, booleans in lower case, no URL."""
     assert " ".join(f"{name}={text}" for name, text in summary(read(GROUPING_DELAY="0.50")).items()) == (
-        "GROUPING_DELAY=0.5 TEST_MODE=false INITIATION_DELAY_MIN=120 INITIATION_DELAY_MAX=300"
-        " INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15 TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
-        " RESPONDER=scripted RESPONDER_TIMEOUT=180 OPENAI_MAX_TOKENS=400 OPENAI_HISTORY_TOKENS=4000 OPENAI_TIMEOUT=60"
+        "GROUPING_DELAY=0.5 TEST_MODE=false GROUPING_MAX=60 INITIATION_DELAY_MIN=120"
+        " INITIATION_DELAY_MAX=300 INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15"
+        " TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
+        " SECOND_MESSAGE=merge TIMEZONE=Europe/Paris RESPONDER=scripted RESPONDER_TIMEOUT=180 OPENAI_MAX_TOKENS=400"
+        " OPENAI_HISTORY_TOKENS=4000 OPENAI_PRICE_INPUT=0 OPENAI_PRICE_OUTPUT=0 OPENAI_TIMEOUT=60"
         " REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
         " LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"
     )

@@ -7,4 +7,4 @@ GRANT SELECT (turn_id, number, deliver_at, message_id, delivered_at) ON bridge.p
 REVOKE SELECT ON bridge.turns FROM {role};
 GRANT SELECT (
     id, kind, match_id, bot_id, state, due_at, deliver_at, opened_at, planned_at, queued_at, claimed_at, answered_at, ended_at,
-    pushes, attempts, takeovers, merges, covers, reply_message_id, retry_at, reason, last_error) ON bridge.turns TO {role}
+    pushes, attempts, takeovers, merges, overtakes, plain, held, covers, reply_message_id, retry_at, reason, last_error) ON bridge.turns TO {role}

@@ -2,16 +2,17 @@
 -- NULL. The row is written only if it differs. Returns whether it was.
 CREATE OR REPLACE FUNCTION bridge.set_environment(p_values jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
+DECLARE
+    v_new bridge.bots%ROWTYPE;
 BEGIN
-    INSERT INTO bridge.bots AS old
-    SELECT (jsonb_populate_record(NULL::bridge.bots, (p_values - 'bot_id') || '{"scope": "environment"}')).*
-    ON CONFLICT ON CONSTRAINT bots_one_row DO UPDATE
-    SET (grouping_delay, initiation_delay_min, initiation_delay_max, initiation_probability,
-         thinking_delay_min, thinking_delay_max, typing_speed_cps, max_merges, ignore_older_days)
-      = ROW (EXCLUDED.grouping_delay, EXCLUDED.initiation_delay_min, EXCLUDED.initiation_delay_max,
-             EXCLUDED.initiation_probability, EXCLUDED.thinking_delay_min, EXCLUDED.thinking_delay_max,
-             EXCLUDED.typing_speed_cps, EXCLUDED.max_merges, EXCLUDED.ignore_older_days)
-    WHERE old IS DISTINCT FROM EXCLUDED;
-    RETURN FOUND;
+    v_new := jsonb_populate_record(NULL::bridge.bots, (p_values - 'bot_id') || '{"scope": "environment"}');
+    PERFORM FROM bridge.bots b WHERE b.scope = 'environment' AND b IS NOT DISTINCT FROM v_new;
+    IF FOUND THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE bridge.bots IN SHARE ROW EXCLUSIVE MODE;  -- as in set_bot
+    DELETE FROM bridge.bots WHERE scope = 'environment';
+    INSERT INTO bridge.bots SELECT v_new.*;
+    RETURN true;
 END
 $$;
