@@ -88,7 +88,7 @@ class Pusher:
         """Make due what was pushed under another ID: no worker fetches there any more."""
         queue_id = self._broker.queue_id()
         if self._queue_id not in {None, queue_id}:
-            self._reset_pushes()
+            self._store.reset_pushes()
         self._queue_id = queue_id
 
     def _push(self, due: Sequence[Push], beat: Callable[[], None]) -> None:
@@ -175,13 +175,8 @@ class Pusher:
         self._recovered()
         return True
 
-    def _reset_pushes(self) -> None:
-        count = self._store.reset_pushes()
-        if count:
-            self._emit(PushesRepeated(count))
-
     def _recovered(self) -> None:
-        self._reset_pushes()  # Redis may have come back empty
+        self._store.reset_pushes()  # Redis may have come back empty
         self._reconnect.recovered()  # last: while PostgreSQL is away too, the circuit stays open
 
     @property

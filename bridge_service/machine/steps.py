@@ -49,8 +49,8 @@ class Grouped:
 class Push:
     """A turn to enqueue: `first` if the journal is to tell of it.
 
-    `step` is `compose`, or `woken` if the conversation's active turn has ended and this one goes on; or `dead`, which is
-    nothing to enqueue: the turn lost its last worker just now.
+    `step` is `compose`; or `woken`, if the conversation's active turn has ended and this one goes on; or `dead`, which
+    is nothing to enqueue: the turn lost its last worker just now.
 
     `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
     """

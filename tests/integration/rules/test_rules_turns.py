@@ -792,7 +792,7 @@ def _lost(bridge: Bridge, match: str, claim: Claim) -> str:
 @without(
     (
         "end_turn",
-        "UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = 0 WHERE t.match_id = v_match",
+        "UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1 WHERE t.match_id = v_match",
         "UPDATE bridge.turns t SET due_at = v_now, pushes = 0 WHERE false AND t.match_id = v_match",
     )
 )

@@ -70,15 +70,15 @@ BEGIN
 
     RETURN QUERY
     WITH due AS (
-        SELECT t.id, t.due_at FROM bridge.turns t
+        SELECT t.id, t.due_at, t.pushes FROM bridge.turns t
         WHERE t.state = 'queued' AND t.due_at <= v_now
         ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE bridge.turns t
-    SET pushes = t.pushes + 1,
-        due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(t.pushes, 20), p_again_max))
+    SET pushes = greatest(t.pushes, 0) + 1,
+        due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(greatest(t.pushes, 0), 20), p_again_max))
     FROM due WHERE t.id = due.id
-    RETURNING t.id, CASE WHEN t.pushes > 1 OR p_deliveries THEN 'compose' ELSE 'woken' END, t.kind, t.match_id, 0::bigint,
-              false, false, due.due_at;
+    RETURNING t.id, CASE WHEN due.pushes < 0 AND NOT p_deliveries THEN 'woken' ELSE 'compose' END, t.kind, t.match_id,
+              0::bigint, false, false, due.due_at;
 
     v_room := bridge.window_room(p_window);
     RETURN QUERY
