@@ -119,6 +119,7 @@ class Day:
         self.store.group()
         while True:
             self.planner._wanted.clear()
+            self.deliverer._deliver()
             self.pusher.push_due()
             for body in self.broker.fetch(QUEUE_NAME, 1000):
                 message = rebuild(body, QUEUE_NAME)

@@ -50,7 +50,7 @@ class World:
         self.starts: dict[str, Callable[[], Steps[None]]] = {
             **{f"listener {number}": self._listener for number in range(SCHEDULERS)},
             **{f"pusher {number}": self._pusher for number in range(SCHEDULERS)},
-            **{f"deliverer {number}": self._deliverer for number in range(SCHEDULERS)},
+            "deliverer": self._deliverer,
             **{f"worker {number}": self._worker for number in range(WORKERS)},
         }
         self.processes: dict[str, Steps[None]] = {"match": self._matches()}
