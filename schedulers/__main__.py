@@ -21,7 +21,7 @@ from bridge_service.machine.steps import Grouped, Store
 from bridge_service.process.ending import Ending, Signals, block_signals, print_faults
 from bridge_service.process.heartbeat import Heartbeat
 from bridge_service.process.incidents import Incidents
-from bridge_service.process.loop import Every, stop_all
+from bridge_service.process.loop import Every, Loop, stop_all
 from bridge_service.process.startup import (
     announce,
     look_at_postgresql,
@@ -37,6 +37,7 @@ from bridge_service.telemetry.metrics import Metrics
 from bridge_service.telemetry.signals import Draining, Stopped
 from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
+from schedulers.deliverer import Deliverer
 from schedulers.listener import Listener
 from schedulers.planner import Planner
 from schedulers.push import Pusher
@@ -50,7 +51,9 @@ the process's last rows get LAST_CALL_SECONDS each. So the process ends within 8
 TICK_SECONDS: Final = 1.0
 
 CONNECTIONS: Final = 7
-"""To PostgreSQL, at most: one to listen, and for listener, planner, retention, heartbeat, incidents, /health/ready."""
+"""To PostgreSQL, at most: one to listen, and for listener, planner, the two loops that deliver and /health/ready.
+Retention, heartbeat and incidents share one.
+"""
 
 EXIT_OK: Final = 0
 EXIT_CRASH: Final = 1
@@ -65,10 +68,16 @@ class Scheduler:
         self._journal = Journal(logging.getLogger("bridge"))
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
-        self._database = Database(lambda: Connection(settings.database_url, application="bridge scheduler"))
+
+        def connect_to_postgres() -> Connection:
+            return Connection(settings.database_url, application="bridge scheduler")
+
+        self._database = Database(connect_to_postgres)
+        self._upkeep_database = Database(connect_to_postgres, most=1)
         self._store = Store(self._database)
-        self._incidents = Incidents(self._store, "scheduler")
-        self._heartbeat = Heartbeat(self._store, "scheduler", policy(settings, os.environ))
+        upkeep = Store(self._upkeep_database)
+        self._incidents = Incidents(upkeep, "scheduler")
+        self._heartbeat = Heartbeat(upkeep, "scheduler", policy(settings, os.environ))
         self._emit = fan_out(self._journal, self._metrics, self._incidents)
         self._ending = Ending(self._emit)
         self._signals = Signals(self._ending.stopping)
@@ -89,17 +98,27 @@ class Scheduler:
             attempts=settings.redis_max_attempts,
         )
         self._planner = Planner(
-            self._store, pusher, look=self._look, emit=self._emit, retention_days=settings.retention_days
+            self._store,
+            pusher,
+            upkeep,
+            look=self._look,
+            emit=self._emit,
+            retention_days=settings.retention_days,
         )
+        self._deliverer = Deliverer(self._store, on_pushable=self._planner.wake, emit=self._emit)
         self._listener = Listener(
             self._store,
             lambda: Connection(settings.database_url, application="bridge listener"),
             on_grouped=self._on_grouped,
-            on_due=self._planner.wake,
+            on_due=self._on_due,
             emit=self._emit,
         )
-        for loop in (self._signals, self._tick, self._planner, self._listener):
+        for loop in (self._signals, self._tick, self._planner, self._listener, *self._deliverers):
             loop.crash = self._ending.crash
+
+    @property
+    def _deliverers(self) -> tuple[Loop, Loop]:
+        return self._deliverer, self._deliverer.alone
 
     def run(self) -> int:
         """Run until a signal; the exit code: 0 drained, 1 crashed."""
@@ -115,20 +134,22 @@ class Scheduler:
         finally:
             stop_all((self._tick, self._incidents, self._heartbeat), LAST_CALL_SECONDS)
             self._database.close()
+            self._upkeep_database.close()
             self._emit(Stopped())
             self._journal.flush(everything=True)
         return EXIT_CRASH if self._ending.crashed else EXIT_OK
 
     def _work(self) -> None:
         # Kept when each loop starts: until then there is nothing that could stand still.
-        self._planner.beat = self._watchdog.watch("planner")
-        self._listener.beat = self._watchdog.watch("listener")
-        for loop in (self._window, self._watchdog, self._planner, self._listener):
+        working = (self._planner, self._listener, *self._deliverers)
+        for loop in working:
+            loop.beat = self._watchdog.watch(loop.name)
+        for loop in (self._window, self._watchdog, *working):
             loop.start()
         self._ending.stopping.wait()
         self._emit(Draining(DRAIN_SECONDS))
         self._watchdog.stop(0)
-        stop_all((self._listener, self._planner), DRAIN_SECONDS)
+        stop_all(working, DRAIN_SECONDS)
         self._window.stop(LAST_CALL_SECONDS)
         self._broker.close()
 
@@ -169,6 +190,10 @@ class Scheduler:
     def _on_grouped(self, events: list[Grouped]) -> None:
         self._window.show(events, datetime.now(UTC))  # before a push can delete the key
         self._planner.wake()
+
+    def _on_due(self) -> None:
+        self._planner.wake()
+        self._deliverer.wake()
 
     def _look(self) -> None:
         self._listener.look()

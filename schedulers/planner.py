@@ -52,6 +52,7 @@ class Planner(Loop):
         self,
         store: Store,
         pusher: Pusher,
+        upkeep: Store,
         *,
         look: Callable[[], None],
         emit: Emit,
@@ -60,12 +61,14 @@ class Planner(Loop):
         """Wire a planner.
 
         Parameters:
+          upkeep: for retention, which runs beside the passes.
           look: asks the listener for a look at every ungrouped event.
           retention_days: how long finished turns are kept.
         """
         super().__init__("planner")
         self._store = store
         self._pusher = pusher
+        self._upkeep = upkeep
         self._look = look
         self._emit = emit
         self._retention_days = retention_days
@@ -146,7 +149,7 @@ class Planner(Loop):
     def _prune(self) -> None:
         try:
             pruned = 0
-            while not self.stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
+            while not self.stopping.is_set() and (count := self._upkeep.prune(self._retention_days, PRUNE_BATCH)):
                 pruned += count
             if pruned:
                 self._emit(Pruned(pruned))

@@ -126,7 +126,7 @@ class Pusher:
 
         The `first` pushes of turns are reported after the first attempt, which is more urgent than a log line.
         """
-        messages = [message_for(push.step, push.turn_id) for push in pushes]
+        messages = [message_for("compose", push.turn_id) for push in pushes]
         for attempt in range(1, self._attempts + 2):
             beat()  # all attempts may take minutes, and the watchdog must not end the process for an outage of Redis
             error = self._attempt(messages, again=attempt > 1)

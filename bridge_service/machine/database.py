@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 import psycopg2
@@ -212,9 +213,14 @@ def _is_colliding_id(error: psycopg2.Error) -> bool:
 class Database:
     """A pool that opens a connection when a thread needs one and keeps it for the next; safe from any thread."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
-        """Remember how to connect; nothing is opened before the first call."""
+    def __init__(self, connect: Callable[[], Connection], most: int | None = None) -> None:
+        """Remember how to connect; nothing is opened before the first call.
+
+        Parameters:
+          most: connections at a time; further calls wait. None: as many as there are threads that call.
+        """
         self._connect = connect
+        self._slots = nullcontext() if most is None else threading.BoundedSemaphore(most)
         self._idle: deque[Connection] = deque()
         self._closed = threading.Event()
 
@@ -230,9 +236,14 @@ class Database:
           StepRefused: running it again will not help.
         """
         try:
-            return self._call(statement, parameters)
+            return self.call_once(statement, *parameters)
         except DatabaseUnavailable:
             self._drop_idle()  # what broke one connection broke its neighbours
+            return self.call_once(statement, *parameters)
+
+    def call_once(self, statement: str, *parameters: object) -> list[Row]:
+        """As `call`, without the second call."""
+        with self._slots:
             return self._call(statement, parameters)
 
     def _call(self, statement: str, parameters: Sequence[object]) -> list[Row]:

@@ -26,6 +26,9 @@ PUSH_AGAIN_MAX_SECONDS: Final = 20.0
 
 HISTORY_LINES: Final = 50
 
+SET_MILLISECONDS: Final = 1000
+"""The statement timeout of a set of deliveries. It ends after 50 ms, except if a trigger of the app's takes longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
@@ -44,9 +47,10 @@ class Grouped:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A step to enqueue: `step` is `compose` or `deliver`; `first` if the journal is to tell of it.
+    """A turn to enqueue: `first` if the journal is to tell of it.
 
-    A `step` of `dead` is nothing to enqueue: the turn lost its last worker just now.
+    `step` is `compose`; or `woken`, if the conversation's active turn has ended and this one goes on; or `dead`, which
+    is nothing to enqueue: the turn lost its last worker just now.
 
     `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
     """
@@ -63,7 +67,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The earliest due times, as the database's clock `now` sees them; None where nothing waits."""
+    """The earliest due times of pushes, as the database's clock `now` sees them; None where nothing waits."""
 
     flush_at: datetime | None
     initiation_at: datetime | None
@@ -86,6 +90,18 @@ class Outcome:
     def next_turn(self) -> int | None:
         """The turn that the worker may go on with."""
         return self.details.get("next_turn")
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """What became of a set of deliveries, by turn.
+
+    An outcome `alone` changed nothing: the turn is to be delivered alone. `due_in`: seconds until the next delivery,
+    below 0 if it is due, None if none is planned.
+    """
+
+    outcomes: Mapping[int, Outcome]
+    due_in: float | None
 
 
 class Store:
@@ -135,9 +151,9 @@ class Store:
         return str(queue_id)
 
     def push_due(self, limit: int) -> list[Push]:
-        """Take what is due, to be enqueued by the caller."""
+        """Take what is due, except deliveries, to be enqueued by the caller."""
         rows = self._database.call(
-            "SELECT * FROM bridge.push_due(%s, %s, %s, %s)",
+            "SELECT * FROM bridge.push_due(%s, %s, %s, %s, p_deliveries => false)",
             PUSH_WINDOW,
             limit,
             PUSH_AGAIN_SECONDS,
@@ -146,8 +162,8 @@ class Store:
         return [Push(row[0], row[1], Kind(row[2]), *row[3:]) for row in rows]
 
     def next_due(self) -> Due:
-        """When to look again."""
-        [row] = self._database.call("SELECT * FROM bridge.next_due(%s)", PUSH_WINDOW)
+        """When to push again."""
+        [row] = self._database.call("SELECT * FROM bridge.next_due(%s, p_deliveries => false)", PUSH_WINDOW)
         return Due(*row)
 
     def reset_pushes(self) -> int:
@@ -180,6 +196,24 @@ class Store:
     def deliver(self, turn_id: int) -> Outcome:
         """Deliver a draft whose time has come."""
         return self._step("SELECT bridge.deliver_turn(%s)", turn_id)
+
+    def deliver_due(self, limit: int, alone: Sequence[int]) -> Deliveries:
+        """Deliver a set of replies whose time has come, except those of `alone`.
+
+        It is called once. If it raises, one turn may have spoiled it for the others.
+        """
+        [[answer]] = self._database.call_once(
+            f"SET LOCAL statement_timeout = {SET_MILLISECONDS}; SELECT bridge.deliver_due(%s, %s::bigint[])",
+            limit,
+            list(alone),
+        )
+        outcomes = {turn_id: Outcome(each["outcome"], each) for turn_id, each in answer["turns"]}
+        return Deliveries(outcomes, answer["due_in"])
+
+    def due_deliveries(self, limit: int, alone: Sequence[int]) -> list[int]:
+        """Return the turns that `deliver_due` would take now."""
+        [[turns]] = self._database.call("SELECT bridge.due_deliveries(%s, %s::bigint[])", limit, list(alone))
+        return list(turns)
 
     def fail(
         self, turn_id: int, token: UUID, error: str, *, retry: float, counts: bool, refused: str | None = None

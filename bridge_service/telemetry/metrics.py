@@ -109,7 +109,7 @@ class Metrics:
         self._answered = counter("bridge_messages_answered_total", "Messages covered by delivered replies.")
         self._initiations = counters(
             "bridge_initiations_total",
-            "Initiations that ended in a worker: delivered, or the reason for which they were cancelled.",
+            "Initiations that ended in a claim or delivery: delivered, or the reason for which they were cancelled.",
             "outcome",
             ("delivered", *_REASONS, OTHER),
         )

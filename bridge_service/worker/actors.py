@@ -22,7 +22,7 @@ class Steps(Protocol):
         """Claim a turn and write its reply."""
 
     def deliver(self, turn_id: int) -> None:
-        """Deliver a reply whose time has come."""
+        """Deliver a reply whose time has come: a push of a scheduler of the version before."""
 
 
 def declare_actors(broker: Broker, steps: Steps) -> None:

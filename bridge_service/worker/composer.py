@@ -13,6 +13,7 @@ from dramatiq.middleware import Interrupt
 
 from bridge_service.errors import DatabaseRefused, ResponderUnavailable, StepRefused, type_of
 from bridge_service.machine.steps import Outcome, Store
+from bridge_service.process.telling import signal_of
 from bridge_service.responders import Responder, clean_reply, storable
 from bridge_service.telemetry.signals import (
     Emit,
@@ -26,7 +27,6 @@ from bridge_service.telemetry.signals import (
 from bridge_service.turns import Task
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.pacing import Pace, pause_before_delivery
-from bridge_service.worker.telling import signal_of
 
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0

@@ -65,6 +65,8 @@ def test_the_numbers_of_a_conversation(service: Service, app: App) -> None:
         assert {name.partition('loop="')[2].rstrip('"}') for name in loops} == {
             "planner",
             "listener",
+            "deliverer",
+            "alone",
             "consumer",
             "leases",
             "responders",

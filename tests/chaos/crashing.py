@@ -23,19 +23,20 @@ import dramatiq
 from bridge_service.brokers import consumer
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.machine import steps as store
-from bridge_service.machine.steps import Store
+from bridge_service.machine.steps import Deliveries, Store
 from bridge_service.process import watchdog
 from bridge_service.responders import echo
 from bridge_service.worker import leases
 from bridge_service.worker.process import assemble
 from schedulers import __main__ as scheduler
-from schedulers import bells, planner
+from schedulers import bells, deliverer, planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEDULER_STEPS: Final = ("group", "push_due", "enqueue_many", "next_due")
+SCHEDULER_STEPS: Final = ("group", "push_due", "enqueue_many", "next_due", "deliver_due")
 WORKER_STEPS: Final = ("fetch", "claim", "reply", "finish", "deliver")
+"""`deliver` is an opener without a pause; `deliver_due` is whatever has one."""
 MOMENTS: Final = ("before", "after")
 ACTIONS: Final = ("die", "hang", "repeat")
 
@@ -46,6 +47,7 @@ _OWNERS: Final[dict[str, Any]] = {
     "claim": Store,
     "finish": Store,
     "deliver": Store,
+    "deliver_due": Store,
     "enqueue_many": WaitingBroker,
     "fetch": WaitingBroker,
     "reply": echo,
@@ -62,7 +64,7 @@ def arm(crash: str, once: Path) -> None:
     os.environ["RESPONDER_TIMEOUT"] = str(SHORT_PATIENCE_SECONDS)
     consumer.BELL_SECONDS = 1  # type: ignore[misc,unused-ignore]
     bells.HEARTBEAT_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
-    planner.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
+    planner.SWEEP_SECONDS = deliverer.SWEEP_SECONDS = 1.0  # type: ignore[misc,unused-ignore]
     watchdog.LOOK_SECONDS = 0.5  # type: ignore[misc,unused-ignore]
     assert watchdog.Watchdog.__init__.__kwdefaults__ is not None
     watchdog.Watchdog.__init__.__kwdefaults__["patience"] = SHORT_PATIENCE_SECONDS
@@ -74,10 +76,11 @@ def arm(crash: str, once: Path) -> None:
 def _trapped(call: Callable[..., Any], moment: str, action: str, once: Path) -> Callable[..., Any]:
     @functools.wraps(call)
     def trapped(*args: object, **kwargs: object) -> object:
+        idle = False
         if moment == "after":
             result = call(*args, **kwargs)
-        # An empty look or fetch is no step: the trap waits for one that matters.
-        idle = moment == "after" and result in ([], 0)
+            # An empty look or fetch is no step: the trap waits for one that matters.
+            idle = not result.outcomes if isinstance(result, Deliveries) else result in ([], 0)
         if not idle and _first(once):
             if action == "die":
                 os.kill(os.getpid(), signal.SIGKILL)

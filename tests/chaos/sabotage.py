@@ -304,8 +304,8 @@ BREAKAGES: Final = (
         taken=(
             (
                 "push_due",
-                "WHERE t.state IN ('composing', 'typing') AND t.due_at <= v_now",
-                "WHERE (t.state = 'typing' OR t.state = 'composing' AND t.token IS NULL) AND t.due_at <= v_now",
+                "WHERE t.state = 'composing' AND t.due_at <= v_now",
+                "WHERE t.state = 'composing' AND t.token IS NULL AND t.due_at <= v_now",
             ),
         ),
         faults=("responder-dawdles", "worker-kill-often"),
@@ -347,7 +347,7 @@ BREAKAGES: Final = (
         ("doubled",),
         python=True,
         widen=(("sql", _HALF_DELIVERY),),
-        faults=("postgres-drop-bridge", "worker-kill-often"),
+        faults=("postgres-drop-bridge", "scheduler-kill-often"),
         plot={"thinking": (0.1, 0.3)},
     ),
     Breakage(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq import Message
 
-from bridge_service.machine.steps import Outcome, Store
+from bridge_service.machine.steps import Deliveries, Outcome, Store
 from schedulers import looks
 from schedulers.__main__ import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
 BETWEEN_SECONDS: Final = 0.3
@@ -42,7 +42,13 @@ def half_delivery() -> None:
         self._database.call("SELECT bridge.mark_answered(%s)", turn_id)
         return outcome
 
+    def deliver_due(self: Store, limit: int, alone: Sequence[int]) -> Deliveries:
+        for turn_id in self.due_deliveries(limit, alone):
+            deliver(self, turn_id)
+        return Deliveries({}, None)
+
     Store.deliver = deliver  # type: ignore[method-assign]
+    Store.deliver_due = deliver_due  # type: ignore[method-assign]
 
 
 def trusting_consumer() -> None:

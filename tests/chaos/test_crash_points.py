@@ -28,6 +28,8 @@ STEPS: Final = {"scheduler": SCHEDULER_STEPS, "worker": WORKER_STEPS}
 SPRING_SECONDS: Final = 20.0
 DONE_SECONDS: Final = 40.0
 AT_ONCE: Final = 5
+PAUSE: Final = {"THINKING_DELAY_MIN": "0.3", "THINKING_DELAY_MAX": "0.3"}
+"""Its worker delivers a reply without one."""
 
 
 @pytest.mark.slow
@@ -49,6 +51,7 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
                 "TEST_MODE": "true",
                 "INITIATION_DELAY_MAX": "0",
                 "INITIATION_PROBABILITY": "1",
+                **(PAUSE if "deliver_due" in point else {}),
                 "DATABASE_URL": urls.service,
                 "REDIS_URL": redis_server.url(number),
                 "CRASH": point,

@@ -598,7 +598,7 @@ def test_a_right_to_insert_that_was_taken_away_gives_no_turn_up(desk: Desk) -> N
         assert desk.told.events[-1] == PostgresRefused("replies cannot be inserted (SQLSTATE 42501)")
         assert desk.due_in(turn) == 5.0
         advance(desk.urls, 5)
-        assert [push.step for push in desk.store.push_due(100)] == ["deliver"]
+        assert desk.store.due_deliveries(100, []) == [turn]
         composer.deliver(turn)
     assert (desk.column(turn, "attempts"), desk.column(turn, "last_error")) == (0, "42501")
     execute(desk.urls.admin, f"GRANT INSERT ON messages TO {OWNER}")
@@ -708,20 +708,19 @@ def test_bytes_that_are_no_text_are_an_attempt_too(ascii_desk: Desk) -> None:
 
 
 def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: Desk) -> None:
-    """The last look is refused: counted once a push, and given up in the end; what was written since is answered."""
+    """The last look is refused: counted once until the next attempt, and given up; the next turn is answered."""
     match, turn = desk.pushed("poison")
     composer = desk.composer(SLOWLY)
     composer.compose(turn)
     _read_by(desk, "RAISE division_by_zero;")
     advance(desk.urls, 3)
     for attempt in range(1, MAX_ATTEMPTS):
-        assert [push.step for push in desk.store.push_due(100)] == ["deliver"]
+        assert desk.store.due_deliveries(100, []) == [turn]
         for _ in range(2):
             composer.deliver(turn)
         assert desk.told.events[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
         assert (desk.column(turn, "state"), desk.due_in(turn)) == ("typing", 2.0 ** (attempt - 1))
         advance(desk.urls, LATER)
-    desk.store.push_due(100)
     composer.deliver(turn)
     assert desk.told.events[-1] == TurnDead(turn, match, "DatabaseRefused")
     assert (desk.column(turn, "state"), desk.column(turn, "draft")) == ("dead", None)
@@ -751,7 +750,7 @@ def test_a_refusal_for_which_no_turn_is_to_blame_never_counts(desk: Desk, code: 
             with pytest.raises(error):
                 step(turn)
             advance(desk.urls, LATER)
-            assert [push.turn_id for push in desk.store.push_due(100)] == [turn]
+            assert [push.turn_id for push in desk.store.push_due(100)] + desk.store.due_deliveries(9, []) == [turn]
         assert desk.column(turn, "attempts") == 0
         _read_by(desk, "")
         step(turn)

@@ -23,6 +23,7 @@ from bridge_service.telemetry.signals import PushesRepeated, ReplyDelivered, Tur
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.pacing import Pace
+from schedulers.deliverer import Deliverer
 from schedulers.planner import Planner
 from schedulers.push import Pusher
 from tests.support.app import CAMILLE, HUGO, LEA, App
@@ -85,12 +86,14 @@ class Day:
         self.planner = Planner(
             self.store,
             self.pusher,
+            self.store,
             look=lambda: None,
             emit=self.told,
             retention_days=30.0,
         )
         self.planner._jobs.start(paused=True)
         stack.callback(self.planner.last)
+        self.deliverer = Deliverer(self.store, on_pushable=self.planner.wake, emit=self.told)
         self.composer = Composer(
             self.store,
             Leases(self.store, self.told, responder_timeout=180.0),
@@ -112,18 +115,23 @@ class Day:
         self.sent.append(Sent(message, match, content, self.now, self.now, self.now))
 
     def work(self) -> datetime | None:
-        """Do all that is due by now, and return when the planner wants to be woken next."""
+        """Do all that is due by now, and return when the planner or the deliverer wants to be woken next."""
         self.store.group()
         while True:
             self.planner._wanted.clear()
+            self.deliverer._deliver()
             self.pusher.push_due()
             for body in self.broker.fetch(QUEUE_NAME, 1000):
                 message = rebuild(body, QUEUE_NAME)
                 getattr(self.composer, message.actor_name)(*message.args)
+            due_in = self.deliverer._deliver().due_in
             self.planner._plan(self.store.next_due())
-            if not self.planner._wanted.is_set():
+            if not self.planner._wanted.is_set() and (due_in is None or due_in > 0):
                 break
-        return min((job.next_run_time for job in self.planner._jobs.get_jobs()), default=None)
+        wakes = [job.next_run_time for job in self.planner._jobs.get_jobs()]
+        if due_in is not None:
+            wakes.append(datetime.now(UTC) + timedelta(seconds=due_in))
+        return min(wakes, default=None)
 
 
 def _plan(day: Day, chance: Random) -> list[tuple[datetime, str, str]]:

@@ -79,6 +79,7 @@ class Desk:
         planner = Planner(
             store,
             pusher,
+            store,
             look=lambda: self.looks.put(time.monotonic()),
             emit=self.told,
             retention_days=30.0,
@@ -437,7 +438,8 @@ from schedulers.planner import Planner
 
 called = threading.Event()
 store = SimpleNamespace(prune=lambda *_: (called.set(), threading.Event().wait()))
-planner = Planner(store, SimpleNamespace(waits_for_redis=True), look=lambda: None, emit=None, retention_days=30.0)
+pusher = SimpleNamespace(waits_for_redis=True)
+planner = Planner(store, pusher, store, look=lambda: None, emit=None, retention_days=30.0)
 planner.turn = lambda: planner.pause(60)
 planner.start()
 while not planner._jobs.running:

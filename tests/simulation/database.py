@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]
@@ -161,6 +161,7 @@ class Transaction:
         self.before: dict[int, Turn] = {}
         self.moved: dict[int, int | None] = {}
         self.began = Moment(0, 0)
+        self.looked: dict[int, Moment] = {}
         self.busy: int | None = None
         self._locked: list[Place] = []
         self._entered: list[tuple[str, int]] = []
@@ -267,6 +268,19 @@ class Transaction:
             if (locked := self.turn(rival.id)) and key in locked.keys:
                 return rival.id
         raise LockTimeout(key)
+
+    def savepoint(self) -> tuple[dict[int, Any], ...]:
+        """Return what `rollback_to` needs."""
+        return tuple(dict(rows) for rows in self._written())
+
+    def rollback_to(self, saved: tuple[dict[int, Any], ...]) -> None:
+        """Forget what was written since; the locks stay, which is stricter than PostgreSQL."""
+        for rows, before in zip(self._written(), saved, strict=True):
+            rows.clear()
+            rows.update(before)
+
+    def _written(self) -> tuple[dict[int, Any], ...]:
+        return self.messages, self.events, self.turns, self.before, self.moved
 
     def commit(self) -> None:
         """Let others see it, all at once."""

@@ -31,6 +31,7 @@ AGAIN = 10.0
 BUSY = 1.0
 AGAIN_MAX = 20.0
 WINDOW = 3
+SET = 3
 MAX_ATTEMPTS = 3
 
 
@@ -176,11 +177,11 @@ class Machine:
         turn = Turn(self.database.next_id(), "reply", match, "open", first, first + self.delay)
         return (yield from tx.upsert_waiting(turn))
 
-    def push_due(self, tx: Transaction) -> Steps[list[Push]]:
-        """What is due is pushed, or pushed again."""
+    def push_due(self, tx: Transaction, *, deliveries: bool) -> Steps[list[Push]]:
+        """What is due is pushed, or pushed again; `deliveries` too by a scheduler of the version before."""
         now = self.database.now
         pushes = []
-        for turn in self._due(tx, now, ACTIVE):
+        for turn in self._due(tx, now, ACTIVE if deliveries else frozenset({"composing"})):
             again = now + min(AGAIN * 2**turn.pushes, AGAIN_MAX)
             if turn.state == "typing" or turn.token is None or self.mistake is Mistake.EXPIRED_KEEPS_TOKEN:
                 pushed = replace(turn, pushes=turn.pushes + 1, due_at=again)
@@ -214,7 +215,7 @@ class Machine:
         """Redis came back: whatever was pushed may be lost."""
         now = self.database.now
         for turn in tx.see_turns():
-            pushed = turn.state in {"queued", "typing"} or (turn.state == "composing" and turn.token is None)
+            pushed = turn.state == "queued" or (turn.state == "composing" and turn.token is None)
             if pushed and turn.pushes and turn.due_at > now and tx.try_lock((Turn, turn.id)):
                 yield from tx.write(replace(turn, pushes=0, due_at=max(now, turn.retry_at)))
 
@@ -358,20 +359,42 @@ class Machine:
         yield from tx.write(Message(self.database.next_id(), turn.match, turn.id, turn.draft))
         return "answered"
 
+    def deliver_due(self, tx: Transaction) -> Steps[dict[int, str]]:
+        """Deliver a set: each reply in a subtransaction, until a lock is not to be had."""
+        outcomes: dict[int, str] = {}
+        due = [turn for turn in tx.see_turns() if turn.state == "typing" and turn.due_at <= self.database.now]
+        due = sorted(due, key=lambda turn: turn.due_at)[:SET]
+        for turn in sorted(due, key=lambda turn: turn.match):
+            yield
+            saved = tx.savepoint()
+            try:
+                if turn.kind == "initiation" and self.mistake is not Mistake.OPENER_UNLOCKED:
+                    yield from self._lock_match_event(tx, turn)
+                if tx.try_lock((Turn, turn.id)):
+                    outcomes[turn.id] = yield from self.deliver(tx, turn.id)
+                    tx.looked[turn.id] = tx.began
+            except (LockTimeout, UniqueViolation):
+                tx.rollback_to(saved)
+                break
+        return outcomes
+
     def _lock_match(self, tx: Transaction, opener: Turn) -> Steps[bool]:
         """Take the lock of F1; without it the opener is due again a second later."""
         if self.mistake is Mistake.OPENER_UNLOCKED:
             return True
         try:
-            for event in tx.see_events():
-                if event.match == opener.match and event.message is None:
-                    yield from tx.lock((Event, event.id), Mode.UPDATE)
+            yield from self._lock_match_event(tx, opener)
         except LockTimeout:
             locked = yield from self._lock_turn(tx, opener.id)
             if locked and locked.state == "typing":
                 yield from tx.write(replace(locked, due_at=self.database.now + 1))
             return False
         return True
+
+    def _lock_match_event(self, tx: Transaction, opener: Turn) -> Steps[None]:
+        for event in tx.see_events():
+            if event.match == opener.match and event.message is None:
+                yield from tx.lock((Event, event.id), Mode.UPDATE)
 
     def _last_look(self, tx: Transaction, turn: Turn) -> Steps[str]:
         """What became of a turn that may not be delivered; nothing if it may."""

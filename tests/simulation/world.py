@@ -1,7 +1,8 @@
 """Everything around the machine: writers, two schedulers, a lossy queue, workers, crashes, and the promises.
 
-One seed is one interleaving. All processes are generators; at each step chance picks the one that goes on, until every
-message is written; then nothing disturbs any more, and what is left has to be answered.
+The schedulers are of this version, of the one before, or of both. One seed is one interleaving. All processes are
+generators; at each step chance picks the one that goes on, until every message is written; then nothing disturbs any
+more, and what is left has to be answered.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class World:
         self.starts: dict[str, Callable[[], Steps[None]]] = {
             **{f"listener {number}": self._listener for number in range(SCHEDULERS)},
             **{f"pusher {number}": self._pusher for number in range(SCHEDULERS)},
+            "deliverer": self._deliverer,
             **{f"worker {number}": self._worker for number in range(WORKERS)},
         }
         self.processes: dict[str, Steps[None]] = {"match": self._matches()}
@@ -62,6 +64,7 @@ class World:
         self.answered: set[int] = set()
         self.opened: dict[int, int] = {}
         self.merged: dict[int, int] = {}
+        self.before = self.chance.random() < 0.2  # only schedulers of the version before
         self.away = self.chance.random() < 0.2
         self.matches = self.chance.randint(1, MATCHES)
         self.writers_left = self.chance.randint(2, 8)
@@ -133,7 +136,7 @@ class World:
         for _ in range(DRAIN_ROUNDS):
             if not self._unfinished():
                 return
-            for process in (self._listener(), self._pusher(), self._worker()):
+            for process in (self._listener(), self._pusher(), self._worker(), self._deliverer()):
                 try:
                     for _ in process:
                         pass
@@ -192,10 +195,19 @@ class World:
         """Its other thread, which pushes; the enqueueing may be lost, or done twice."""
         if not self.calm and self.chance.random() < 0.1:
             yield from self._call("reset", self.machine.reset_pushes)
-        pushes = yield from self._call("push", self.machine.push_due)
+        deliveries = self.before or (not self.calm and self.chance.random() < 0.3)
+        pushes = yield from self._call("push", partial(self.machine.push_due, deliveries=deliveries))
         for push in pushes:
             self.queue += [push] * (1 if self.calm else self.chance.choice((0, 1, 1, 1, 2)))
             yield
+
+    def _deliverer(self) -> Steps[None]:
+        """Its third thread, which delivers; a scheduler of the version before has none."""
+        if self.before:
+            return
+        outcomes = yield from self._call("deliver due", self.machine.deliver_due)
+        for turn, answer in outcomes.items():
+            yield from self._end_answered(turn, answer)
 
     def _worker(self) -> Steps[None]:
         """Work until the queue is empty."""
@@ -210,6 +222,9 @@ class World:
 
     def _deliver(self, turn: int) -> Steps[None]:
         answer = yield from self._call(f"deliver {turn}", partial(self.machine.deliver, number=turn))
+        yield from self._end_answered(turn, answer)
+
+    def _end_answered(self, turn: int, answer: str) -> Steps[None]:
         if answer == "answered" and self.machine.mistake is Mistake.ANSWER_THEN_END:
             yield from self._call(f"end {turn}", partial(self.machine.end_answered, number=turn))
 
@@ -237,8 +252,7 @@ class World:
         finish = partial(self.machine.finish, number=turn, token=token, draft=task.messages, pause=pause)
         for _ in range(2 if not self.calm and self.chance.random() < 0.1 else 1):
             answer = yield from self._call(f"finish {turn}", finish)
-        if answer == "answered" and self.machine.mistake is Mistake.ANSWER_THEN_END:
-            yield from self._call(f"end {turn}", partial(self.machine.end_answered, number=turn))
+        yield from self._end_answered(turn, answer)
 
     # The promises
 
@@ -260,7 +274,8 @@ class World:
         for message in tx.messages.values():
             self.order[message.id] = len(self.order)
             if message.turn is not None:
-                self._check_reply(message, tx.database.turns[message.turn], tx.began)
+                began = tx.looked.get(message.turn, tx.began)
+                self._check_reply(message, tx.database.turns[message.turn], began)
             else:
                 opened = self.opened.get(message.match, -1)
                 _promise(self.returned[message.id] >= opened, f"I4: message {message.id} came before the opener")

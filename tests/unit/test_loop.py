@@ -25,6 +25,8 @@ from bridge_service.process.watchdog import Watchdog
 from bridge_service.telemetry.signals import FatalError
 from bridge_service.web.health_port import HealthPort
 from bridge_service.worker.leases import Leases
+from schedulers.alone import Alone
+from schedulers.deliverer import Deliverer
 from schedulers.listener import Listener
 from schedulers.planner import Planner
 from schedulers.window import ContextWindow
@@ -58,6 +60,8 @@ def _nothing(*_: object) -> None:
 
 
 LOOPS: Final[dict[str, Callable[[], Loop]]] = {
+    "alone": lambda: Alone(AWAY, tell=_nothing, emit=_nothing),
+    "deliverer": lambda: Deliverer(AWAY, on_pushable=_nothing, emit=_nothing),
     "every": lambda: Every("every", 0.001, lambda: None),
     "health": lambda: HealthPort(
         "127.0.0.1", free_port(), live=list, ready=list, numbers=CollectorRegistry(), token=None
@@ -72,7 +76,7 @@ LOOPS: Final[dict[str, Callable[[], Loop]]] = {
         on_due=_nothing,
         emit=_nothing,
     ),
-    "planner": lambda: Planner(AWAY, AWAY, look=_nothing, emit=_nothing, retention_days=30.0),
+    "planner": lambda: Planner(AWAY, AWAY, AWAY, look=_nothing, emit=_nothing, retention_days=30.0),
     "watchdog": lambda: Watchdog(_nothing),
 }
 

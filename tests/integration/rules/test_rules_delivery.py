@@ -525,7 +525,7 @@ def test_D5_an_app_that_recovers_is_answered_after_its_exception(bridge: Bridge)
     assert bridge.turn(turn).last_error == "23502 (column lang of table public.messages)"
     bridge.rows("ALTER TABLE messages ALTER lang DROP NOT NULL")
     bridge.advance(2)
-    assert [push.step for push in bridge.push()] == ["deliver"]
+    assert bridge.store.due_deliveries(10, []) == [turn]
     assert bridge.deliver(turn).name == "answered"
     assert bridge.messages(match)[1] == (CAMILLE, "coucou")
 
@@ -554,7 +554,7 @@ def test_D5_an_operator_s_or_a_server_s_fault_is_no_attempt(bridge: Bridge, stat
         assert (late.state, late.attempts, late.draft, late.last_error) == ("typing", 0, "coucou", state)
         assert (late.due_at - bridge.value("SELECT bridge.now()")).total_seconds() == 5
         bridge.advance(5)
-        assert [push.step for push in bridge.push()] == ["deliver"]
+        assert bridge.store.due_deliveries(10, []) == [turn]
     _app_delivers(
         bridge, "INSERT INTO public.messages VALUES (p_message, p_match, p_bot, p_content, now()); RETURN p_message;"
     )

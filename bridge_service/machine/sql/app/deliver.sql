@@ -9,7 +9,7 @@
 CREATE OR REPLACE FUNCTION bridge.deliver(
     p_turn bigint, p_message uuid, p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz)
 RETURNS uuid
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '300ms'
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET enable_seqscan FROM CURRENT SET jit FROM CURRENT AS $$
 DECLARE
     v_message uuid;

@@ -18,7 +18,8 @@ BEGIN
     WHERE t.id = p_turn
     RETURNING t.match_id INTO v_match;
 
-    UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = 0
+    -- -1 tells push_due that the next push is none that was lost.
+    UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1
     WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
       AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
     IF FOUND THEN

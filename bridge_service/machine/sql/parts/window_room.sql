@@ -11,11 +11,7 @@ BEGIN
     IF v_taken >= p_window THEN
         SELECT count(*) INTO v_taken
         FROM (SELECT FROM bridge.turns t
-              LEFT JOIN LATERAL (  -- as in active_turn
-                  SELECT a.id FROM bridge.turns a
-                  WHERE a.match_id BETWEEN t.match_id AND t.match_id AND a.state IN ('composing', 'typing')
-                  ORDER BY a.match_id LIMIT 1) active ON true
-              WHERE t.state = 'queued' AND active.id IS NULL
+              WHERE t.state = 'queued' AND bridge.active_turn(t.match_id) IS NULL
               LIMIT p_window) q;
     END IF;
     RETURN p_window - v_taken;

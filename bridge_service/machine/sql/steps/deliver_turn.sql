@@ -4,6 +4,7 @@
 --
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
+-- p_patience: the lock timeout of deliver_due; NULL: 300 ms
 --
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
@@ -12,7 +13,8 @@
 -- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
 -- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
-    p_turn bigint, p_max_merges integer DEFAULT NULL, p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
+    p_turn bigint, p_max_merges integer DEFAULT NULL, p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL,
+    p_patience text DEFAULT NULL)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -35,6 +37,7 @@ DECLARE
     v_type      text;
 BEGIN
     PERFORM bridge.assert_read_committed();
+    PERFORM set_config('lock_timeout', p_patience, true) WHERE p_patience IS NOT NULL;
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
     IF v_kind = 'initiation' THEN
         -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Under this lock each message has

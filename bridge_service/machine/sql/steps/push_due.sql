@@ -4,15 +4,17 @@
 -- p_window: the push limit. At most `p_window` turns that workers can take are `queued`; the rest stay `open` (T9).
 -- p_again, p_again_max: seconds until a push is believed lost; it doubles from the first to the second
 -- p_lost_after: unused, for the version before passes it
+-- p_deliveries: for the version before, whose workers deliver. False: deliver_due does, and `typing` turns are left to it.
 --
 -- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, the order by due time names
 -- the index that has it.
 --
--- `step` is `compose` or `deliver`; `dead` is only told. `first` marks the push that the journal tells. A locked row is
+-- `step` is `compose` or `deliver`; `woken` is a `compose` that the end of the conversation's active turn made due, and not
+-- told to the version before; `dead` is only told. `first` marks the push that the journal tells. A locked row is
 -- skipped: another step works on it.
 CREATE OR REPLACE FUNCTION bridge.push_due(
     p_window integer, p_limit integer, p_again double precision, p_again_max double precision,
-    p_lost_after integer DEFAULT NULL)
+    p_lost_after integer DEFAULT NULL, p_deliveries boolean DEFAULT true)
 RETURNS TABLE (
     turn_id bigint, step text, kind text, match_id uuid, messages bigint, first boolean, recovered boolean,
     due_at timestamptz)
@@ -42,30 +44,41 @@ BEGIN
     RETURN QUERY
     WITH due AS (
         SELECT t.id FROM bridge.turns t
-        WHERE t.state IN ('composing', 'typing') AND t.due_at <= v_now
+        WHERE t.state = 'composing' AND t.due_at <= v_now
         ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE bridge.turns t
-    SET token = CASE WHEN t.state = 'typing' THEN t.token END,
-        takeovers = t.takeovers + (t.state = 'composing' AND t.token IS NOT NULL)::integer,
-        pushes = CASE WHEN t.state = 'composing' AND t.token IS NOT NULL THEN 1 ELSE t.pushes + 1 END,
+    SET token = NULL, takeovers = t.takeovers + (t.token IS NOT NULL)::integer,
+        pushes = CASE WHEN t.token IS NOT NULL THEN 1 ELSE t.pushes + 1 END,
         due_at = v_now + make_interval(secs => least(
-            p_again * 2 ^ CASE WHEN t.state = 'composing' AND t.token IS NOT NULL THEN 0 ELSE least(t.pushes, 20) END,
-            p_again_max))
+            p_again * 2 ^ CASE WHEN t.token IS NOT NULL THEN 0 ELSE least(t.pushes, 20) END, p_again_max))
     FROM due, bridge.turns old
     WHERE t.id = due.id AND old.id = due.id
-    RETURNING t.id, CASE t.state WHEN 'typing' THEN 'deliver' ELSE 'compose' END, t.kind, t.match_id, 0::bigint, false,
-              old.token IS NOT NULL AND t.state = 'composing', old.due_at;
+    RETURNING t.id, 'compose', t.kind, t.match_id, 0::bigint, false, old.token IS NOT NULL, old.due_at;
+
+    IF p_deliveries THEN
+        RETURN QUERY
+        WITH due AS (
+            SELECT t.id, t.due_at FROM bridge.turns t
+            WHERE t.state = 'typing' AND t.due_at <= v_now
+            ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
+        UPDATE bridge.turns t
+        SET pushes = t.pushes + 1,
+            due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(t.pushes, 20), p_again_max))
+        FROM due WHERE t.id = due.id
+        RETURNING t.id, 'deliver', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
+    END IF;
 
     RETURN QUERY
     WITH due AS (
-        SELECT t.id, t.due_at FROM bridge.turns t
+        SELECT t.id, t.due_at, t.pushes FROM bridge.turns t
         WHERE t.state = 'queued' AND t.due_at <= v_now
         ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE bridge.turns t
-    SET pushes = t.pushes + 1,
-        due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(t.pushes, 20), p_again_max))
+    SET pushes = greatest(t.pushes, 0) + 1,
+        due_at = v_now + make_interval(secs => least(p_again * 2 ^ least(greatest(t.pushes, 0), 20), p_again_max))
     FROM due WHERE t.id = due.id
-    RETURNING t.id, 'compose', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
+    RETURNING t.id, CASE WHEN due.pushes < 0 AND NOT p_deliveries THEN 'woken' ELSE 'compose' END, t.kind, t.match_id,
+              0::bigint, false, false, due.due_at;
 
     v_room := bridge.window_room(p_window);
     RETURN QUERY

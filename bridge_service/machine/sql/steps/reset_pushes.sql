@@ -14,8 +14,7 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED),
     active AS (
         SELECT p.id FROM bridge.turns p
-        WHERE p.state IN ('composing', 'typing') AND (p.state = 'typing' OR p.token IS NULL)
-          AND p.pushes > 0 AND p.due_at > v_now
+        WHERE p.state = 'composing' AND p.token IS NULL AND p.pushes > 0 AND p.due_at > v_now
         FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = 0
     FROM (SELECT w.id FROM waiting w UNION ALL SELECT a.id FROM active a) pushed

@@ -1,11 +1,11 @@
 -- PostgreSQL refused what a step had to read: the adapter raised, or bytes are no text. An attempt of the turn, like an error
 -- of its responder, and tried again or given up in the same way.
 --
--- The step was rolled back with all it knew, so this is a call of its own, and no token guards it. It counts once a push:
--- push_due adds to `pushes` and a count takes them away, so the same call again, another worker's for the same push and one
--- that comes late find nothing to do; nor is there anything once somebody holds the turn.
+-- The step was rolled back with all it knew, so this is a call of its own, and no token guards it. A count plans the next
+-- attempt (`retry_at`), and before that nothing is counted: neither the same call again, nor another process's. A claim
+-- counts once a push besides: push_due adds to `pushes`, and a count takes them away.
 --
--- p_step: what was refused, compose or deliver, as push_due names them
+-- p_step: what was refused, compose or deliver
 -- p_max_attempts: unused, for the version before passes it
 --
 -- Returns {outcome: failed | dead | nothing, ...}.
@@ -16,9 +16,9 @@ DECLARE
     t bridge.turns%ROWTYPE;
 BEGIN
     SELECT * INTO t FROM bridge.turns
-    WHERE id = p_turn AND pushes > 0 AND (retry_at > bridge.now()) IS NOT TRUE
-      AND CASE p_step WHEN 'compose' THEN state = 'queued' OR (state = 'composing' AND token IS NULL)
-                      WHEN 'deliver' THEN state = 'typing' END
+    WHERE id = p_turn AND (retry_at > bridge.now()) IS NOT TRUE
+      AND CASE p_step WHEN 'compose' THEN pushes > 0 AND (state = 'queued' OR (state = 'composing' AND token IS NULL))
+                      WHEN 'deliver' THEN state = 'typing' AND deliver_at <= bridge.now() END
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN jsonb_build_object('outcome', 'nothing');
