@@ -188,7 +188,7 @@ class Ledger:
 
     def policy(self, bot_id: str | None = None) -> dict[str, Any]:
         """Return what holds for a bot; None: for a bot without a row of its own."""
-        return self._ask("SELECT to_jsonb(p) FROM bridge.policy(%s) p", bot_id)
+        return {name: told["value"] for name, told in self.bot(bot_id).items()}
 
     def bots(self) -> list[dict[str, Any]]:
         """Return the rows of policy; see sql/policy/bots_list.sql."""

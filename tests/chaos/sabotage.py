@@ -319,7 +319,7 @@ BREAKAGES: Final = (
         taken=(
             (
                 "after_message",
-                "PERFORM bridge.capture_message(NEW.id, NEW.match_id, NEW.sender_id, NEW.created_at);",
+                "v_event := bridge.capture_message(NEW.id, NEW.match_id, NEW.sender_id, NEW.created_at);",
                 """PERFORM pg_notify('bot_events', json_build_object('match_id', NEW.match_id, 'message_id', NEW.id,
                    'sender_id', NEW.sender_id, 'bot_id', NEW.sender_id)::text);""",
             ),

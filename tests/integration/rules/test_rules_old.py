@@ -182,7 +182,7 @@ def test_an_import_of_old_conversations_is_not_answered(bridge: Bridge, ledger: 
     assert (accounts.messages, accounts.cancelled, accounts.unaccounted) == (1000, 1000, 0)
 
 
-@without(("policy", "ignore_older_days := coalesce(b.ignore_older_days, ignore_older_days);", ""))
+@without(("policy", "d.ignore_older_days, ", ""))
 def test_the_recipe_for_an_import(bridge: Bridge, ledger: Ledger) -> None:
     """The role that ran `migrate`, which is no superuser, opens an import by plain INSERT while people write.
 

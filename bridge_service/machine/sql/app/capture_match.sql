@@ -3,7 +3,8 @@
 -- keeps the opener and a first message apart (F1). An old match is born with a finished opener, as in capture_message.sql.
 CREATE OR REPLACE FUNCTION bridge.capture_match(p_match uuid, p_user1 uuid, p_user2 uuid, p_created_at timestamptz)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_bot   uuid;
     v_turn  bigint;

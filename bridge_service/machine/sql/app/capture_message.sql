@@ -6,12 +6,13 @@
 -- ungrouped: it rings no bell, joins no group, supersedes nothing, and an import costs the scheduler nothing.
 CREATE OR REPLACE FUNCTION bridge.capture_message(p_message uuid, p_match uuid, p_sender uuid, p_created_at timestamptz)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_bot   uuid;
     v_turn  bigint;
-    v_now   timestamptz;
     v_event bigint;
+    v_rings boolean;
 BEGIN
     SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c WHERE c.person_id = p_sender;
     IF v_bot IS NULL OR p_message IS NULL THEN
@@ -19,23 +20,30 @@ BEGIN
     END IF;
     IF bridge.is_old(p_match, p_created_at) THEN
         v_turn := nextval(pg_get_serial_sequence('bridge.turns', 'id'));
+        WITH event AS (
+            INSERT INTO bridge.events (kind, match_id, message_id, bot_id, sender_id, turn_id, created_at, captured_at)
+            VALUES ('message', p_match, p_message, v_bot, p_sender, v_turn, p_created_at, bridge.now())
+            ON CONFLICT (message_id) WHERE kind = 'message' DO NOTHING
+            RETURNING id, captured_at),
+        turn AS (
+            INSERT INTO bridge.turns (id, kind, match_id, bot_id, state, reason, opened_at, ended_at)
+            OVERRIDING SYSTEM VALUE
+            SELECT v_turn, 'reply', p_match, v_bot, 'cancelled', 'old', e.captured_at, e.captured_at FROM event e)
+        SELECT e.id INTO v_event FROM event e;
+        RETURN v_event;
     END IF;
-    v_now := bridge.now();
-    WITH event AS (
-        INSERT INTO bridge.events (kind, match_id, message_id, bot_id, sender_id, turn_id, created_at, captured_at)
-        VALUES ('message', p_match, p_message, v_bot, p_sender, v_turn, p_created_at, v_now)
-        -- With no target, DO NOTHING would also ignore a primary key that collides, and the message would be lost.
-        ON CONFLICT (message_id) WHERE kind = 'message' DO NOTHING
-        RETURNING id, turn_id),
-    old AS (
-        INSERT INTO bridge.turns (id, kind, match_id, bot_id, state, reason, opened_at, ended_at)
-        OVERRIDING SYSTEM VALUE
-        SELECT e.turn_id, 'reply', p_match, v_bot, 'cancelled', 'old', v_now, v_now FROM event e WHERE e.turn_id IS NOT NULL)
-    SELECT e.id INTO v_event FROM event e;
-    IF v_event IS NOT NULL AND v_turn IS NULL THEN
-        PERFORM bridge.ring('bot_events', v_event, json_build_object(
+    INSERT INTO bridge.events AS e (kind, match_id, message_id, bot_id, sender_id, created_at, captured_at)
+    VALUES ('message', p_match, p_message, v_bot, p_sender, p_created_at, bridge.now())
+    -- With no target, DO NOTHING would also ignore a primary key that collides, and the message would be lost.
+    ON CONFLICT (message_id) WHERE kind = 'message' DO NOTHING
+    RETURNING e.id, CASE current_setting('transaction_isolation') WHEN 'read committed' THEN NOT EXISTS (
+        SELECT FROM bridge.events o
+        WHERE o.turn_id IS NULL AND o.error IS NULL AND o.id >= e.id - 100 AND o.id < e.id) ELSE true END
+    INTO v_event, v_rings;
+    IF v_rings THEN  -- as ring.sql, which would be a statement more
+        PERFORM bridge.notify('bot_events', json_build_object(
             'match_id', p_match, 'bot_id', v_bot, 'sender_id', p_sender, 'message_id', p_message,
-            'created_at', p_created_at));
+            'created_at', p_created_at)::text);
     END IF;
     RETURN v_event;
 END

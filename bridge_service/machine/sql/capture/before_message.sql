@@ -3,7 +3,8 @@
 -- insert, so that a message that has to wait for an opener is not in the table yet. No opener, or a finished one: no lock;
 -- a dead one is not finished, for the operator may let it try again.
 CREATE OR REPLACE FUNCTION bridge.before_message() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0
+SET enable_seqscan = off AS $$
 BEGIN
     PERFORM FROM bridge.events e
     WHERE e.kind = 'match' AND e.match_id = NEW.match_id

@@ -6,8 +6,16 @@
 CREATE OR REPLACE FUNCTION bridge.capture_order(p_match uuid, p_lines jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    v_messages uuid[] := ARRAY(SELECT (l.line ->> 'message_id')::uuid FROM jsonb_array_elements(p_lines) AS l (line));
 BEGIN
-    IF p_lines = '[]' THEN
+    -- Nearly always the lines stand in that order already.
+    PERFORM FROM (
+        SELECT (k.event_id, k.ours) < lag((k.event_id, k.ours)) OVER (ORDER BY m.number) AS is_before
+        FROM unnest(v_messages) WITH ORDINALITY AS m (id, number)
+        JOIN bridge.known_lines(p_match, v_messages) k ON k.message_id = m.id) s
+    WHERE s.is_before;
+    IF NOT FOUND THEN
         RETURN p_lines;
     END IF;
     RETURN (
@@ -15,7 +23,7 @@ BEGIN
             SELECT l.line, l.number, (l.line ->> 'message_id')::uuid AS message_id
             FROM jsonb_array_elements(p_lines) WITH ORDINALITY AS l (line, number)),
         known AS MATERIALIZED (
-            SELECT k.* FROM bridge.known_lines(p_match, ARRAY(SELECT t.message_id FROM told t)) k),
+            SELECT k.* FROM bridge.known_lines(p_match, v_messages) k),
         ranked AS MATERIALIZED (
             SELECT t.line, t.number, k.message_id IS NOT NULL AS is_known,
                    row_number() OVER (PARTITION BY k.message_id IS NOT NULL ORDER BY t.number) AS slot,

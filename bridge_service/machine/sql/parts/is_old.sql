@@ -5,7 +5,8 @@
 -- The app's time may be any (C3): NULL and the future are never old, and nothing is added to it. What was written within
 -- the last second is not old either, whatever the policy: so the app's usual INSERT does not pay for reading it.
 CREATE OR REPLACE FUNCTION bridge.is_old(p_match uuid, p_created_at timestamptz) RETURNS boolean
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_now timestamptz := bridge.now();
 BEGIN
