@@ -1275,7 +1275,7 @@ def _names(bridge: Bridge, condition: str) -> set[str]:
     return {name for (name,) in bridge.rows(f"{_FUNCTIONS} AND {condition}")}
 
 
-_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, integer, integer)"
+_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, integer, integer, boolean)"
 
 
 @without(("sql", f"ALTER FUNCTION {_CLAIM} RESET lock_timeout"))
