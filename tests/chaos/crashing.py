@@ -34,13 +34,14 @@ from schedulers import bells, planner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEDULER_STEPS: Final = ("group", "push_due", "enqueue_many", "next_due")
+SCHEDULER_STEPS: Final = ("group", "overtake", "push_due", "enqueue_many", "next_due")
 WORKER_STEPS: Final = ("fetch", "claim", "reply", "finish", "deliver")
 MOMENTS: Final = ("before", "after")
 ACTIONS: Final = ("die", "hang", "repeat")
 
 _OWNERS: Final[dict[str, Any]] = {
     "group": Store,
+    "overtake": Store,
     "push_due": Store,
     "next_due": Store,
     "claim": Store,

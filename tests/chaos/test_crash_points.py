@@ -29,6 +29,9 @@ SPRING_SECONDS: Final = 20.0
 DONE_SECONDS: Final = 40.0
 AT_ONCE: Final = 5
 
+TYPES_FOR_A_WHILE: Final = {"THINKING_DELAY_MIN": "1", "THINKING_DELAY_MAX": "1"}
+"""Long enough for the next message to meet a reply under way."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
@@ -51,6 +54,7 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
                 "INITIATION_PROBABILITY": "1",
                 "DATABASE_URL": urls.service,
                 "REDIS_URL": redis_server.url(number),
+                **(TYPES_FOR_A_WHILE if ":overtake:" in point else {}),
                 "CRASH": point,
                 "CRASH_ONCE": str(tmp_path / point.replace(":", "-")),
             }
