@@ -29,6 +29,7 @@ from schedulers.foreign import ForeignCapture
 from schedulers.grouper import Grouper
 from schedulers.looks import Looks
 from schedulers.notifications import MATCH_CHANNEL, MESSAGE_CHANNEL, parse
+from schedulers.overtaker import Overtaker
 
 DUE_CHANNEL: Final = "bridge_due"
 """The bridge's own channel: a turn is due earlier than the planner knows."""
@@ -67,6 +68,7 @@ class Listener(Loop):
         self._bells = Bells(connect, channels, store.notify, emit, self.stopping.is_set)
         self._looks = Looks()
         self._grouper = Grouper(store, emit)
+        self._overtaker = Overtaker(store, emit)
         self._foreign = ForeignCapture(store, emit)
         self._capturing = True  # the bridge's triggers are installed
         self._unreported: deque[NotificationReceived] = deque()
@@ -147,6 +149,9 @@ class Listener(Loop):
         if looked.events:
             self._looks.found(time.monotonic(), looked.events)
             self._on_grouped(looked.events)
+            self._overtaker.add(looked.events)
+        self._overtaker.overtake(everywhere=self._looks.at_everything)
+        if looked.events:
             self.pause(REPORT_AFTER_SECONDS)
             self._report()
             self._report_groups(looked.events)

@@ -27,6 +27,7 @@ class Looks:
 
     def __init__(self) -> None:
         self.polling = False
+        self.at_everything = False  # the look that began last
         self._everything = True
         self._moments: list[float] = []
         self._looked_at = 0.0
@@ -53,6 +54,7 @@ class Looks:
             self._everything = False  # only if it was set: another thread may set it now
         self._moments = [moment for moment in self._moments if moment > now]
         self._looked_at = now
+        self.at_everything = everything
         return 0 if everything else self._bound(now)
 
     def found(self, now: float, batch: Sequence[Grouped]) -> None:

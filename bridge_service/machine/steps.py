@@ -32,7 +32,10 @@ SET_MILLISECONDS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """An event that found its turn. `place` is its place there, from 1; times are aware."""
+    """An event that found its turn. `place` is its place there, from 1; times are aware.
+
+    `beside_active` if another turn of the conversation is active, which this event's turn may overtake.
+    """
 
     event_id: int
     kind: str
@@ -43,6 +46,17 @@ class Grouped:
     opened_at: datetime
     due_at: datetime | None
     state: str
+    beside_active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A reply that was to make way for a newer message; `superseded` is False if another session locked it just now."""
+
+    turn_id: int
+    match_id: str
+    superseded: bool
+    merges: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +127,20 @@ class Store:
 
     def group(self, *, after: int = 0, only: str | None = None) -> list[Grouped]:
         """Group what is ungrouped, above the event id `after`; in one conversation only, if `only` names it."""
-        rows = self._database.call("SELECT * FROM bridge.group_events(%s, p_only => %s)", after, only)
+        rows = self._database.call(
+            "SELECT g.*, g.kind = 'message' AND bridge.beside_active(g.match_id)"
+            " FROM bridge.group_events(%s, p_only => %s) g",
+            after,
+            only,
+        )
         return [Grouped(*row) for row in rows]
+
+    def overtake(self, match_ids: Sequence[str] | None = None) -> list[Overtaken]:
+        """Let replies under way make way for newer messages; in all conversations if none are named."""
+        rows = self._database.call(
+            "SELECT * FROM bridge.overtake(%s::uuid[])", None if match_ids is None else list(match_ids)
+        )
+        return [Overtaken(*row) for row in rows]
 
     def ungrouped_matches(self, limit: int) -> list[str]:
         """Conversations with ungrouped events, the oldest first."""
@@ -170,10 +196,14 @@ class Store:
         """Make everything due that was pushed and not taken; how many turns that is."""
         return self._number("SELECT bridge.reset_pushes()")
 
-    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES) -> Outcome:
-        """Claim a turn for a worker, with at most `lines` lines of history."""
+    def claim(self, turn_id: int, token: UUID, *, lines: int = HISTORY_LINES, plain: bool = True) -> Outcome:
+        """Claim a turn for a worker, with at most `lines` lines of history.
+
+        Parameters:
+          plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3).
+        """
         [[answer]] = self._database.call(
-            "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, lines
+            "SELECT bridge.claim(%s, %s, %s, %s, p_plain => %s)", turn_id, str(token), LEASE_SECONDS, lines, plain
         )
         task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)

@@ -34,7 +34,7 @@ from schedulers import bells, deliverer, planner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEDULER_STEPS: Final = ("group", "push_due", "enqueue_many", "next_due", "deliver_due")
+SCHEDULER_STEPS: Final = ("group", "overtake", "push_due", "enqueue_many", "next_due", "deliver_due")
 WORKER_STEPS: Final = ("fetch", "claim", "reply", "finish", "deliver")
 """`deliver` is an opener without a pause; `deliver_due` is whatever has one."""
 MOMENTS: Final = ("before", "after")
@@ -42,6 +42,7 @@ ACTIONS: Final = ("die", "hang", "repeat")
 
 _OWNERS: Final[dict[str, Any]] = {
     "group": Store,
+    "overtake": Store,
     "push_due": Store,
     "next_due": Store,
     "claim": Store,

@@ -31,6 +31,9 @@ AT_ONCE: Final = 5
 PAUSE: Final = {"THINKING_DELAY_MIN": "0.3", "THINKING_DELAY_MAX": "0.3"}
 """Its worker delivers a reply without one."""
 
+TYPES_FOR_A_WHILE: Final = {"THINKING_DELAY_MIN": "1", "THINKING_DELAY_MAX": "1"}
+"""Long enough for the next message to meet a reply under way."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
@@ -54,6 +57,7 @@ def test_every_crash_point(  # noqa: PLR0917 - pytest passes fixtures by name
                 **(PAUSE if "deliver_due" in point else {}),
                 "DATABASE_URL": urls.service,
                 "REDIS_URL": redis_server.url(number),
+                **(TYPES_FOR_A_WHILE if ":overtake:" in point else {}),
                 "CRASH": point,
                 "CRASH_ONCE": str(tmp_path / point.replace(":", "-")),
             }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -307,6 +308,28 @@ def test_a_reply_that_was_overtaken_is_thrown_away(desk: Desk) -> None:
     composer.compose(desk.turn(match))
     assert desk.app.said(match) == ["salut\nattends"]
     assert desk.asked[1].merges == 1
+
+
+def test_a_worker_whose_call_was_overtaken_says_nothing(desk: Desk) -> None:
+    """Its draft is refused, which is no error; the newer message is answered together with the rest, once."""
+    match, turn = desk.pushed("salut")
+
+    def respond(task: Task) -> str:
+        if len(desk.asked) == 1:
+            desk.app.write(match, "attends")
+            desk.store.group()
+            desk.app.rows("UPDATE bridge.turns SET plain = false WHERE id = %s", turn)
+            assert [each.superseded for each in desk.store.overtake([match])] == [True]
+        return echo.reply(task)
+
+    desk.respond = respond
+    composer = desk.composer()
+    composer.compose(turn)
+    assert desk.told_of() == [TurnClaimed, DuplicatePrevented]
+    assert all(type(event).level < logging.WARNING for event in desk.told.events)
+    desk.push()
+    composer.compose(desk.turn(match))
+    assert desk.app.said(match) == ["salut\nattends"]
 
 
 def test_the_worker_goes_on_with_a_turn_that_is_pushed_already(desk: Desk) -> None:

@@ -25,6 +25,7 @@ from bridge_service.telemetry.signals import (
     PostgresLost,
     PostgresRefused,
     SchemaAbsent,
+    TurnSuperseded,
 )
 from schedulers import bells, grouper, looks
 from schedulers import listener as module
@@ -32,6 +33,7 @@ from schedulers.listener import DUE_CHANNEL, Listener
 from tests.chaos.proxy import FINE, Way, Weather
 from tests.support.app import CAMILLE, HUGO, LEA, WRITE, App
 from tests.support.databases import execute, install
+from tests.support.policy import set_policy
 from tests.support.recorder import Recorder
 from tests.support.store import store_on
 from tests.support.waiting import eventually
@@ -241,6 +243,20 @@ def test_a_look_that_was_asked_for_finds_what_no_bell_announced(desk: Desk) -> N
         running.batches.get(timeout=0.2)
     running.listener.look()
     desk.wait_until_grouped(message)
+
+
+def test_a_newer_message_is_heard_at_once(desk: Desk) -> None:
+    """The reply that a worker composes makes way as soon as the message is grouped, and that is told."""
+    set_policy(desk.urls, grouping_delay=0)
+    running = desk.listener().start()
+    match = desk.app.old_match()
+    desk.app.write(match, "salut")
+    [event] = running.batches.get(timeout=AT_ONCE)
+    with store_on(desk.urls) as store:
+        store.push_due(1)
+        assert store.claim(event.turn_id, uuid4(), plain=False).name == "claimed"
+    desk.app.write(match, "attends")
+    assert running.told.wait_for(TurnSuperseded) == [TurnSuperseded(event.turn_id, match, 1)]
 
 
 def test_looks_from_ten_threads_lose_nothing(desk: Desk) -> None:

@@ -22,6 +22,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
+from tests.support.policy import set_policy
 from tests.support.roles import ADMIN, APP, SERVICE
 from tests.support.rules import CAMILLE, LEA, WRITE
 from tests.support.waiting import eventually
@@ -172,6 +173,9 @@ def group(actor: Actor) -> None:
         after = bound if actor.now_and_then(0.7) else 0
         grouped = actor.step("group_events", after, GROUPING_DELAY, 0.0, INITIATION_MAX, 1.0)
         bound = max([bound, *(event for event, *_ in grouped)]) if actor.now_and_then(0.5) else bound
+        named = f"{{{','.join(match for _, _, match, *_ in grouped)}}}"
+        for _, _, done, _ in actor.step("overtake", None if actor.chance.random() < 0.3 else named):
+            actor.races.happened[f"overtake: {'superseded' if done else 'locked'}"] += 1
         actor.pause(0, 0.002, 0.01)
 
 
@@ -210,7 +214,8 @@ def compose(actor: Actor, turn: int | None) -> None:
     """Claim, write the ids of the messages, and hand that in: late, twice, or never."""
     while turn is not None:
         token = str(uuid4())
-        claim = (turn, token, actor.chance.choice(LEASES), 0)
+        plain = actor.chance.random() < 0.3
+        claim = (turn, token, actor.chance.choice(LEASES), 0, MAX_MERGES, None, plain)
         task = actor.answer("claim", *claim)
         if actor.now_and_then(0.05) and task["outcome"] == "claimed":
             again = actor.answer("claim", *claim)
@@ -333,6 +338,7 @@ def broken_promises(races: Races, rows: Rows) -> dict[str, list[str]]:
 def test_nothing_is_lost_doubled_disordered_stale_or_forbidden(bridge_database: Urls) -> None:
     """Whatever sessions do at the same time, every message is answered once, in order, by a reply that knows it."""
     races = Races(bridge_database)
+    set_policy(bridge_database, max_merges=MAX_MERGES, grouping_delay=GROUPING_DELAY, grouping_max=4 * GROUPING_DELAY)
     observer = Actor(races, SEED, ADMIN)
     for _ in range(10):
         match = str(uuid4())
@@ -377,6 +383,7 @@ def test_nothing_is_lost_doubled_disordered_stale_or_forbidden(bridge_database: 
         "finish: fenced",
         "finish: superseded",
         "deliver_turn: superseded",
+        "overtake: superseded",
         "opener: answered",
         "opener: cancelled message",
     ):

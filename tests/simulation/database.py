@@ -61,6 +61,8 @@ class Turn:
     attempts: int = 0
     takeovers: int = 0
     merges: int = 0
+    overtakes: int = 0
+    plain: bool = True
     token: int | None = None
     covers: frozenset[int] = frozenset()
     draft: frozenset[int] = frozenset()
@@ -160,6 +162,7 @@ class Transaction:
         self.turns: dict[int, Turn] = {}
         self.before: dict[int, Turn] = {}
         self.moved: dict[int, int | None] = {}
+        self.superseded: dict[int, Turn] = {}  # as they were when they made way
         self.began = Moment(0, 0)
         self.looked: dict[int, Moment] = {}
         self.busy: int | None = None

@@ -62,6 +62,9 @@ class Mistake(Enum):
     MERGES_FORGOTTEN = "D2: the waiting turn does not inherit the merges"
     FAILURES_FORGOTTEN = "E4: the waiting turn does not inherit the failures"
     RETRY_PASSES_BY = "E1: a turn that is claimed again composes although a newer one waits"
+    OVERTAKE_SEES_LITTLE = "E1: an overtake does not look again at what it has locked"
+    PLAIN_OVERTAKEN = "E3: a call that cannot be ended is overtaken"
+    OVERTAKES_FORGOTTEN = "E3: calls that are ended are not counted"
     EVENTS_LEFT_BEHIND = "D2: the events stay with the superseded turn"
     ANSWER_THEN_END = "D4: reply and end of the turn are two transactions"
     OPENER_UNLOCKED = "F1: the opener looks at the messages without a lock"
@@ -219,9 +222,33 @@ class Machine:
             if pushed and turn.pushes and turn.due_at > now and tx.try_lock((Turn, turn.id)):
                 yield from tx.write(replace(turn, pushes=0, due_at=max(now, turn.retry_at)))
 
+    def overtake(self, tx: Transaction) -> Steps[None]:
+        """Replies under way make way for newer messages."""
+        seen = sorted(tx.see_turns(), key=lambda turn: turn.match)
+        yield
+        for turn in seen:
+            if turn.kind != "reply" or turn.state not in ACTIVE or not tx.try_lock((Turn, turn.id)):
+                continue
+            yield
+            active = tx.turn(turn.id)
+            waits = [other for other in tx.see_turns() if ("waiting", turn.match) in other.keys]
+            yield
+            for waiting in waits:
+                locked = tx.turn(waiting.id) if tx.try_lock((Turn, waiting.id)) else None
+                if self.mistake is Mistake.OVERTAKE_SEES_LITTLE:
+                    active, locked = turn, waiting
+                if (
+                    locked
+                    and locked.state in WAITING
+                    and active
+                    and active.state in ACTIVE
+                    and self._may_supersede(active)
+                ):
+                    yield from self._supersede(tx, active, waiting.id)
+
     # What workers call.
 
-    def claim(self, tx: Transaction, number: int, token: int) -> Steps[Claimed]:
+    def claim(self, tx: Transaction, number: int, token: int, *, plain: bool = True) -> Steps[Claimed]:
         """A worker begins to compose."""
         tx.began = self.database.moment()
         early = frozenset(event.id for event in tx.see_events() if event.turn == number)
@@ -244,7 +271,7 @@ class Machine:
         if end:
             return Claimed(end)
         claimed = replace(
-            turn, state="composing", token=token, covers=covers, pushes=0, retry_at=0.0,
+            turn, state="composing", token=token, covers=covers, pushes=0, retry_at=0.0, plain=plain,
             due_at=self.database.now + LEASE,
         )  # fmt: skip
         try:
@@ -273,18 +300,23 @@ class Machine:
         if turn.kind == "initiation" and any(message.match == turn.match for message in tx.see_messages()):
             yield from self._end(tx, turn, "cancelled", "message")
             return "cancelled"
-        for other in tx.see_turns():
-            if self._makes_way(turn) and ("waiting", turn.match) in other.keys:
-                yield from tx.lock((Turn, other.id))
-                if (waiting := tx.turn(other.id)) and waiting.state in WAITING:
-                    yield from self._supersede(tx, turn, waiting.id)
-                    return "superseded"
+        again = turn.kind == "reply" and turn.state == "composing" and turn.token is None
+        if again and self.mistake is not Mistake.RETRY_PASSES_BY:
+            waiting = yield from self._newer_turn(tx, turn)
+            if waiting is not None:
+                yield from self._supersede(tx, turn, waiting)
+                return "superseded"
         return ""
 
-    def _makes_way(self, turn: Turn) -> bool:
-        again = turn.kind == "reply" and turn.state == "composing" and turn.token is None
-        merges = turn.merges < self.max_merges and turn.attempts + 1 < MAX_ATTEMPTS
-        return again and merges and self.mistake is not Mistake.RETRY_PASSES_BY
+    def _may_supersede(self, turn: Turn) -> bool:
+        if turn.state == "typing":
+            return turn.merges < self.max_merges
+        if turn.attempts + 1 >= MAX_ATTEMPTS:
+            return False
+        if turn.token is None:
+            return self.max_merges > 0
+        plain = turn.plain and self.mistake is not Mistake.PLAIN_OVERTAKEN
+        return not plain and turn.overtakes < self.max_merges
 
     def _may_claim(self, turn: Turn) -> bool:
         if turn.state == "open":
@@ -335,6 +367,11 @@ class Machine:
             return "fenced"
         if turn.state == "answered" or (pause <= 0 and turn.kind == "reply"):
             return (yield from self.deliver(tx, number, began))
+        if turn.kind == "reply":
+            waiting = yield from self._newer_turn(tx, turn)
+            if waiting is not None:
+                yield from self._supersede(tx, turn, waiting)
+                return "superseded"
         return "typing"
 
     def deliver(self, tx: Transaction, number: int, began: Moment | None = None) -> Steps[str]:
@@ -410,7 +447,7 @@ class Machine:
                 yield from tx.write(anew)
                 return "nothing"
             yield
-            waiting = yield from self._newer_turn(tx, turn)
+            waiting = None if self.mistake is Mistake.NO_LAST_LOOK else (yield from self._newer_turn(tx, turn))
             if waiting is not None:
                 yield from self._supersede(tx, turn, waiting)
                 return "superseded"
@@ -426,7 +463,7 @@ class Machine:
         return self.mistake is Mistake.DELIVER_EARLY or turn.deliver_at <= self.database.now
 
     def _newer_turn(self, tx: Transaction, turn: Turn) -> Steps[int | None]:
-        if turn.merges >= self.max_merges or self.mistake is Mistake.NO_LAST_LOOK:
+        if not self._may_supersede(turn):
             return None
         ungrouped = [
             event.captured_at for event in tx.see_events()
@@ -441,13 +478,19 @@ class Machine:
         return (yield from self._open_waiting(tx, turn.match, min(ungrouped)))
 
     def _supersede(self, tx: Transaction, turn: Turn, waiting: int) -> Steps[None]:
+        tx.superseded[turn.id] = turn
         if self.mistake is not Mistake.EVENTS_LEFT_BEHIND:
             for event in tx.see_events():
                 if event.turn == turn.id:
                     yield from tx.write(replace(event, turn=waiting))
         newer = tx.turn(waiting)
         if newer is not None and self.mistake is not Mistake.MERGES_FORGOTTEN:
-            newer = replace(newer, merges=max(newer.merges, turn.merges + 1))
+            ended = turn.state == "composing" and turn.token is not None
+            counts = ended and self.mistake is not Mistake.OVERTAKES_FORGOTTEN
+            newer = replace(
+                newer, merges=max(newer.merges, turn.merges + (turn.state == "typing")),
+                overtakes=max(newer.overtakes, turn.overtakes + counts),
+            )  # fmt: skip
         if newer is not None and self.mistake is not Mistake.FAILURES_FORGOTTEN:
             retry_at = max(newer.retry_at, turn.retry_at)
             newer = replace(

@@ -7,7 +7,7 @@ more, and what is left has to be answered.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -63,8 +63,8 @@ class World:
         self.returned: dict[int, int] = {}
         self.answered: set[int] = set()
         self.opened: dict[int, int] = {}
-        self.merged: dict[int, int] = {}
         self.before = self.chance.random() < 0.2  # only schedulers of the version before
+        self.merged: Counter[tuple[int, str]] = Counter()
         self.away = self.chance.random() < 0.2
         self.matches = self.chance.randint(1, MATCHES)
         self.writers_left = self.chance.randint(2, 8)
@@ -188,8 +188,9 @@ class World:
                 return
 
     def _listener(self) -> Steps[None]:
-        """One scheduler's thread that groups."""
+        """One scheduler's thread that groups, and may be killed before it overtakes."""
         yield from self._call("group", self.machine.group_events)
+        yield from self._call("overtake", self.machine.overtake)
 
     def _pusher(self) -> Steps[None]:
         """Its other thread, which pushes; the enqueueing may be lost, or done twice."""
@@ -230,7 +231,7 @@ class World:
 
     def _compose(self, turn: int) -> Steps[None]:
         token = self.database.next_id()
-        claim = partial(self.machine.claim, number=turn, token=token)
+        claim = partial(self.machine.claim, number=turn, token=token, plain=self.chance.random() < 0.3)
         task: Claimed = yield from self._call(f"claim {turn}", claim)
         if not self.calm and self.chance.random() < 0.1:
             task = yield from self._call(f"claim {turn} again", claim)  # its answer was lost
@@ -266,11 +267,7 @@ class World:
         self._check_awake()
         for number, old in tx.moved.items():
             if old is not None and tx.events[number].turn != old:
-                self.merged[number] = self.merged.get(number, 0) + 1
-                _promise(
-                    self.merged[number] <= self.machine.max_merges,
-                    f"D2: event {number} moved on {self.merged[number]} times",
-                )
+                self._note_merge(number, tx.superseded.get(old), tx.turns.get(tx.events[number].turn or 0))
         for message in tx.messages.values():
             self.order[message.id] = len(self.order)
             if message.turn is not None:
@@ -279,6 +276,19 @@ class World:
             else:
                 opened = self.opened.get(message.match, -1)
                 _promise(self.returned[message.id] >= opened, f"I4: message {message.id} came before the opener")
+
+    def _note_merge(self, event: int, older: Turn | None, newer: Turn | None) -> None:
+        """Of each message, MAX_MERGES drafts are thrown away at most, and as many calls under way are ended."""
+        if older is None or (older.state == "composing" and older.token is None):
+            return
+        _promise(
+            older.state == "typing" or not older.plain, f"E3: turn {older.id} is overtaken while it cannot be ended"
+        )
+        counted = older.state == "typing" or (newer is not None and newer.overtakes > older.overtakes)
+        _promise(counted, f"E3: the call of turn {older.id} that was ended is forgotten")
+        self.merged[event, older.state] += 1
+        times = self.merged[event, older.state]
+        _promise(times <= self.machine.max_merges, f"D2, E3: event {event} moved on from {older.state} {times} times")
 
     def _check_awake(self) -> None:
         """No turn that was found busy waits for more than its conversation's active turn."""
@@ -323,7 +333,7 @@ class World:
 
     def _passes_by(self, turn: Turn, began: Moment) -> bool:
         """Whether a newer turn waited when the claim began, and the turn might have been merged into it."""
-        merges = turn.merges < self.machine.max_merges and turn.attempts + 1 < MAX_ATTEMPTS
+        merges = self.machine.max_merges > 0 and turn.attempts + 1 < MAX_ATTEMPTS
         again = turn.kind == "reply" and turn.state == "composing" and turn.token is None
         return again and merges and self.waiting.get(turn.match, began.step) < began.step
 

@@ -380,10 +380,10 @@ class Bridge:
 
     # The worker
 
-    def claim(self, turn: int) -> Claim:
-        """Claim a turn as a new worker."""
+    def claim(self, turn: int, *, plain: bool = True) -> Claim:
+        """Claim a turn as a new worker, whose call cannot be ended if it is `plain`."""
         token = uuid4()
-        return Claim(turn, token, self.store.claim(turn, token))
+        return Claim(turn, token, self.store.claim(turn, token, plain=plain))
 
     def finish(self, claim: Claim, draft: str = "coucou", *, pause: float = 5.0) -> Outcome:
         """Hand in a draft; one with a pause stays `typing`."""
@@ -395,7 +395,7 @@ class Bridge:
             return self.store.deliver(turn)
 
     @contextmanager
-    def policy(self, **values: float) -> Iterator[None]:
+    def policy(self, **values: float | str) -> Iterator[None]:
         """Set these columns of policy for all bots, and take that back afterwards."""
         columns = ", ".join(values)
         before = self.rows(f"SELECT {columns} FROM bridge.bots WHERE scope = 'default'")[0]  # noqa: S608 - ours
@@ -417,9 +417,9 @@ class Bridge:
             self.value("SELECT id FROM bridge.turns WHERE match_id = %s AND kind = 'reply' AND state = 'queued'", match)
         )
 
-    def claimed(self, match: str) -> Claim:
+    def claimed(self, match: str, *, plain: bool = True) -> Claim:
         """As `pushed`, and claim the turn: it is `composing`."""
-        claim = self.claim(self.pushed(match))
+        claim = self.claim(self.pushed(match), plain=plain)
         assert claim.outcome.name == "claimed", claim.outcome
         return claim
 

@@ -7,15 +7,14 @@
 -- p_lines: how many earlier messages to return as history
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_max_attempts: unused, for the version before passes it
+-- p_plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3). A worker of the
+--   version before says nothing, and its calls are all of this kind.
 --
--- A turn that is claimed again makes way for the waiting turn, at most `max_merges` times in a chain. The last attempt is a
--- turn's own, so that the waiting turn does not die with it.
---
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
--- before `retry_at` also `early`.
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or
+-- {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
-    p_max_attempts integer DEFAULT NULL)
+    p_max_attempts integer DEFAULT NULL, p_plain boolean DEFAULT true)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -48,7 +47,6 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
     END IF;
 
-    SELECT * INTO v_policy FROM bridge.policy(t.bot_id);
     v_task := bridge.task(t.id, v_events, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
@@ -56,14 +54,11 @@ BEGIN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
-    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
-          AND t.merges < coalesce(p_max_merges, v_policy.max_merges) AND t.attempts + 1 < bridge.max_attempts() THEN
-        -- A newer turn waits: one answer to all, before a call is wasted (E1). Only now, since what cannot be read or is
-        -- too much ends alone. The active turn is locked before the waiting one.
-        SELECT w.id INTO v_waiting FROM bridge.turns w
-        WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')
-        FOR NO KEY UPDATE;
-        IF FOUND THEN
+    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL THEN
+        -- Is there a newer message? One answer to all, before a call is wasted (E1). Only now, since what cannot be read or
+        -- is too much ends alone.
+        v_waiting := bridge.newer_turn(t.id, p_max_merges);
+        IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;
     END IF;
@@ -71,11 +66,12 @@ BEGIN
     BEGIN
         UPDATE bridge.turns
         SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, claimed_at = bridge.now(),
-            due_at = bridge.now() + make_interval(secs => p_lease)
+            plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
         RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
     END;
+    SELECT * INTO v_policy FROM bridge.policy(t.bot_id);
     RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
         'typing_speed_cps', v_policy.typing_speed_cps));

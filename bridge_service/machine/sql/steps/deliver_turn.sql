@@ -83,8 +83,7 @@ BEGIN
             RETURN bridge.cancel_turn(t.id, 'message');
         END IF;
     ELSE
-        v_waiting := bridge.newer_turn(t.id, t.match_id, t.bot_id, t.merges < coalesce(
-            p_max_merges, (SELECT p.max_merges FROM bridge.policy(t.bot_id) p)));
+        v_waiting := bridge.newer_turn(t.id, p_max_merges);
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;

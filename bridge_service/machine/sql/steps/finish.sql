@@ -5,7 +5,7 @@
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
 -- Called again with the same token after a lost answer, it returns where the turn stands now (D3).
--- Returns {outcome: typing | fenced} or what deliver_turn returns.
+-- Returns {outcome: typing | superseded | fenced} or what deliver_turn returns.
 CREATE OR REPLACE FUNCTION bridge.finish(
     p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer DEFAULT NULL,
     p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
@@ -15,6 +15,7 @@ SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t         bridge.turns%ROWTYPE;
     v_deliver timestamptz;
+    v_waiting bigint;
 BEGIN
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
     IF NOT FOUND OR t.token IS DISTINCT FROM p_token THEN
@@ -33,6 +34,12 @@ BEGIN
         RETURN bridge.deliver_turn(p_turn, p_max_merges);
     END IF;
     IF p_pause > 0 THEN  -- else its worker delivers it at once
+        IF t.kind = 'reply' THEN  -- an `overtake` that met this call's lock has passed by (E1)
+            v_waiting := bridge.newer_turn(t.id, p_max_merges);
+            IF v_waiting IS NOT NULL THEN
+                RETURN bridge.supersede(t.id, v_waiting);
+            END IF;
+        END IF;
         PERFORM bridge.ring_due(t.id, v_deliver);
     END IF;
     RETURN jsonb_build_object('outcome', 'typing', 'match_id', t.match_id, 'kind', t.kind);

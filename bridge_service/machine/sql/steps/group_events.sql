@@ -115,7 +115,8 @@ BEGIN
           ORDER BY t.match_id FOR NO KEY UPDATE) i;
 
     -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
-    -- new one; and it keeps the turn locked until the events stand in it (T2).
+    -- new one; and it keeps the turn locked until the events stand in it (T2). A group that newer messages have overtaken
+    -- too often waits until it is quiet (E3).
     INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at, planned_at)
     SELECT 'reply', g.match_id, g.bot_id, 'open', g.first, d.planned, d.planned
     FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first
@@ -127,7 +128,16 @@ BEGIN
             p_delay, (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision)) AS planned OFFSET 0) d
     ORDER BY g.match_id
     ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
-    DO UPDATE SET opened_at = waiting.opened_at;
+    DO UPDATE SET (due_at, planned_at) = (
+        SELECT greatest(waiting.due_at, q.quiet_at), greatest(waiting.planned_at, q.quiet_at)
+        FROM (SELECT CASE WHEN waiting.overtakes > 0 AND waiting.state = 'open'
+                               AND waiting.overtakes >= (b.policy ->> 'max_merges')::integer THEN bridge.quiet_at(
+                         waiting.opened_at,
+                         (SELECT max(e.captured_at) FROM bridge.events e
+                          WHERE e.id = ANY (v_taken) AND e.match_id = waiting.match_id),
+                         coalesce(p_delay, (b.policy ->> 'grouping_delay')::double precision),
+                         (b.policy ->> 'grouping_max')::double precision) END AS quiet_at
+              FROM (SELECT v_policy -> EXCLUDED.bot_id::text AS policy) b) q);
 
     UPDATE bridge.events e
     SET grouped_at = v_now,
