@@ -13,6 +13,7 @@ from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.responders.budget import Call
 from tests.support.policy import set_policy
+from tests.support.roles import ADMIN
 from tests.support.rules import CAMILLE, HUGO, LEA, without
 
 if TYPE_CHECKING:
@@ -75,6 +76,22 @@ def used_up(bridge: Bridge, match: str | None = None, limit: int = 1) -> Claim:
 
 
 @without(("reserve_call", "FOR NO KEY UPDATE", ""))
+def test_M1_two_calls_do_not_both_take_the_last_place(bridge: Bridge) -> None:
+    """Reserved in the same instant, one of them is over the limit: each waits for the budgets before it looks."""
+    set_policy(bridge.urls, limit_calls_person_day=2)
+    claim = composing(bridge)
+    assert reserve(bridge, claim) == "reserved"
+    other = bridge.session(ADMIN)
+    bridge.rows("SELECT FROM bridge.budgets FOR UPDATE", connection=other)
+    both = [bridge.run(lambda store, n=n: store.reserve_call(call(claim, n))["outcome"]) for n in (2, 3)]  # type: ignore[misc]
+    for each in both:
+        each.until_waiting()
+    other.rollback()
+
+    assert sorted(each.result() for each in both) == ["over", "reserved"]
+    assert budget(bridge, "person").calls == 2
+
+
 def test_M1_reservations_at_once_never_pass_the_limit(bridge: Bridge) -> None:
     """Of 200 calls that twenty sessions reserve at the same time exactly as many are let through as the limit says."""
     set_policy(bridge.urls, limit_calls_person_day=50)
