@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 DRAFT: Final = "un secret pas encore dit"
-HIDDEN: Final = {("parts", "content"), ("turns", "draft"), ("turns", "refused"), ("turns", "token")}
+HIDDEN: Final = {("calls", "token"), ("parts", "content"), ("turns", "draft"), ("turns", "refused"), ("turns", "token")}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
 --
 -- A draft counts in `merges`, a call that is ended counts in `overtakes`, each up to MAX_MERGES (E3). A turn that holds
 -- neither counts nowhere; its last attempt is its own, so that the waiting turn does not die with it.
--- Into a turn that is held no reply goes: it would be said much later (E5).
+-- No reply goes into a turn that is held, nor where no further call can be paid: it would be said much later (E5).
 CREATE OR REPLACE FUNCTION bridge.may_supersede(p_turn bigint, p_waiting bigint, p_policy jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
@@ -19,6 +19,8 @@ BEGIN
                         WHEN t.token IS NULL THEN v_most > 0
                         ELSE NOT t.plain AND t.overtakes < v_most END
             FROM bridge.turns t WHERE t.id = p_turn)
-       AND (SELECT w.held FROM bridge.turns w WHERE w.id = p_waiting) IS NULL;
+       AND (SELECT w.held FROM bridge.turns w WHERE w.id = p_waiting) IS NULL
+       AND (SELECT o.cause FROM bridge.turns t CROSS JOIN LATERAL bridge.over_limit(t.bot_id, bridge.person_of(t.id)) o
+            WHERE t.id = p_turn) IS NULL;
 END
 $$;

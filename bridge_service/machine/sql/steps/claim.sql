@@ -11,7 +11,7 @@
 --   version before says nothing, and its calls are all of this kind.
 --
 -- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or
--- {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim before `retry_at` also `early`.
+-- {outcome: nothing | busy | superseded | cancelled | held | dead, ...}; of a claim before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
     p_max_attempts integer DEFAULT NULL, p_plain boolean DEFAULT true)
@@ -23,6 +23,7 @@ DECLARE
     v_events  bigint[];
     v_policy  record;
     v_task    jsonb;
+    v_held    jsonb;
     v_waiting bigint;
 BEGIN
     PERFORM bridge.assert_read_committed();
@@ -47,6 +48,8 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
     END IF;
 
+    SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.limit_calls_person_day, p.limit_tokens_bot_day
+    INTO v_policy FROM bridge.policy(t.bot_id) p;
     v_task := bridge.task(t.id, v_events, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
@@ -54,7 +57,13 @@ BEGIN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
-    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL THEN
+    ELSIF t.token IS NULL AND num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day) > 0 THEN
+        v_held := bridge.hold_turn(t.id);
+        IF v_held IS NOT NULL THEN
+            RETURN v_held;
+        END IF;
+    END IF;
+    IF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL THEN
         -- Is there a newer message? One answer to all, before a call is wasted (E1). Only now, since what cannot be read or
         -- is too much ends alone.
         v_waiting := bridge.newer_turn(t.id, p_max_merges);
@@ -65,13 +74,12 @@ BEGIN
 
     BEGIN
         UPDATE bridge.turns
-        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, claimed_at = bridge.now(),
-            plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
+        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, held = NULL,
+            claimed_at = bridge.now(), plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
         RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
     END;
-    SELECT * INTO v_policy FROM bridge.policy(t.bot_id);
     RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
         'typing_speed_cps', v_policy.typing_speed_cps));
