@@ -219,6 +219,16 @@ class Ledger:
         """Tell the story of a message; None if no event knows it."""
         return self._find(_TAKING_LONG + "SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
 
+    def conversation(self, match_id: str) -> dict[str, Any] | None:
+        """Tell where a conversation stands; None if the bridge does not know it."""
+        return self._find("SELECT bridge.conversation_story(%s)", match_id)
+
+    @_patiently
+    def resume(self, match_id: str) -> bool:
+        """Let the bot answer in a conversation again; whether it was paused."""
+        [[resumed]] = self._connection.execute("SELECT bridge.resume(%s)", (match_id,), seconds=self._seconds)
+        return bool(resumed)
+
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
         after = 0

@@ -66,6 +66,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.ReplyDelivered: (
         "💬 %(kind)s envoyée (match %(match_id)s, messages: %(covered)d, retard: %(lateness_seconds).1fs)"
     ),
+    events.TurnSilent: "🤐 %(kind)s: silence choisi (match %(match_id)s, messages: %(covered)d)",
     events.TurnCancelled: "🧹 %(kind)s annulée (match %(match_id)s): %(reason)s",
     events.TurnSuperseded: "🔀 Réponse dépassée par de nouveaux messages (match %(match_id)s, fusions: %(merges)d)",
     events.ResponderAway: "💤 Répondeur absent, reprise dans %(retry_seconds)gs (match %(match_id)s): %(error_type)s",

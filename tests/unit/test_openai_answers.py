@@ -15,9 +15,9 @@ from bridge_service.responders import clean_reply
 from bridge_service.responders.openai.answers import (
     CHARACTERS_A_TOKEN,
     ModelFault,
-    cleaned,
     fault_of,
     nearly_repeats,
+    reply_of,
     tells,
     text_of,
 )

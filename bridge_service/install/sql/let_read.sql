@@ -2,9 +2,9 @@
 -- worker's turn. REVOKE ends a grant on the whole table.
 GRANT USAGE ON SCHEMA bridge TO {role};
 GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents, bridge.bots,
-    bridge.forgotten TO {role};
+    bridge.forgotten, bridge.pauses TO {role};
 GRANT SELECT (turn_id, number, deliver_at, message_id, delivered_at) ON bridge.parts TO {role};
 REVOKE SELECT ON bridge.turns FROM {role};
 GRANT SELECT (
     id, kind, match_id, bot_id, state, due_at, deliver_at, opened_at, planned_at, queued_at, claimed_at, answered_at, ended_at,
-    pushes, attempts, takeovers, merges, covers, reply_message_id, retry_at, reason, last_error) ON bridge.turns TO {role}
+    pushes, attempts, takeovers, merges, covers, reply_message_id, retry_at, action, reason, last_error) ON bridge.turns TO {role}

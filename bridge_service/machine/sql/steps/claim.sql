@@ -11,7 +11,8 @@
 -- A turn that is claimed again makes way for the waiting turn, at most `max_merges` times in a chain. The last attempt is a
 -- turn's own, so that the waiting turn does not die with it.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time, utc_offset in
+-- seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
 -- before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
@@ -22,6 +23,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off 
 DECLARE
     t         bridge.turns%ROWTYPE;
     v_events  bigint[];
+    v_now     timestamptz := bridge.now();
     v_policy  record;
     v_task    jsonb;
     v_waiting bigint;
@@ -78,6 +80,11 @@ BEGIN
     END;
     RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
-        'typing_speed_cps', v_policy.typing_speed_cps));
+        'typing_speed_cps', v_policy.typing_speed_cps),
+        'persona', coalesce(v_policy.persona, bridge.persona(t.bot_id)), 'model', jsonb_build_object(
+        'name', v_policy.openai_model, 'fallback', v_policy.openai_fallback_model, 'temperature', v_policy.openai_temperature,
+        'max_tokens', v_policy.openai_max_tokens, 'history_tokens', v_policy.openai_history_tokens),
+        'local_time', v_now AT TIME ZONE v_policy.timezone, 'utc_offset', extract(epoch FROM
+        (v_now AT TIME ZONE v_policy.timezone) - (v_now AT TIME ZONE 'UTC')));
 END
 $$;
