@@ -35,7 +35,9 @@ dead = typer.Typer(help="List the turns that were given up, and decide about eac
 app.add_typer(dead, name="dead")
 bots = typer.Typer(help="Look at the policy of bots, and set it; it holds from the next step on.", no_args_is_help=True)
 app.add_typer(bots, name="bots")
-conversations = typer.Typer(help="Look at one conversation, and let a bot that left it answer again.", no_args_is_help=True)
+conversations = typer.Typer(
+    help="Look at one conversation, and let a bot that left it answer again.", no_args_is_help=True
+)
 app.add_typer(conversations, name="conversations")
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FINISH: Final = "SELECT bridge.finish(%s, %s, %s, 0, p_action => %s)"
 REFUSES: Final = """
     CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
-    CREATE TRIGGER refuses BEFORE INSERT ON messages FOR EACH ROW WHEN (NEW.content = 'adieu') EXECUTE FUNCTION refuses()
+    CREATE TRIGGER refuses BEFORE INSERT ON messages FOR EACH ROW
+    WHEN (NEW.content = 'adieu') EXECUTE FUNCTION refuses()
 """
 
 
@@ -29,7 +30,8 @@ REPLACED: Final = """
 """
 REPLACED_BY_A_LIST: Final = """
     CREATE OR REPLACE FUNCTION bridge.profile(p_profile uuid) RETURNS jsonb LANGUAGE sql STABLE AS
-    $$ SELECT '[1]'::jsonb $$
+    $$ SELECT '[1]'::jsonb $$;
+    UPDATE bridge.bots SET persona = 'x' WHERE scope = 'default'
 """
 
 
@@ -83,7 +85,7 @@ def test_H4_a_silence_has_no_reply_s_id(bridge: Bridge) -> None:
 
 @without(("newer_turn", "IF NOT p_may_merge THEN", "IF true THEN"))
 def test_D1_a_silence_makes_way_for_a_newer_message(bridge: Bridge) -> None:
-    """The same last look as before a reply: the silence would be an answer to a message that its responder never saw."""
+    """The same last look as before a reply: its responder never saw the newer message."""
     match = bridge.match()
     first = bridge.write(match)
     claim = bridge.claimed(match)
@@ -232,7 +234,7 @@ def test_a_worker_of_the_version_before_says_what_it_hands_in(bridge: Bridge) ->
 
 
 def test_a_task_tells_what_policy_says_of_its_bot(bridge: Bridge) -> None:
-    """Persona, model, bounds and local time are the bot's own; without any, the model's bounds are the built in ones."""
+    """Persona, model, bounds and local time are the bot's own; without any, the bounds are the built in ones."""
     match = bridge.match()
     bridge.write(match)
     plain = bridge.claimed(match)
@@ -267,7 +269,7 @@ def test_the_app_tells_personas_and_profiles(bridge: Bridge) -> None:
     for statement in (
         "",
         REPLACED,
-        REPLACED_BY_A_LIST + "; UPDATE bridge.bots SET persona = 'x' WHERE scope = 'default'",
+        REPLACED_BY_A_LIST,
     ):
         if statement:
             bridge.rows(statement)
