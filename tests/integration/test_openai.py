@@ -318,7 +318,7 @@ def test_what_is_no_reply_never_becomes_one(server: ModelServer, act: Act) -> No
 def test_an_echo_of_the_instructions_never_becomes_a_reply(server: ModelServer, part: int) -> None:
     """A model that tells its persona or what it was told of the situation has failed."""
     server.does(lambda handler, call: says("Voici : " + call.said_by("system")[part])(handler, call))
-    with pytest.raises(ModelFault, match="repeats its instructions|broken JSON"):
+    with pytest.raises(ModelFault, match=r"repeats its instructions|broken JSON"):
         ask(server, task("?", history=(bot("Tu aimes la montagne ?"),)))
 
 
