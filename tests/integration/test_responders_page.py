@@ -46,17 +46,19 @@ def test_the_same_with_another_library() -> None:
     """A Reply is read and asked for again if it is none; the second model stands in, and two that are away are away."""
     pytest.importorskip("pydantic_ai", reason="requirements-dev.txt has it")
 
-    async def use(reply: Callable[..., Awaitable[Reply]]) -> None:
+    async def use(names: dict[str, Any]) -> None:
+        reply: Callable[..., Awaitable[Reply]] = names["reply"]
         assert await reply(task("salut")) == Reply(["oui"])
         assert await reply(task("salut")) == Reply([], "silence")
         assert await reply(task("salut")) == Reply(["enfin"])
         with pytest.raises(ResponderUnavailable):
             await reply(task("salut"))
+        await names["client"].close()
 
     with ModelServer() as server:
         server.next(says('{"parts": ["oui"]}'), says('{"action": "silence", "parts": []}'))
         server.next(says("bof"), status(429), says('{"parts": ["enfin"]}'), status(503), status(503))
-        asyncio.run(use(run(LIBRARY, server.url)["reply"]))
+        asyncio.run(use(run(LIBRARY, server.url)))
         assert len(server.calls) == 7
 
 
