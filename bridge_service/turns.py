@@ -1,13 +1,20 @@
-"""The words of the domain: what a bot owes a conversation, and what a responder is told about it.
+"""The words of the domain: what a bot owes a conversation, what a responder is told about it, and what it answers.
 
 An *event* is one captured fact, a person's message to a bot or a new match. A *turn* is what a bot owes for it: a
 reply to a group of events, or an initiation, which is the opener after a match. Pure: nothing here reads or writes.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import UUID
+
+from bridge_service import hints
+
+Action: TypeAlias = Literal["say", "silence", "leave"]
+ACTIONS: Final = get_args(Action)
 
 
 class Kind(StrEnum):
@@ -35,6 +42,40 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """Which model a bot asks, and its bounds: what policy says of the bot.
+
+    Attributes:
+      name: None if policy names none.
+      fallback: asked once where the first one fails; None: no other model is asked.
+      temperature: None: the model's own.
+      max_tokens: of one reply.
+      history_tokens: of the history that the model is told.
+    """
+
+    name: str | None = None
+    fallback: str | None = None
+    temperature: float | None = None
+    max_tokens: int = 400
+    history_tokens: int = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a responder answers, where a text alone does not say it.
+
+    Attributes:
+      parts: the texts, in order.
+      action: `say` delivers the parts. `silence` ends the turn as answered without a text; it has no parts. `leave`
+        delivers the parts, if there are any, and ends the conversation for the bot: no later message there is answered
+        until an operator or the app resumes it.
+    """
+
+    parts: Sequence[str] = ()
+    action: Action = "say"
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """All that a responder is told about the turn it is to write.
 
@@ -54,6 +95,13 @@ class Task:
       refused: why the app's table refused the last draft of this turn, as SQLSTATE, constraint and limit, or in the
         words of the app's own trigger; '' if it refused none. A draft that says the same is refused again.
       claim: the claim under which the calls of a model are counted; None in a task made by hand.
+      persona: who the bot is, from bridge.bots or the app's `bridge.persona`; '' if neither says it.
+      bot_profile, person_profile: what the app's `bridge.profile` tells of the two; empty unless the app replaced it.
+      matched_at: the app's time of the match, aware; None as in `Line`.
+      local_time: the time in the bot's TIMEZONE when the turn was claimed, aware; None in a task made by hand.
+      said, withheld: the parts of an interrupted reply that were delivered and that were not. Always empty in this
+        version, which delivers a reply as one message.
+      model: the model that policy names for the bot, and its bounds.
     """
 
     turn_id: int
@@ -68,3 +116,16 @@ class Task:
     merges: int
     refused: str = ""
     claim: UUID | None = field(default=None, repr=False, compare=False)
+    persona: str = ""
+    bot_profile: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    person_profile: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    matched_at: datetime | None = None
+    local_time: datetime | None = None
+    said: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    model: Model = Model()
+
+    @property
+    def situation(self) -> tuple[str, ...]:
+        """Sentences about the situation, such as "The person repeats an earlier message"; they quote nobody."""
+        return hints.situation(self)

@@ -22,8 +22,10 @@ from bridge_service.telemetry.signals import (
     MessageGrouped,
     NotificationReceived,
     NotificationRejected,
+    TurnCancelled,
     database_trouble,
 )
+from bridge_service.turns import Kind
 from schedulers.bells import Bells
 from schedulers.foreign import ForeignCapture
 from schedulers.grouper import Grouper
@@ -171,6 +173,9 @@ class Listener(Loop):
         for event in events:
             if event.kind == "match":
                 self._emit(MatchDetected(event.match_id, event.bot_id))
+            elif event.state == "cancelled":
+                if event.place == 1:
+                    self._emit(TurnCancelled(event.turn_id, event.match_id, Kind.REPLY, "left"))
             else:
                 delay = 0.0 if event.due_at is None else (event.due_at - event.opened_at).total_seconds()
                 self._emit(MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, delay))

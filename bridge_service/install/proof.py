@@ -35,6 +35,10 @@ _MESSAGES_TO_BOTS: Final = """
     SELECT w.message_id, w.match_id, w.bot_id, w.sender_id, w.created_at
     FROM bridge.messages_to_bots('-infinity', '-infinity') AS w
 """
+_TOLD: Final = """
+    SELECT bridge.{}(s.id)
+    FROM bridge.conversation(%(match)s::uuid) AS c CROSS JOIN LATERAL (VALUES (c.bot_id), (c.person_id)) AS s (id)
+"""
 # PREPARE compares types and names and needs no right. `check` tells whether the role may insert.
 _INSERT: Final = """
     PREPARE bridge_proof (uuid, uuid, uuid, text, timestamptz) AS
@@ -117,6 +121,8 @@ def _runs(tables: Mapping[str, str], replaced: Sequence[str]) -> Iterator[tuple[
     yield "capture_message", _CAPTURE
     yield "history", _HISTORY
     yield "messages_to_bots", _MESSAGES_TO_BOTS
+    for function in ("persona", "profile"):
+        yield function, _TOLD.format(function)
     if "deliver" in replaced:
         yield "deliver", _CALL
         yield "deliver", _VALIDATE

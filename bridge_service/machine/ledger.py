@@ -223,6 +223,16 @@ class Ledger:
         """Return what calls of a model came to on the last days; see sql/operate/spending.sql."""
         return [row for [row] in self._connection.execute("SELECT bridge.spending(%s)", (days,), seconds=self._seconds)]
 
+    def conversation(self, match_id: str) -> dict[str, Any] | None:
+        """Tell where a conversation stands; None if the bridge does not know it."""
+        return self._find("SELECT bridge.conversation_story(%s)", match_id)
+
+    @_patiently
+    def resume(self, match_id: str) -> bool:
+        """Let the bot answer in a conversation again; whether it was paused."""
+        [[resumed]] = self._connection.execute("SELECT bridge.resume(%s)", (match_id,), seconds=self._seconds)
+        return bool(resumed)
+
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
         after = 0

@@ -7,13 +7,13 @@ when, PostgreSQL decides whether. All of them raise what `Database.call` raises.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 from uuid import UUID
 
 from bridge_service.machine.database import Database
 from bridge_service.responders.budget import Call
-from bridge_service.turns import Kind, Line, Task
+from bridge_service.turns import Action, Kind, Line, Model, Task
 
 LEASE_SECONDS: Final = 15.0
 """How long a worker owns a turn without renewing; it renews every third of it."""
@@ -223,9 +223,15 @@ class Store:
         """Give turns back unfinished; how many were still this worker's."""
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
 
-    def finish(self, turn_id: int, token: UUID, draft: str, *, pause: float) -> Outcome:
-        """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once."""
-        return self._step("SELECT bridge.finish(%s, %s, %s, %s)", turn_id, str(token), draft, pause)
+    def finish(self, turn_id: int, token: UUID, draft: str, *, pause: float, action: Action = "say") -> Outcome:
+        """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once.
+
+        Parameters:
+          draft: '' says nothing, which only `silence` and `leave` may.
+        """
+        return self._step(
+            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s)", turn_id, str(token), draft, pause, action
+        )
 
     def deliver(self, turn_id: int) -> Outcome:
         """Deliver a draft whose time has come."""
@@ -370,9 +376,22 @@ def _task(turn_id: int, token: UUID, answer: Mapping[str, Any]) -> Task:
         history=_lines(answer["history"]),
         attempts=answer["attempts"],
         merges=answer["merges"],
-        refused=answer.get("refused") or "",
+        refused=answer["refused"] or "",
         claim=token,
+        persona=answer["persona"] or "",
+        bot_profile=_object(answer["bot_profile"]),
+        person_profile=_object(answer["person_profile"]),
+        matched_at=_time(answer["matched_at"]),
+        local_time=datetime.fromisoformat(answer["local_time"]).replace(
+            tzinfo=timezone(timedelta(seconds=answer["utc_offset"]))
+        ),
+        model=Model(**answer["model"]),
     )
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    """Return what an app's `profile` gave, if it is an object: a NULL or a list tells a responder nothing."""
+    return value if isinstance(value, dict) else {}
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:

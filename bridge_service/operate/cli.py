@@ -35,6 +35,10 @@ dead = typer.Typer(help="List the turns that were given up, and decide about eac
 app.add_typer(dead, name="dead")
 bots = typer.Typer(help="Look at the policy of bots, and set it; it holds from the next step on.", no_args_is_help=True)
 app.add_typer(bots, name="bots")
+conversations = typer.Typer(
+    help="Look at one conversation, and let a bot that left it answer again.", no_args_is_help=True
+)
+app.add_typer(conversations, name="conversations")
 
 
 def _time(text: str) -> datetime:
@@ -72,6 +76,7 @@ def _bot(text: str) -> str:
 Bot = Annotated[
     str, typer.Argument(parser=_bot, metavar="BOT", help="The bot's id, or `default`: all bots.", show_default=False)
 ]
+Match = Annotated[UUID, typer.Argument(metavar="MATCH_ID", help="The match's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _TURN: Any = typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
 Turn = Annotated[int, _TURN]
@@ -247,6 +252,22 @@ def bots_set(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME=VALUE") from None
     _run(lambda settings, output: command.set_values(settings, output, bot, values), as_json=as_json)
+
+
+@conversations.command("show")
+def conversations_show(match: Match, *, as_json: AsJson = False) -> None:
+    """Show where a conversation stands: left, idle, or what its bot owes."""
+    from bridge_service.operate.commands import conversations as command
+
+    _run(lambda settings, output: command.show(settings, output, str(match)), as_json=as_json)
+
+
+@conversations.command("resume")
+def conversations_resume(match: Match, *, as_json: AsJson = False) -> None:
+    """Let the bot answer in a conversation that it left; what was written meanwhile stays unanswered."""
+    from bridge_service.operate.commands import conversations as command
+
+    _run(lambda settings, output: command.resume(settings, output, str(match)), as_json=as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from bridge_service.telemetry.signals import (
     TurnDead,
     TurnFailed,
     TurnHeld,
+    TurnSilent,
     TurnSuperseded,
 )
 from bridge_service.turns import Kind
@@ -32,6 +33,8 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Event | None:  # noq
     if _found_done(outcome, step):
         return DuplicatePrevented(turn_id, step)
     match outcome.name:
+        case "answered" if details["message_id"] is None:
+            return TurnSilent(turn_id, details["match_id"], Kind(details["kind"]), details["covered"] or 0)
         case "answered":
             return ReplyDelivered(
                 turn_id,

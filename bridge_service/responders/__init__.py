@@ -1,25 +1,25 @@
 """What a bot says: the protocol of a responder, how one is found by its name, and what is accepted of it.
 
-A responder imports `Task`, `Line` and `ResponderUnavailable` from here. It is any callable that takes a `Task` and
-returns the reply's text. A thread of the worker calls it. It may block: the turn's lease is renewed meanwhile. Nothing
-ends a call that does not return, so each of its network calls needs its own timeout, below RESPONDER_TIMEOUT. The
-worker may ask for the same turn again, after a failure or when a newer message has overtaken the draft. The responder
-has to keep no state for that. It raises `ResponderUnavailable` if it cannot answer now and the turn is not the cause
-(network, rate limit): the turn waits, and no attempt is counted. Any other exception is a failed attempt of the turn,
-SystemExit included, and ends neither thread nor process.
+A responder imports `Task`, `Line`, `Reply` and `ResponderUnavailable` from here. It is any callable that takes a `Task`
+and returns the reply's text, or a `Reply`. A thread of the worker calls it. It may block: the turn's lease is renewed
+meanwhile. Nothing ends a call that does not return, so each of its network calls needs its own timeout, below
+RESPONDER_TIMEOUT. The worker may ask for the same turn again, after a failure or when a newer message has overtaken the
+draft. The responder has to keep no state for that. It raises `ResponderUnavailable` if it cannot answer now and the
+turn is not the cause (network, rate limit): the turn waits, and no attempt is counted. Any other exception is a failed
+attempt of the turn, SystemExit included, and ends neither thread nor process.
 """
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, cast
 
 from bridge_service.errors import ConfigurationError, ResponderUnavailable, type_of
-from bridge_service.turns import Line, Task
+from bridge_service.turns import ACTIONS, Line, Reply, Task
 
-__all__ = ["Line", "ResponderUnavailable", "Task"]  # what a responder imports; the rest is for the worker
+__all__ = ["Line", "Reply", "ResponderUnavailable", "Task"]  # what a responder imports; the rest is for the worker
 
-Responder: TypeAlias = Callable[[Task], str]
+Responder: TypeAlias = Callable[[Task], str | Reply]
 
 REPLY_LIMIT = 100_000_000
 """Characters of a reply that are kept: an echo of the largest group that a claim hands out fits. Far above any real
@@ -47,7 +47,7 @@ class NamedResponder:
         """Import it, which only the worker does, as its process boots; raises as `load_responder` does."""
         self._function = load_responder(self._name)
 
-    def __call__(self, task: Task) -> str:
+    def __call__(self, task: Task) -> str | Reply:
         """Ask it."""
         return self._function(task)
 
@@ -71,25 +71,48 @@ def load_responder(name: str) -> Responder:
         # Its words may quote the module's configuration, so only the type is told.
         raise _fault(f"its module raises {type_of(error)}: import it by hand to see why") from None
     if not callable(responder) or inspect.iscoroutinefunction(responder):
-        raise _fault("its module has no plain function of that name, which takes a task and returns a text")
+        raise _fault("its module has no plain function of that name, which takes a task and returns a text or a Reply")
     return cast("Responder", responder)
 
 
-def clean_reply(text: object) -> str:
-    """Return what a responder returned, as a text that PostgreSQL can hold.
+def clean_reply(answer: object) -> Reply:
+    """Return what a responder returned, in parts that PostgreSQL can hold: one, or none if nothing is said.
 
     NUL characters are removed, lone surrogates become U+FFFD and what exceeds `REPLY_LIMIT` is cut off. The rest, outer
     whitespace included, stays as it is.
 
     Raises:
-      ValueError: it is not a text or there is nothing to read in it. The error does not quote it.
+      ValueError: it is neither a text nor a Reply, or it contradicts itself. The error does not quote it.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"the responder returned {type(text).__name__}, not a text")  # noqa: TRY004 - as a blank one
-    kept = storable(text, REPLY_LIMIT)
+    reply = Reply((answer,)) if isinstance(answer, str) else answer
+    if not isinstance(reply, Reply):
+        raise ValueError(f"the responder returned {type(answer).__name__}, not a text or a Reply")  # noqa: TRY004 - as a blank one
+    if reply.action not in ACTIONS:
+        raise ValueError(f"the action of the reply is none of {', '.join(ACTIONS)}")
+    if isinstance(reply.parts, str) or not isinstance(reply.parts, Sequence):
+        raise ValueError("the parts of the reply are not a sequence of texts")  # noqa: TRY004 - as a blank one
+    parts = [_clean_part(part) for part in reply.parts]
+    if reply.action == "silence" and parts:
+        raise ValueError("the reply is silence and has parts: use say, or leave the parts out")
+    if reply.action == "say" and not parts:
+        raise ValueError("the reply says something and has no parts: use silence to say nothing")
+    return Reply(joined(parts), reply.action)
+
+
+def _clean_part(part: object) -> str:
+    if not isinstance(part, str):
+        raise ValueError(f"a part of the reply is {type(part).__name__}, not a text")  # noqa: TRY004 - as a blank one
+    kept = storable(part, REPLY_LIMIT)
     if not kept.strip():
         raise ValueError("the responder returned a blank text")
     return kept
+
+
+def joined(parts: Iterable[str], most: int = 1) -> tuple[str, ...]:
+    """Return at most `most` parts, each within `REPLY_LIMIT`: the rest joins the last one after a blank line."""
+    kept = [*parts]
+    kept[most - 1 :] = ["\n\n".join(kept[most - 1 :])[:REPLY_LIMIT]] if len(kept) >= most else []
+    return tuple(kept)
 
 
 def storable(text: str, limit: int) -> str:

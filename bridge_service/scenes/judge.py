@@ -177,7 +177,8 @@ class Judge:
         """Compare what the bridge delivered with what stands in the app's table, in the look's conversations."""
         delivered: defaultdict[str, set[str]] = defaultdict(set)
         for turn in self.look(followed).turns.values():
-            delivered[turn["match_id"]].add(turn["reply_message_id"])
+            if turn["reply_message_id"] is not None:  # else it was a chosen silence
+                delivered[turn["match_id"]].add(turn["reply_message_id"])
         matches = {turn["match_id"] for turn in look.turns.values()}
         said = self._said(matches)
         extra = sum(len(said[match] - delivered[match]) for match in matches)

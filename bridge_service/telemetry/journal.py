@@ -66,6 +66,7 @@ LINES: Final[Mapping[type[Event], str]] = {
     events.ReplyDelivered: (
         "💬 %(kind)s envoyée (match %(match_id)s, messages: %(covered)d, retard: %(lateness_seconds).1fs)"
     ),
+    events.TurnSilent: "🤐 %(kind)s: silence choisi (match %(match_id)s, messages: %(covered)d)",
     events.TurnCancelled: "🧹 %(kind)s annulée (match %(match_id)s): %(reason)s",
     events.TurnSuperseded: "🔀 Réponse dépassée par de nouveaux messages (match %(match_id)s, fusions: %(merges)d)",
     events.TurnHeld: "⛽ Limite du jour atteinte (%(cause)s), reprise à %(until)s (match %(match_id)s)",

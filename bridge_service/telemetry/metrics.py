@@ -97,7 +97,7 @@ class Metrics:
             "bridge_turns_total",
             "Turns that this process has brought to an end.",
             "outcome",
-            ("answered", "cancelled", "superseded", "dead"),
+            ("answered", "silent", "cancelled", "superseded", "dead"),
         )
         self._failures = counters(
             "bridge_turn_failures_total",
@@ -195,6 +195,8 @@ class Metrics:
                 self._db_errors(found[1] if found else _NO_SQLSTATE).inc()
             case events.ReplyDelivered():
                 self._delivered(event)
+            case events.TurnSilent():
+                self._turns("silent").inc()
             case events.TurnCancelled(kind=kind, reason=reason):
                 self._turns("cancelled").inc()
                 if kind == "initiation":

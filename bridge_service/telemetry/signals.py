@@ -322,6 +322,15 @@ class ReplyDelivered(Event):
     lateness_seconds: float
 
 
+class TurnSilent(Event):
+    """A turn that covers `covered` messages, or an opener, was answered with a chosen silence."""
+
+    turn_id: int
+    match_id: str
+    kind: str
+    covered: int
+
+
 class TurnCancelled(Event):
     """A turn ended without a reply, because none is owed any more."""
 

@@ -24,7 +24,7 @@ from bridge_service.telemetry.signals import (
     TurnFailed,
     TurnTyping,
 )
-from bridge_service.turns import Task
+from bridge_service.turns import Reply, Task
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.pacing import Pace, pause_before_delivery
 
@@ -79,7 +79,7 @@ class Composer:
         self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
         with self._leases.held(turn_id, token):
             try:
-                draft = clean_reply(self._responder(task))
+                reply = clean_reply(self._responder(task))
             except ResponderUnavailable as error:
                 self._put_off(token, task, error)
                 return None
@@ -89,7 +89,7 @@ class Composer:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
                 return self._failed(token, task, error)
-            return self._hand_in(token, task, draft, Pace(**outcome.details["pace"]))
+            return self._hand_in(token, task, reply, Pace(**outcome.details["pace"]))
 
     def _claim(self, turn_id: int, token: UUID) -> Outcome:
         try:
@@ -107,11 +107,13 @@ class Composer:
             self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {refusal}"))
         return outcome
 
-    def _hand_in(self, token: UUID, task: Task, draft: str, pace: Pace) -> int | None:
+    def _hand_in(self, token: UUID, task: Task, reply: Reply, pace: Pace) -> int | None:
         turn_id = task.turn_id
-        pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random)
+        draft = "".join(reply.parts)
+        # Nobody waits for a silence, so it takes no time.
+        pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random) * bool(draft)
         try:
-            outcome = self._store.finish(turn_id, token, draft, pause=pause)
+            outcome = self._store.finish(turn_id, token, draft, pause=pause, action=reply.action)
         except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
             return self._failed(token, task, error, refused=str(error) if error.by_text else None)
         if outcome.name == "typing" and pause <= 0:

@@ -558,6 +558,45 @@ def test_why_tells_a_message_s_story_without_its_content(operator: Operator, cha
     assert CONTENT not in json.dumps(story)
 
 
+def test_conversations_tell_where_a_bot_left_and_let_it_answer_again(operator: Operator, chat: Chat) -> None:
+    """`show` names the cause and what is owed, `why` and `verify` know both, and `resume` works once."""
+    match = chat.match()
+    left = chat.write(match)
+    assert operator("conversations", "show", match).out.splitlines()[0] == f"{match} open"
+    chat.group()
+    [push] = chat.store.push_due(10)
+    token = uuid4()
+    chat.store.claim(push.turn_id, token)
+    story = operator("conversations", "show", match, "--json").document
+    assert (story["state"], [turn["turn_id"] for turn in story["turns"]]) == ("composing", [push.turn_id])
+    chat.store.finish(push.turn_id, token, "", pause=0, action="leave")
+    ignored = chat.write(match)
+    chat.group()
+
+    shown = operator("conversations", "show", match)
+    assert (shown.code, shown.out.splitlines()[0]) == (0, f"{match} left")
+    assert f"left, by turn {push.turn_id}" in shown.out
+    assert "answered 1 message with silence, as its responder chose; the bot left" in operator("why", left).out
+    assert f"cancelled, left; `conversations show {match}`" in operator("why", ignored).out
+    counted = operator("verify", "--json").document
+    assert {name: counted[name] for name in VERIFY if counted[name]} == {"messages": 2, "answered": 1, "cancelled": 1}
+
+    assert operator("conversations", "resume", match, "--json").document == {"match_id": match, "resumed": True}
+    again = operator("conversations", "resume", match)
+    assert (again.code, again.err) == (1, f"{match}: the bot had not left this conversation\n")
+    assert operator("conversations", "show", match, "--json").document["state"] == "idle"
+    assert operator("replay", "--yes").code == 0
+    assert chat.store.group() == []
+
+
+def test_a_conversation_that_nobody_knows(operator: Operator) -> None:
+    """An unknown id is 1, with one line; what is no id is wrong usage."""
+    result = operator("conversations", "show", str(uuid4()))
+    assert (result.code, result.out, len(result.err.splitlines())) == (1, "", 1)
+    assert operator("conversations", "show", str(uuid4()), "--json").document["state"] is None
+    assert operator("conversations", "resume", "x").code == 2
+
+
 def test_why_follows_a_message_through_the_turns_it_passed(operator: Operator, chat: Chat) -> None:
     """A superseded and a dead turn are told of before the one that answered."""
     match = chat.match()

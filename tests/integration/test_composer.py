@@ -35,10 +35,11 @@ from bridge_service.telemetry.signals import (
     TurnDead,
     TurnFailed,
     TurnHeld,
+    TurnSilent,
     TurnSuperseded,
     TurnTyping,
 )
-from bridge_service.turns import Kind
+from bridge_service.turns import Kind, Reply
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.pacing import Pace
@@ -166,6 +167,34 @@ def ascii_desk(postgres: PostgresServer, ascii_template: str) -> Iterator[Desk]:
 
 
 # Answered
+
+
+def test_a_silence_is_told_and_takes_no_time(desk: Desk) -> None:
+    """A responder may choose to say nothing: the turn ends at once, without the pause of thinking."""
+    match, turn = desk.pushed("salut", "à demain")
+    desk.respond = lambda _: Reply(action="silence")
+    desk.composer(SLOWLY).compose(turn)
+    assert desk.app.said(match) == []
+    assert desk.told.events == [TurnClaimed(turn, match, Kind.REPLY, 2), TurnSilent(turn, match, Kind.REPLY, 2)]
+
+
+def test_parts_are_one_message(desk: Desk) -> None:
+    """As long as a reply is one message, its parts stand in it, a blank line between them."""
+    match, turn = desk.pushed("salut")
+    desk.respond = lambda _: Reply(["un", "deux"], "leave")
+    desk.composer().compose(turn)
+    assert desk.app.said(match) == ["un\n\ndeux"]
+    assert desk.app.value("SELECT cause FROM bridge.pauses WHERE match_id = %s", match) == "left"
+
+
+def test_a_reply_that_contradicts_itself_is_a_failed_attempt(desk: Desk) -> None:
+    """The turn's row says what is wrong with it."""
+    match, turn = desk.pushed("salut")
+    desk.respond = lambda _: Reply(["un"], "silence")
+    desk.composer().compose(turn)
+    assert desk.column(turn, "attempts") == 1
+    assert desk.column(turn, "last_error").startswith("ValueError: the reply is silence and has parts")
+    assert desk.app.said(match) == []
 
 
 def test_a_reply_without_a_pause_is_delivered_at_once(desk: Desk) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from bridge_service.responders.openai.client import ANSWER_BYTES
 from bridge_service.responders.openai.prompt import tokens
 from bridge_service.responders.openai.replier import Replier
 from bridge_service.settings import Settings
+from bridge_service.turns import Model, Reply
 from tests.support.model_server import (
     ModelServer,
     babbles,
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
     from tests.support.model_server import Act
 
 CANARY = "kanarienvogel"
-ASKED = task(f"salut {CANARY}", history=(person("bonjour"), bot("bonsoir")))
+ASKED = replace(
+    task(f"salut {CANARY}", history=(person("bonjour"), bot("bonsoir"))), local_time=datetime(2026, 12, 1, tzinfo=UTC)
+)
 LONG = "Je pars en montagne ce week-end avec des amis, et toi ?"
 
 
@@ -67,9 +71,14 @@ async def replier(server: ModelServer, **environ: str) -> AsyncIterator[Replier]
 
 
 def ask(server: ModelServer, asked: Task = ASKED, /, **environ: str) -> str:
+    """Return the text of the reply to a task, from a replier with this environment."""
+    return "".join(reply_to(server, asked, **environ).parts)
+
+
+def reply_to(server: ModelServer, asked: Task = ASKED, /, **environ: str) -> Reply:
     """Return the reply to a task, from a replier with this environment."""
 
-    async def once() -> str:
+    async def once() -> Reply:
         async with replier(server, **environ) as made:
             return await made.reply(asked)
 
@@ -111,6 +120,18 @@ def test_nothing_is_sent_that_was_not_set(server: ModelServer, monkeypatch: pyte
     assert "authorization" not in {name.lower() for name in call.headers}
     assert not any("sk-" in value for value in call.headers.values())
     assert set(call.body) == {"model", "messages", "max_tokens"}
+
+
+def test_a_bot_asks_the_model_that_policy_names(server: ModelServer) -> None:
+    """Its name, fallback and bounds come with the task; the environment's rule only if policy names no model."""
+    asked = replace(ASKED, model=Model("its own", "its second", None, 7, 4000))
+    server.next(status(500))
+    ask(server, asked, OPENAI_TEMPERATURE="0.5", OPENAI_FALLBACK_MODEL="second")
+    ask(server, replace(ASKED, model=Model(None, "its second")))
+
+    assert models(server) == ["its own", "its second", "first"]
+    assert [call.body["max_tokens"] for call in server.calls] == [7, 7, 400]
+    assert "temperature" not in server.calls[0].body
 
 
 def test_no_proxy_sees_what_is_not_encrypted(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,8 +318,27 @@ def test_what_is_no_reply_never_becomes_one(server: ModelServer, act: Act) -> No
 def test_an_echo_of_the_instructions_never_becomes_a_reply(server: ModelServer, part: int) -> None:
     """A model that tells its persona or what it was told of the situation has failed."""
     server.does(lambda handler, call: says("Voici : " + call.said_by("system")[part])(handler, call))
-    with pytest.raises(ModelFault, match="repeats its instructions"):
+    with pytest.raises(ModelFault, match=r"repeats its instructions|broken JSON"):
         ask(server, task("?", history=(bot("Tu aimes la montagne ?"),)))
+
+
+@pytest.mark.parametrize("action", ["silence", "leave"])
+def test_a_model_may_choose_to_say_nothing(server: ModelServer, action: str) -> None:
+    """Our JSON, of which the instructions tell, is read as a Reply."""
+    server.says(f'{{"parts": [], "action": "{action}"}}')
+
+    assert reply_to(server) == Reply((), action)  # type: ignore[arg-type]
+    assert f'"action": "{action}"' in server.calls[0].said_by("system")[0]
+
+
+def test_broken_json_is_asked_of_the_fallback(server: ModelServer) -> None:
+    """It reaches nobody: the fallback answers, and without one it is a failed attempt."""
+    broken = says(f'{{"parts": ["{CANARY}', finish="length")
+    server.next(broken, says("oui"), broken)
+
+    assert ask(server, OPENAI_FALLBACK_MODEL="second") == "oui"
+    with pytest.raises(ModelFault, match="broken JSON"):
+        ask(server)
 
 
 def test_the_time_may_be_told(server: ModelServer) -> None:
@@ -435,12 +475,12 @@ def test_many_replies_are_written_at_once(server: ModelServer) -> None:
     """A hundred calls of a second take little more than one of them: none waits for another."""
     server.does(slow(1, says("oui")))
 
-    async def together() -> list[str]:
+    async def together() -> list[Reply]:
         async with replier(server) as made:
-            return await asyncio.gather(*(made.reply(ASKED) for _ in range(100)))
+            return list(await asyncio.gather(*(made.reply(ASKED) for _ in range(100))))
 
     begun = time.monotonic()
-    assert asyncio.run(together()) == ["oui"] * 100
+    assert asyncio.run(together()) == [Reply(("oui",))] * 100
     assert time.monotonic() - begun < 10
 
 

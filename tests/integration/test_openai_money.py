@@ -82,7 +82,7 @@ def ask(server: ModelServer, purse: Purse, asked: Any = ASKED, /, **environ: str
             if "GIVE_UP" in environ:
                 await asyncio.to_thread(server.wait_for_call)
                 writing.cancel()
-            return await writing
+            return "".join((await writing).parts)
         finally:
             await made.client.close()
 

@@ -77,6 +77,7 @@ def series(registry: CollectorRegistry) -> set[str]:
             {"outcome": "message"},
             1,
         ),
+        (events.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
         (events.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
         (events.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
         (events.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),

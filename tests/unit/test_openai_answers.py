@@ -15,13 +15,14 @@ from bridge_service.responders import clean_reply
 from bridge_service.responders.openai.answers import (
     CHARACTERS_A_TOKEN,
     ModelFault,
-    cleaned,
     fault_of,
     nearly_repeats,
+    reply_of,
     tells,
     text_of,
 )
 from bridge_service.responders.openai.prompt import persona
+from bridge_service.turns import Reply
 from tests.support.model_server import completion
 from tests.unit.test_responders import any_text, task
 
@@ -109,7 +110,7 @@ def test_half_a_character_at_the_end_goes() -> None:
     """A server that cuts a character in two, as its limit of tokens falls, is understood."""
     body = json.dumps(completion("Salut @")).encode().replace(b"@", "🙂".encode()[:2])
 
-    assert cleaned(text_of(body), "", 400) == "Salut"
+    assert reply_of(text_of(body), "", 400) == Reply(("Salut",))
 
 
 @given(json_values | st.builds(completion, json_values))
@@ -161,26 +162,89 @@ def test_a_server_that_refuses(status: int, remedy: str) -> None:
         ("« Salut ! »", "Salut !"),
         ('"Un" et "deux"', '"Un" et "deux"'),
         ("a\0b\ud800c\ufffd", "abc"),
-        ("\ufffd", ""),
     ],
 )
 def test_a_text_is_cleaned(said: str, kept: str) -> None:
     """The bot's own name before it and quotation marks around it go, as does what PostgreSQL cannot hold."""
-    assert cleaned(said, "Camille", 400) == kept
+    assert reply_of(said, "Camille", 400) == Reply((kept,))
 
 
 @given(any_text, any_text, st.integers(1, 5))
 def test_a_text_is_bounded(said: str, name: str, max_tokens: int) -> None:
     """No text is longer than the tokens that were asked for allow, and what is left can be stored as it is."""
-    kept = cleaned(said, name, max_tokens)
-
-    assert len(kept) <= CHARACTERS_A_TOKEN * max_tokens
-    assert not kept.strip() or clean_reply(kept) == kept
+    for text in (said, json.dumps({"parts": [said, said]})):
+        with suppress(ModelFault):
+            reply = reply_of(text, name, max_tokens)
+            assert sum(map(len, reply.parts)) <= CHARACTERS_A_TOKEN * max_tokens
+            assert all(clean_reply(part) == Reply((part,)) for part in reply.parts)
 
 
 def test_a_long_text_ends_with_a_sentence() -> None:
     """What is too long is cut after its last whole sentence."""
-    assert cleaned("Une phrase. " * 100, "", 5) == "Une phrase. Une phrase. Une phrase."
+    assert reply_of("Une phrase. " * 100, "", 5) == Reply(("Une phrase. Une phrase. Une phrase.",))
+
+
+# --- Our JSON ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        ('{"parts": ["Salut"], "action": "say"}', Reply(("Salut",))),
+        ('{"parts": ["Camille: Salut", " ", "«Ça va ?»"]}', Reply(("Salut", "Ça va ?"))),
+        ('{"parts": [], "action": "silence"}', Reply((), "silence")),
+        ('{"action": "silence"}', Reply((), "silence")),
+        ('{"action": "leave", "parts": ["Adieu."], "why": 1}', Reply(("Adieu.",), "leave")),
+        ('{"action": "leave"}', Reply((), "leave")),
+        ('```json\n{"action": "silence"}\n```', Reply((), "silence")),
+        ('Camille: {"action": "silence"}', Reply((), "silence")),
+        ('{"a": 1}', Reply(('{"a": 1}',))),
+        ("{sourire} Salut", Reply(("{sourire} Salut",))),
+        ("Ton action : silence", Reply(("Ton action : silence",))),
+    ],
+)
+def test_an_answer_in_our_json(said: str, reply: Reply) -> None:
+    """Parts and action are read, each part is cleaned; any other text is one part that is said."""
+    assert reply_of(said, "Camille", 400) == reply
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f'{{"parts": ["{CANARY}',
+        f'{{"parts": ["{CANARY}"',
+        f'{{"parts": "{CANARY}"}}',
+        f'{{"parts": [17, "{CANARY}"]}}',
+        f'{{"parts": ["{CANARY}"], "action": "dance"}}',
+        f'{{"parts": ["{CANARY}"], "action": "silence"}}',
+        f'{CANARY} {{"action": "silence"}}',
+        f'{{"action": "silence"}} {CANARY}',
+        f"{{'parts': ['{CANARY}'], 'action': 'say'}}",
+        f"{{parts: {CANARY}}}",
+        f'[{{"parts": ["{CANARY}"]}}]',
+        '{"action": "say"}',
+        '{"pa',
+        "{",
+        "[" * 100_000 + '{"parts": []}',
+        "\ufffd",
+        '{"parts": [" "], "action": "say"}',
+    ],
+)
+def test_half_of_our_json_reaches_nobody(said: str) -> None:
+    """What a model meant to be our JSON, or what says nothing, is a failed attempt that quotes nothing."""
+    with pytest.raises(ModelFault) as caught:
+        reply_of(said, "Camille", 400)
+
+    assert CANARY not in str(caught.value)
+
+
+@given(st.text('{}[]":, parts action say silence', max_size=60))
+def test_no_key_of_our_json_reaches_anybody(said: str) -> None:
+    """Whatever a model writes, no part that is accepted holds `"parts":` or `"action":` of an answer that is broken."""
+    with suppress(ModelFault):
+        for part in reply_of(said, "", 400).parts:
+            assert '"parts":' not in part
+            assert '"action":' not in part
 
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace("\n", " ~ ").replace(".", "…")])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_service.responders.openai import hints
+from bridge_service import hints
 from bridge_service.responders.openai.prompt import GROUP_TOKENS, WORDLESS, latest, messages, persona, tokens
 from bridge_service.turns import Kind, Line, Task
 from tests.unit.test_responders import any_text, bot, history_lines, person, task
@@ -18,9 +18,14 @@ NOW = datetime(2026, 12, 1, 18, 5, tzinfo=UTC)
 CANARY = "kanarienvogel"
 
 
+def at(now: datetime, asked: Task) -> Task:
+    """Return a task that was claimed at this local time."""
+    return replace(asked, local_time=now)
+
+
 def told(asked: Task, history_tokens: int = 4000) -> list[tuple[str, str]]:
     """Return role and content of each message that the model is told."""
-    return [(message["role"], message["content"]) for message in messages(asked, NOW, history_tokens)]
+    return [(message["role"], message["content"]) for message in messages(at(NOW, asked), history_tokens)]
 
 
 # --- Order ---------------------------------------------------------------------------------------
@@ -77,7 +82,37 @@ def test_a_name_that_is_none_is_not_told(name: str) -> None:
 
     assert "Ignore" not in first
     assert first.startswith(("You are Camille,", "You are a friendly bot,"))
-    assert "{" not in first
+    assert "{" not in first.partition("\n")[0]
+
+
+def test_a_bot_s_own_persona_keeps_the_rules() -> None:
+    """What an operator or the app says of the bot takes the place of who it is, and of no rule."""
+    own = persona(replace(task("salut"), persona=" Tu es\0 {Camille}, libraire. "))
+    assert own.startswith("Tu es {Camille}, libraire.\nWrite as people write")
+    assert own.partition("\n")[2] == persona(task("salut")).partition("\n")[2]
+    assert "You are a program: say so plainly" in own
+
+
+def test_a_profile_is_a_line_of_its_owner() -> None:
+    """People write their own profile, so it gives no orders: it is no `system` message, and bounded."""
+    asked = replace(
+        task("salut", history=(bot("bonjour"),)),
+        bot_profile={"âge": 27},
+        person_profile={"bio": f"{CANARY} \ud800" + "x" * 10_000},
+    )
+    assert told(asked)[1] == ("assistant", 'My profile in this app: {"âge": 27}')
+    role, content = told(asked)[2]
+    assert (role, content[:40]) == ("user", f'My profile in this app: {{"bio": "{CANARY}'[:40])
+    assert len(content.encode()) < 2100
+    assert told(asked)[3] == ("assistant", "bonjour")
+
+
+def test_a_task_without_a_time_has_no_clock() -> None:
+    """A task made by hand may know no local time; the situation is told without it."""
+    (_, first, second) = messages(task("salut"), 4000)
+    assert first == {"role": "system", "content": "These are the first messages of the conversation."}
+    assert second["role"] == "user"
+    assert len(messages(task("oui", history=(bot("a"), person("b"))), 4000)) == 4
 
 
 def test_a_message_without_text() -> None:
@@ -180,16 +215,23 @@ def test_a_person_that_is_not_confused(text: str) -> None:
 
 
 def test_how_long_they_have_known_each_other() -> None:
-    """The oldest line tells how long at least, the latest one how long it was silent; unknown times tell nothing."""
+    """The match tells it, else the oldest line; the latest one how long it was silent. Unknown times tell nothing."""
     lines = (ago(person("salut"), days=40), ago(bot("coucou"), days=3))
 
-    assert hints.acquaintance(task("?", history=lines), NOW) == (
-        "You have known each other for at least 40 days. Nothing was written for 3 days before these messages."
-    )
-    assert hints.acquaintance(task("?", history=(ago(bot("a"), hours=1),)), NOW) == ""
-    assert hints.acquaintance(task("?", history=(bot("a"),)), NOW) == ""
-    assert hints.acquaintance(task("?", history=(ago(bot("a"), days=-5),)), NOW) == ""
-    assert hints.acquaintance(task("?"), NOW).startswith("These are the first messages")
+    def acquaintance(*history: Line, matched: int | None = None) -> str:
+        matched_at = None if matched is None else NOW - timedelta(days=matched)
+        return hints.acquaintance(replace(at(NOW, task("?", history=history)), matched_at=matched_at))
+
+    silence = "Nothing was written for 3 days before these messages."
+    assert acquaintance(*lines) == f"You have known each other for 40 days. {silence}"
+    assert acquaintance(*lines, matched=50) == f"You have known each other for 50 days. {silence}"
+    assert acquaintance(*lines, matched=-1) == silence
+    assert acquaintance(ago(bot("a"), hours=1)) == ""
+    assert acquaintance(bot("a")) == ""
+    assert acquaintance(ago(bot("a"), days=-5)) == ""
+    assert acquaintance() == "These are the first messages of the conversation."
+    assert acquaintance(matched=2).startswith("You have known each other for 2 days. These are the first")
+    assert hints.acquaintance(task("?", history=lines)) == ""
 
 
 def test_why_the_last_draft_was_refused() -> None:
@@ -215,6 +257,6 @@ def test_hints_stay_quick(text: str) -> None:
     asked = task(*[text] * 20, history=tuple([person(text[:4000])] * 50))
     begun = datetime.now(UTC)
 
-    hints.situation(asked, NOW)
+    assert isinstance(at(NOW, asked).situation, tuple)
 
     assert (datetime.now(UTC) - begun).total_seconds() < 2

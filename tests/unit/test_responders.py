@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from bridge_service import responders
 from bridge_service.errors import ConfigurationError, ResponderUnavailable
-from bridge_service.responders import REPLY_LIMIT, NamedResponder, clean_reply, echo, load_responder, scripted
+from bridge_service.responders import REPLY_LIMIT, NamedResponder, clean_reply, echo, joined, load_responder, scripted
 from bridge_service.responders.scripted import TOPICS
-from bridge_service.turns import Kind, Line, Task
+from bridge_service.turns import Action, Kind, Line, Reply, Task
 
 CANARY = "kanarienvogel"
 
@@ -111,7 +111,7 @@ def test_what_a_responder_imports() -> None:
     """A responder finds what it is told, and the error of a service that is away, in one place."""
     assert (responders.Task, responders.Line) == (Task, Line)
     assert responders.ResponderUnavailable is ResponderUnavailable
-    assert set(responders.__all__) == {"Line", "ResponderUnavailable", "Task"}
+    assert set(responders.__all__) == {"Line", "Reply", "ResponderUnavailable", "Task"}
 
 
 def test_a_responder_is_imported_when_it_is_told_to(own_modules: Path) -> None:
@@ -140,11 +140,12 @@ def test_a_responder_is_imported_when_it_is_told_to(own_modules: Path) -> None:
 )
 def test_a_reply_is_made_storable(text: str, cleaned: str) -> None:
     """NUL, lone surrogates and excess go; whitespace and all else stay."""
-    assert clean_reply(text) == cleaned
+    assert clean_reply(text) == Reply((cleaned,))
 
 
 @pytest.mark.parametrize(
-    "text", ["", " \n\t", "\0", "\0 \0", " " * REPLY_LIMIT + CANARY, None, 42, CANARY.encode(), [CANARY]]
+    "text",
+    ["", " \n\t", "\0", "\0 \0", " " * REPLY_LIMIT + CANARY, None, 42, CANARY.encode(), [CANARY], Reply((CANARY, " "))],
 )
 def test_a_useless_reply_is_refused(text: object) -> None:
     """A blank text or something else than a text is a ValueError that does not quote it."""
@@ -154,17 +155,52 @@ def test_a_useless_reply_is_refused(text: object) -> None:
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        (Reply(()), "has no parts: use silence"),
+        (Reply((CANARY,), "silence"), "is silence and has parts"),
+        (Reply((CANARY,), CANARY), "none of say, silence, leave"),  # type: ignore[arg-type]
+        (Reply((CANARY,), None), "none of say, silence, leave"),  # type: ignore[arg-type]
+        (Reply(CANARY), "not a sequence of texts"),
+        (Reply({CANARY}), "not a sequence of texts"),  # type: ignore[arg-type]
+        (Reply((CANARY, 17)), "a part of the reply is int"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_reply_that_contradicts_itself_is_refused(reply: Reply, fault: str) -> None:
+    """The error says what is wrong, and quotes nothing."""
+    with pytest.raises(ValueError, match=fault) as caught:
+        clean_reply(reply)
+
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("action", ["silence", "leave"])
+def test_a_reply_may_say_nothing(action: Action) -> None:
+    """Silence has no parts, and a bot may leave without a word."""
+    assert clean_reply(Reply([], action)) == Reply((), action)
+
+
+def test_several_parts_are_one_message() -> None:
+    """What exceeds the number of messages joins the last one after a blank line."""
+    assert clean_reply(Reply(["a\0", "b", "c"], "leave")) == Reply(("a\n\nb\n\nc",), "leave")
+    assert joined(["a", "b", "c"], 2) == ("a", "b\n\nc")
+    assert joined(["a", "b"], 3) == ("a", "b")
+    assert joined([]) == ()
+
+
 @given(any_text)
 def test_a_clean_reply_fits_postgresql(text: str) -> None:
     """Whatever is accepted encodes to UTF-8, holds no NUL, is readable, and is clean already."""
     try:
-        cleaned = clean_reply(text)
+        reply = clean_reply(text)
     except ValueError:
         assert not text.replace("\0", "").strip()
     else:
+        (cleaned,) = reply.parts
         assert b"\0" not in cleaned.encode()
         assert cleaned.strip()
-        assert clean_reply(cleaned) == cleaned
+        assert clean_reply(reply) == reply
 
 
 # --- Echo ----------------------------------------------------------------------------------------
@@ -183,7 +219,7 @@ def test_a_clean_reply_fits_postgresql(text: str) -> None:
 )
 def test_echo_repeats_exactly(messages: tuple[str, ...], text: str) -> None:
     """The contents, in order, one per line, unaltered on their way to the app; `…` only if there is nothing to read."""
-    assert clean_reply(echo.reply(task(*messages, history=(person("avant"), bot("oui"))))) == text
+    assert clean_reply(echo.reply(task(*messages, history=(person("avant"), bot("oui"))))) == Reply((text,))
 
 
 def test_echo_opens_with_bonjour() -> None:
@@ -337,7 +373,7 @@ def test_any_text_gets_a_reply(messages: list[str], history: list[Line], kind: K
     )
     text = scripted.reply(asked)
 
-    assert clean_reply(text) == text
+    assert clean_reply(text) == Reply((text,))
     assert text == scripted.reply(asked)
     assert text != scripted.reply(replace(asked, history=(*history, bot(text))))
 

@@ -67,9 +67,12 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"{name}: typing, to be delivered at {short_time(turn['deliver_at'])}"
     elif turn["state"] == "answered":
         messages = counted(len(turn["message_ids"]), "message")
-        yield short_time(turn["answered_at"]), f"{name}: answered {messages} with {turn['reply_message_id']}"
+        words = turn["reply_message_id"] or "silence, as its responder chose"
+        left = f"; the bot left: `conversations show {turn['match_id']}`" if turn["action"] == "leave" else ""
+        yield short_time(turn["answered_at"]), f"{name}: answered {messages} with {words}{left}"
     elif turn["state"] == "cancelled":
-        yield short_time(turn["ended_at"]), f"{name}: cancelled, {turn['reason']}"
+        left = f"; `conversations show {turn['match_id']}`" if turn["reason"] == "left" else ""
+        yield short_time(turn["ended_at"]), f"{name}: cancelled, {turn['reason']}{left}"
     elif turn["state"] == "dead":
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:

@@ -1,4 +1,4 @@
-"""What is accepted of a model: the text of its answer, cleaned and bounded, or a fault that quotes nothing of it."""
+"""What is accepted of a model: the reply in its answer, cleaned and bounded, or a fault that quotes nothing of it."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from typing import Final
 
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.responders import storable
+from bridge_service.turns import Action, Reply
 
 CHARACTERS_A_TOKEN: Final = 8
 """A reply has at most so many for each token of OPENAI_MAX_TOKENS; in most languages a token has three or four."""
@@ -38,6 +39,10 @@ _REDIRECT: Final = "redirects are not followed: write its final address into OPE
 
 _THOUGHTS: Final = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|\A.*?</think(?:ing)?>", re.DOTALL)
 _MARKS: Final = re.compile(r"<\|[^|<>\n]{1,40}\|>")  # such as <|im_end|>, which ends a turn in many models
+_FENCE: Final = re.compile(r"\A```\w*\s*(\{.*\})\s*```\Z", re.DOTALL)
+_FORM: Final = re.compile(  # a text that holds our JSON, or whatever a model meant to be it
+    r"[\"'“](?:parts|action)[\"'”]\s*:|\{\s*(?:parts|action)\s*:|\A(?:```\w*\s*)?\{\s*(?:[\"'“]|\Z)", re.IGNORECASE
+)
 _SENTENCE_END: Final = re.compile(r'[.!?…]["»”)]?(?=\s|$)')
 
 
@@ -120,28 +125,72 @@ def to_last_sentence(text: str) -> str:
     return text[: ends[-1]] if ends else text
 
 
-def cleaned(text: str, bot_name: str, max_tokens: int) -> str:
-    """Return a text, at most as long as paid for, without the bot's name before it and quotation marks around it.
+def reply_of(text: str, bot_name: str, max_tokens: int) -> Reply:
+    """Return what a model's text answers: our JSON as it says, any other text as one part.
 
-    U+FFFD goes too: it stands where the answer was no UTF-8, or held half a character.
+    Each part is without the bot's name before it and quotation marks around it. U+FFFD goes too: it stands where the
+    answer was no UTF-8, or held half a character. All parts together are at most as long as paid for.
+
+    Raises:
+      ModelFault: there is no text, or the text holds our JSON and is not it: a person never reads half of it.
     """
-    limit = CHARACTERS_A_TOKEN * max_tokens
+    bare = _bare(text, bot_name)
+    parts, action = _form(bare) if _FORM.search(bare) else ([bare], "say")
+    left = CHARACTERS_A_TOKEN * max_tokens
+    kept = []
+    for part in filter(None, (_bare(part, bot_name) for part in parts)):
+        if left <= 0:
+            break
+        kept.append(part if len(part) <= left else to_last_sentence(part[:left]))
+        left -= len(kept[-1])
+    if action == "say" and not kept:
+        raise ModelFault("the model's answer has no text")
+    if action == "silence" and kept:
+        raise ModelFault("the model's answer is silence and has a text")
+    return Reply(tuple(kept), action)
+
+
+def _form(text: str) -> tuple[list[str], Action]:
+    """Read our JSON: {"parts": [texts], "action": "say"}, where either key may be missing."""
+    fenced = _FENCE.match(text)
+    try:
+        found = json.loads(fenced[1] if fenced else text)
+    except (ValueError, RecursionError):
+        found = None
+    match found:
+        case {"action": "say" | "silence" | "leave" as action, "parts": [*parts]} if _texts(parts):
+            return parts, action
+        case {"action": "silence" | "leave" as action} if "parts" not in found:
+            return [], action
+        case {"parts": [*parts]} if "action" not in found and _texts(parts):
+            return parts, "say"
+        case {} if not {"parts", "action"} & found.keys():
+            return [text], "say"  # JSON, and not ours
+    raise ModelFault("the model's answer is broken JSON: it is not of the form that it was told")
+
+
+def _texts(parts: list[object]) -> bool:
+    return all(isinstance(part, str) for part in parts)
+
+
+def _bare(text: str, bot_name: str) -> str:
+    """Return a text as PostgreSQL can hold it, without the bot's name before it and quotation marks around it."""
     kept = storable(text, len(text)).replace("\ufffd", "").strip()
     if bot_name:
         kept = re.sub(rf"\A\**{re.escape(bot_name)}\**\s*:\**\s*", "", kept, flags=re.IGNORECASE)
     if re.fullmatch(r'"[^"]+"|«[^«»]+»|“[^“”]+”', kept):
         kept = kept[1:-1].strip()
-    return kept if len(kept) <= limit else to_last_sentence(kept[:limit])
+    return kept
 
 
 def tells(reply: str, instructions: str) -> bool:
     """Tell whether a reply repeats `ECHO_CHARACTERS` of instructions, whatever their case, spaces and punctuation."""
-    secret, said = _bare(instructions), _bare(reply)
+    secret, said = _words(instructions), _words(reply)
     runs = {secret[start : start + ECHO_CHARACTERS] for start in range(len(secret) - ECHO_CHARACTERS + 1)}
     return any(said[start : start + ECHO_CHARACTERS] in runs for start in range(len(said) - ECHO_CHARACTERS + 1))
 
 
-def _bare(text: str) -> str:
+def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 

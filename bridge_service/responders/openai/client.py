@@ -16,6 +16,7 @@ from bridge_service.errors import ResponderUnavailable
 from bridge_service.responders.openai.answers import ModelFault, fault_of
 from bridge_service.responders.openai.prompt import Message
 from bridge_service.settings import Settings
+from bridge_service.turns import Model
 
 ANSWER_BYTES: Final = 1_000_000
 """Bytes of an answer that are read. The longest useful one, with the thoughts of a model that thinks aloud, is less."""
@@ -44,10 +45,7 @@ class Client:
         url = settings.openai_base_url or _LIBRARY_URL
         self._key = settings.openai_api_key
         self.seconds = settings.openai_timeout
-        limit = "max_completion_tokens" if (urlsplit(url).hostname or "").endswith(_NEW_LIMIT) else "max_tokens"
-        self._bounds: dict[str, Any] = {limit: settings.openai_max_tokens}
-        if settings.openai_temperature is not None:
-            self._bounds["temperature"] = settings.openai_temperature
+        self._limit = "max_completion_tokens" if (urlsplit(url).hostname or "").endswith(_NEW_LIMIT) else "max_tokens"
         http = httpx2.AsyncClient(
             timeout=self.seconds,
             trust_env=url.startswith("https://"),  # no proxy sees what is not encrypted
@@ -61,18 +59,24 @@ class Client:
         # The library imports the half of itself here, and not in the middle of the first reply.
         self._create = self._openai.chat.completions.with_raw_response.create
 
-    async def ask(self, model: str, messages: Sequence[Message]) -> bytes:
+    async def ask(self, model: str, messages: Sequence[Message], bounds: Model) -> bytes:
         """Make one request and return the body of the answer.
+
+        Parameters:
+          model: the one of the two that `bounds` names which is asked.
 
         Raises:
           Refusal: the server refuses, or is busy.
           ResponderUnavailable: it is away or too slow.
           ModelFault: its answer is of no use.
         """
+        bounded: dict[str, Any] = {self._limit: bounds.max_tokens}
+        if bounds.temperature is not None:
+            bounded["temperature"] = bounds.temperature
         try:
             # The library's own time-out starts anew with each byte.
             async with asyncio.timeout(self.seconds):
-                answer = await self._create(model=model, messages=cast("Any", messages), **self._bounds)
+                answer = await self._create(model=model, messages=cast("Any", messages), **bounded)
         except (openai.APITimeoutError, TimeoutError):
             raise ResponderUnavailable(f"the model's server did not answer within {self.seconds:g} s") from None
         except openai.APIConnectionError as error:

@@ -11,14 +11,14 @@ from typing import Final
 from bridge_service.responders import budget
 from bridge_service.responders.openai.replier import Replier
 from bridge_service.settings import Settings
-from bridge_service.turns import Task
+from bridge_service.turns import Reply, Task
 
 _REPLIER: Final = Replier.of(Settings.from_environ(os.environ, needs=("openai_model",)), budget.of_process())
 _LOOP: Final = asyncio.new_event_loop()
 threading.Thread(target=_LOOP.run_forever, name="model", daemon=True).start()
 
 
-def reply(task: Task) -> str:
+def reply(task: Task) -> Reply:
     """Write a reply on the loop; the calling thread waits. All threads share the connections to the model's server."""
     writing = asyncio.run_coroutine_threadsafe(_REPLIER.reply(task), _LOOP)
     try:

@@ -29,7 +29,7 @@ BEGIN
         GROUP BY c.event_id HAVING count(*) > 1),
     repeated AS MATERIALIZED (
         SELECT t.reply_message_id FROM bridge.turns t
-        WHERE t.state = 'answered' GROUP BY t.reply_message_id HAVING count(*) > 1),
+        WHERE t.state = 'answered' AND t.reply_message_id IS NOT NULL GROUP BY t.reply_message_id HAVING count(*) > 1),
     owed AS MATERIALIZED (
         SELECT o.message_id, o.event_id FROM bridge.owed(greatest(v_installed, v_now - v_retention * 0.9), v_now, NULL) o),
     ledger AS (

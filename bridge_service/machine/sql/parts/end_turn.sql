@@ -14,7 +14,7 @@ BEGIN
     SET state = p_state, reason = p_reason, last_error = coalesce(p_error, t.last_error),
         draft = NULL, due_at = NULL, refused = NULL, ended_at = v_now,
         answered_at = CASE WHEN p_state = 'answered' THEN v_now END,
-        reply_message_id = CASE WHEN p_state = 'answered' THEN t.reply_message_id END
+        reply_message_id = CASE WHEN p_state = 'answered' AND p_reason IS DISTINCT FROM 'silence' THEN t.reply_message_id END
     WHERE t.id = p_turn
     RETURNING t.match_id INTO v_match;
 

@@ -4,7 +4,7 @@
 -- p_events: the events that the turn covers
 -- p_lines: how many earlier messages to return as history, 4,000 characters of each
 --
--- Returns the task; or {reason: gone | message} if there is nothing to say; or {error: TooMuchToAnswer: ...} if the messages
+-- Returns the task; or {reason: gone | left | message} if there is nothing to say; or {error: TooMuchToAnswer: ...} if the messages
 -- together hold more than 100 MB, which PostgreSQL would refuse to build, or no call carry in time, at every claim.
 --
 -- STABLE: the names, the messages and the history are those of one moment.
@@ -25,6 +25,9 @@ BEGIN
     SELECT * INTO v_sides FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
     IF NOT FOUND THEN
         RETURN '{"reason": "gone"}';
+    END IF;
+    IF bridge.is_left(t.match_id) THEN
+        RETURN '{"reason": "left"}';
     END IF;
 
     SELECT coalesce(array_agg(e.message_id ORDER BY e.id), '{}') INTO v_messages
@@ -63,7 +66,9 @@ BEGIN
     END IF;
     RETURN jsonb_build_object(
         'kind', t.kind, 'match_id', t.match_id, 'bot_id', t.bot_id,
-        'bot_name', v_sides.bot_name, 'person_name', v_sides.person_name, 'attempts', t.attempts, 'merges', t.merges,
+        'bot_name', v_sides.bot_name, 'person_name', v_sides.person_name, 'attempts', t.attempts, 'merges', t.merges + t.overtakes,
+        'bot_profile', bridge.profile(v_sides.bot_id), 'person_profile', bridge.profile(v_sides.person_id),
+        'matched_at', v_sides.matched_at::text,
         'refused', t.refused, 'messages', v_covered, 'history', bridge.capture_order(t.match_id, v_history));
 END
 $$;

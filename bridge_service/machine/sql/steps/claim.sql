@@ -10,8 +10,8 @@
 -- p_plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3). A worker of the
 --   version before says nothing, and its calls are all of this kind.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or
--- {outcome: nothing | busy | superseded | cancelled | held | dead, ...}; of a claim before `retry_at` also `early`.
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time, utc_offset in
+-- seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}; of a claim before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
     p_max_attempts integer DEFAULT NULL, p_plain boolean DEFAULT true)
@@ -21,6 +21,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off 
 DECLARE
     t         bridge.turns%ROWTYPE;
     v_events  bigint[];
+    v_now     timestamptz := bridge.now();
     v_policy  record;
     v_task    jsonb;
     v_held    jsonb;
@@ -48,8 +49,10 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
     END IF;
 
-    SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.limit_calls_person_day, p.limit_tokens_bot_day
-    INTO v_policy FROM bridge.policy(t.bot_id) p;
+    SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
+           p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
+           p.limit_calls_person_day, p.limit_tokens_bot_day
+    INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t.id, v_events, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
@@ -82,6 +85,11 @@ BEGIN
     END;
     RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
-        'typing_speed_cps', v_policy.typing_speed_cps));
+        'typing_speed_cps', v_policy.typing_speed_cps),
+        'persona', coalesce(v_policy.persona, bridge.persona(t.bot_id)), 'model', jsonb_build_object(
+        'name', v_policy.openai_model, 'fallback', v_policy.openai_fallback_model, 'temperature', v_policy.openai_temperature,
+        'max_tokens', v_policy.openai_max_tokens, 'history_tokens', v_policy.openai_history_tokens),
+        'local_time', v_now AT TIME ZONE v_policy.timezone, 'utc_offset', extract(epoch FROM
+        (v_now AT TIME ZONE v_policy.timezone) - (v_now AT TIME ZONE 'UTC')));
 END
 $$;

@@ -6,6 +6,9 @@
 -- p_delay, p_max_attempts: unused, for the version before passes them
 -- p_patience: the lock timeout of deliver_due; NULL: 300 ms
 --
+-- A draft of '' is a chosen silence: the turn is answered with that reason, after the same last look, and nothing is inserted.
+-- With the action `leave` the mark that the bot left is set in this transaction, never before the reply and never without it.
+--
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
@@ -91,12 +94,17 @@ BEGIN
 
     BEGIN
         -- Answered before the insert: the reply's own triggers look at the turn (D4).
-        PERFORM bridge.end_turn(t.id, 'answered');
-        v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
-        IF v_reply IS NULL THEN
-            RAISE EXCEPTION USING ERRCODE = 'BR001';
-        ELSIF v_reply <> t.reply_message_id THEN
-            UPDATE bridge.turns SET reply_message_id = v_reply WHERE id = t.id;
+        PERFORM bridge.end_turn(t.id, 'answered', CASE WHEN t.draft = '' THEN 'silence' END);
+        IF t.action = 'leave' THEN
+            PERFORM bridge.leave(t.id, t.match_id);
+        END IF;
+        IF t.draft <> '' THEN
+            v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
+            IF v_reply IS NULL THEN
+                RAISE EXCEPTION USING ERRCODE = 'BR001';
+            ELSIF v_reply <> t.reply_message_id THEN
+                UPDATE bridge.turns SET reply_message_id = v_reply WHERE id = t.id;
+            END IF;
         END IF;
     EXCEPTION
         WHEN SQLSTATE 'BR001' THEN
@@ -136,7 +144,7 @@ BEGIN
                 || jsonb_build_object('error', 'delivery', 'named', v_error.named);
     END;
     RETURN jsonb_build_object(
-        'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply,
+        'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply, 'action', t.action,
         'characters', length(t.draft), 'covered', cardinality(v_messages),
         'late', extract(epoch FROM bridge.now() - t.deliver_at)::double precision, 'next_turn', bridge.next_turn(t.match_id));
 END

@@ -4,11 +4,12 @@
 -- p_pause: seconds of thinking and typing still to come
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
+-- p_action: what the draft does beside its text: say; silence, with a draft of ''; or leave, with or without a text
 -- Called again with the same token after a lost answer, it returns where the turn stands now (D3).
 -- Returns {outcome: typing | superseded | fenced} or what deliver_turn returns.
 CREATE OR REPLACE FUNCTION bridge.finish(
     p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer DEFAULT NULL,
-    p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL)
+    p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL, p_action text DEFAULT 'say')
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -23,7 +24,7 @@ BEGIN
     ELSIF t.state = 'composing' THEN
         v_deliver := bridge.now() + make_interval(secs => p_pause);
         UPDATE bridge.turns
-        SET state = 'typing', draft = p_draft, deliver_at = v_deliver, due_at = v_deliver, pushes = 0,
+        SET state = 'typing', draft = p_draft, action = p_action, deliver_at = v_deliver, due_at = v_deliver, pushes = 0,
             reply_message_id = gen_random_uuid()
         WHERE id = t.id;
     ELSIF t.state NOT IN ('typing', 'answered') THEN

@@ -10,6 +10,8 @@
 -- If another scheduler holds an event of a conversation, all of its events are left to the next look: a later event taken
 -- alone would be answered first. A backlog is cut between conversations, where it can be.
 --
+-- What is written in a conversation that the bot left ends as `left`, in a finished turn a batch and conversation.
+--
 -- Table statistics lag behind short-lived rows, and the planner then picks quadratic joins (T8). So IN (SELECT unnest ...)
 -- is a filter that is hashed, each turn is found by its unique index, and (kind = ...) IS TRUE hides the indexes of one kind.
 CREATE OR REPLACE FUNCTION bridge.group_events(
@@ -25,6 +27,7 @@ DECLARE
     v_seen    bigint[];
     v_taken   bigint[];
     v_matches uuid[];
+    v_left    uuid[];
     v_policy  jsonb;  -- by bot
     v_now     timestamptz;
 BEGIN
@@ -114,6 +117,22 @@ BEGIN
             AND t.state IN ('open', 'queued', 'composing', 'typing')
           ORDER BY t.match_id FOR NO KEY UPDATE) i;
 
+    SELECT array_agg(p.match_id) INTO v_left
+    FROM bridge.pauses p WHERE p.match_id = ANY (v_matches) AND p.cause = 'left';
+    IF v_left IS NOT NULL THEN
+        WITH ended AS (
+            INSERT INTO bridge.turns (kind, match_id, bot_id, state, reason, opened_at, ended_at)
+            SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'cancelled', 'left',
+                   min(e.captured_at), v_now
+            FROM bridge.events e
+            WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.match_id = ANY (v_left)
+            GROUP BY e.match_id
+            RETURNING id, match_id)
+        UPDATE bridge.events e SET grouped_at = v_now, turn_id = n.id
+        FROM ended n
+        WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.match_id = n.match_id;
+    END IF;
+
     -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
     -- new one; and it keeps the turn locked until the events stand in it (T2). A group that newer messages have overtaken
     -- too often waits until it is quiet (E3).
@@ -121,7 +140,7 @@ BEGIN
     SELECT 'reply', g.match_id, g.bot_id, 'open', g.first, d.planned, d.planned
     FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first
           FROM bridge.events e
-          WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE
+          WHERE e.id = ANY (v_taken) AND (e.kind = 'message' AND e.turn_id IS NULL) IS TRUE
           GROUP BY e.match_id) g
     CROSS JOIN LATERAL (
         SELECT g.first + make_interval(secs => coalesce(

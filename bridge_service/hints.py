@@ -1,16 +1,20 @@
-"""What a model should know of the situation: small pure functions that look at a task.
+"""What a responder should know of the situation: small pure functions that look at a task (`Task.situation`).
 
 Each returns a sentence, or '' if there is nothing to say. A hint quotes neither the person nor the bot: a message
-could then give orders in the name of the operator.
+could then give orders to a model in the name of the operator.
 """
 
-import re
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from difflib import SequenceMatcher
-from typing import Final
+from __future__ import annotations
 
-from bridge_service.turns import Kind, Line, Task
+import re
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from bridge_service.turns import Line, Task
 
 DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS: Final = (
@@ -65,13 +69,20 @@ def confused(task: Task) -> str:
     return ""
 
 
-def acquaintance(task: Task, now: datetime) -> str:
-    """Say how long they have known each other, as far as the history tells, and how long they have been silent."""
-    times = [line.sent_at for line in task.history if line.sent_at is not None and line.sent_at <= now]
-    if not times:
-        return "" if task.history or _opens(task) else "These are the first messages of the conversation."
-    known, silent = (now - min(times)).days, (now - max(times)).days
-    sentences = [f"You have known each other for at least {_days(known)}."] if known else []
+def acquaintance(task: Task) -> str:
+    """Say how long they have known each other, by the match or else by the history, and how long it was silent."""
+    now = task.local_time
+    times = [line.sent_at for line in task.history if line.sent_at and now and line.sent_at <= now]
+    known = silent = 0
+    if now and task.matched_at:
+        known = (now - task.matched_at).days
+    elif now and times:
+        known = (now - min(times)).days
+    if now and times:
+        silent = (now - max(times)).days
+    sentences = [f"You have known each other for {_days(known)}."] if known > 0 else []
+    if not task.history and not _opens(task):
+        sentences.append("These are the first messages of the conversation.")
     if silent:
         sentences.append(f"Nothing was written for {_days(silent)} before these messages.")
     return " ".join(sentences)
@@ -90,17 +101,16 @@ def clock(now: datetime) -> str:
     return f"It is {day}, {now:%H:%M} ({part})."
 
 
-_LOOKS: Final[Sequence[Callable[[Task], str]]] = (opening, asked_last, repeats, confused, refusal)
+_LOOKS: Final[Sequence[Callable[[Task], str]]] = (opening, asked_last, repeats, confused, refusal, acquaintance)
 
 
-def situation(task: Task, now: datetime) -> str:
-    """Return all hints, the clock last."""
-    found = [look(task) for look in _LOOKS]
-    return "\n".join(filter(None, [*found, acquaintance(task, now), clock(now)]))
+def situation(task: Task) -> tuple[str, ...]:
+    """Return all hints that say something, except the clock."""
+    return tuple(filter(None, (look(task) for look in _LOOKS)))
 
 
 def _opens(task: Task) -> bool:
-    return task.kind is Kind.INITIATION
+    return task.kind == "initiation"
 
 
 def _days(count: int) -> str:
