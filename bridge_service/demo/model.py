@@ -20,7 +20,7 @@ def switchable(environ: Mapping[str, str], switch: Path) -> dict[str, str]:
     return {"RESPONDER": f"{__name__}:reply", _CHOSEN: chosen, _AWAY: str(switch)}
 
 
-def reply(task: Task) -> str:
+def reply(task: Task) -> object:
     """Answer as the chosen responder does.
 
     Raises:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import psycopg2
@@ -26,6 +27,7 @@ from bridge_service.errors import (
 )
 from bridge_service.machine import session
 from bridge_service.machine.blame import Blame, blame
+from bridge_service.machine.places import Places
 
 Row = tuple[Any, ...]
 
@@ -217,6 +219,11 @@ class Database:
         self._connect = connect
         self._idle: deque[Connection] = deque()
         self._closed = threading.Event()
+        self._places: AbstractContextManager[None] = nullcontext()
+
+    def limit(self, most: int) -> None:
+        """Open at most so many connections, from before the first call on; then a call waits for its turn."""
+        self._places = Places(most, CALL_SECONDS)
 
     def call(self, statement: str, *parameters: object) -> list[Row]:
         """Call a function of schema `bridge` in one transaction.
@@ -225,15 +232,16 @@ class Database:
         answer, or finds nothing to do, when it is called again; so it is, once, on a new connection (D3).
 
         Raises:
-          DatabaseUnavailable: no connection, or it broke twice; run the step again later.
+          DatabaseUnavailable: no connection, none became free in time, or it broke twice; run the step again later.
           DatabaseBusy: a lock was not to be had; run the step again soon.
           StepRefused: running it again will not help.
         """
-        try:
-            return self._call(statement, parameters)
-        except DatabaseUnavailable:
-            self._drop_idle()  # what broke one connection broke its neighbours
-            return self._call(statement, parameters)
+        with self._places:
+            try:
+                return self._call(statement, parameters)
+            except DatabaseUnavailable:
+                self._drop_idle()  # what broke one connection broke its neighbours
+                return self._call(statement, parameters)
 
     def _call(self, statement: str, parameters: Sequence[object]) -> list[Row]:
         try:

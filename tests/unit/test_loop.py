@@ -24,6 +24,7 @@ from bridge_service.process.loop import Every, Loop, stop_all
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.telemetry.signals import FatalError
 from bridge_service.web.health_port import HealthPort
+from bridge_service.worker.calls import Calls
 from bridge_service.worker.leases import Leases
 from schedulers.listener import Listener
 from schedulers.planner import Planner
@@ -58,6 +59,7 @@ def _nothing(*_: object) -> None:
 
 
 LOOPS: Final[dict[str, Callable[[], Loop]]] = {
+    "calls": lambda: Calls(2),
     "every": lambda: Every("every", 0.001, lambda: None),
     "health": lambda: HealthPort(
         "127.0.0.1", free_port(), live=list, ready=list, numbers=CollectorRegistry(), token=None

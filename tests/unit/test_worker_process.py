@@ -24,7 +24,14 @@ def test_a_postgresql_that_does_not_answer_holds_up_no_end() -> None:
 
     stub.release = release
     process = WorkerProcess(
-        stub, stub, stub, stub, emit=told, watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=told,
+        watchdog=stub,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
     )
     end = threading.Thread(target=process._finish, daemon=True)
     end.start()
@@ -41,7 +48,14 @@ def test_the_time_to_drain_runs_from_the_signal(monkeypatch: pytest.MonkeyPatch)
     """Dramatiq takes notice of it up to a second later, which is not added to the time that begun turns may take."""
     stub: Any = MagicMock()
     process = WorkerProcess(
-        stub, stub, stub, stub, emit=Recorder(), watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=Recorder(),
+        watchdog=stub,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
     )
     clock = [1000.0]
     monkeypatch.setattr("bridge_service.worker.process.time.monotonic", lambda: clock[0])
