@@ -10,7 +10,6 @@ one of the `HANDS` settles the turn. What is done with an answer is the same for
 
 import random
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ AWAY_RETRY_MAX_SECONDS: Final = 60.0
 """When to ask a responder that is away again: its own wish within these bounds, or `AWAY_RETRY_SECONDS` without one.
 fail.sql makes the wait longer as the turn grows older."""
 
-HAND_IN_PAUSES: Final = (1.0, 2.0, 4.0)
+HAND_IN_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between the tries to hand in an answer while PostgreSQL is away or busy: together less than a lease, within
 which the token settles what a lost try did (D3)."""
 
@@ -128,31 +127,28 @@ class Composer:
             for pause in HAND_IN_PAUSES:
                 try:
                     return self._settle(turn, answer)
-                except (DatabaseUnavailable, DatabaseBusy):
+                except (DatabaseUnavailable, DatabaseBusy) as error:
+                    self._trouble(error)
                     time.sleep(pause)
             return self._settle(turn, answer)
 
-    def _over(
-        self, calls: Calls, turn: Claimed, answer: Answer | None, pauses: Sequence[float] = HAND_IN_PAUSES
-    ) -> None:
+    def _over(self, calls: Calls, turn: Claimed, answer: Answer | None, tried: int = 0) -> None:
         """Settle a turn whose call is over, and go on; a call that was cancelled says nothing of its turn."""
         self._leases.call_over(turn.token)
-        try:
-            with ExitStack() as held:
-                held.callback(self._leases.let_go, turn.token)
-                try:
-                    following = None if answer is None else self._settle(turn, answer)
-                except (DatabaseUnavailable, DatabaseBusy):
-                    if not pauses:
-                        raise
-                    held.pop_all()
-                    calls.later(pauses[0], partial(self._over, calls, turn, answer, pauses[1:]))
-                    return
+        with ExitStack() as held:
+            held.callback(self._leases.let_go, turn.token)
+            try:
+                following = None if answer is None else self._settle(turn, answer)
                 if following is not None:
                     self.compose(following)
-        except DatabaseBusy:
-            return  # the turn's due time brings it back, as after any error here
-        except BridgeError as error:
+            except BridgeError as error:
+                self._trouble(error)
+                if tried < len(HAND_IN_PAUSES) and isinstance(error, DatabaseUnavailable | DatabaseBusy):
+                    held.pop_all()
+                    calls.later(HAND_IN_PAUSES[tried], partial(self._over, calls, turn, answer, tried + 1))
+
+    def _trouble(self, error: BridgeError) -> None:
+        if not isinstance(error, DatabaseBusy):
             self._emit(database_trouble(error))
 
     def _settle(self, turn: Claimed, answer: Answer) -> int | None:
