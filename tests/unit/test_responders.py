@@ -141,7 +141,7 @@ class Caller:
 
 @pytest.mark.parametrize("responder", [Caller(), Caller().reply, partial(Caller().reply)])
 def test_a_responder_may_be_async(responder: Responder) -> None:
-    """A coroutine function, a method or partial of one, or an object that is called like one; it stays so when timed."""
+    """An async function, a method or partial of one, or an object that is called like one; it stays so when timed."""
     measure = WorkerMetrics("127.0.0.1", None, live=list, ready=list, token=None)
     measure._metrics = metrics = MagicMock()
     timed = measure.timed(responder)
