@@ -51,6 +51,11 @@ class WaitingBroker(RedisQueue):
         self.enqueue_many([message])
         return message
 
+    def wake(self) -> None:
+        """Let every consumer look how much room there is."""
+        for consumer in self._consumers:
+            consumer.wake()
+
     def stop_waiting(self) -> None:
         """Wake every consumer for the shutdown: none waits any more, none fetches any more."""
         self.draining.set()

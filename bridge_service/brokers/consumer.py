@@ -62,11 +62,11 @@ class WaitingConsumer(Consumer):
             return None
         with self._changed:
             room = self._prefetch - self._out
-            if room <= 0:
-                self._changed.wait(RECONNECT_SECONDS)
+            composing = min(room, self._queue.room() - self._out)
+            if composing <= 0 and (self._changed.wait(RECONNECT_SECONDS) or room <= 0):
                 return None
         try:
-            self._look(room)
+            self._look(room, max(0, composing))
         except ConnectionClosed as error:
             if not self._queue.draining.is_set():
                 self._hungry = True  # no bell was heard for what was pushed meanwhile
@@ -79,12 +79,12 @@ class WaitingConsumer(Consumer):
                 self._pause(RECONNECT_SECONDS)
         return None
 
-    def _look(self, room: int) -> None:
+    def _look(self, room: int, composing: int) -> None:
         if not self._knows_queue():
             self._pause(RECONNECT_SECONDS)
-        elif self._hungry:
-            self._cache.extend(self._queue.fetch(self._queue_name, room))
-            self._hungry = len(self._cache) == room
+        elif self._hungry or not composing:  # without room to compose it leaves the bell to another process
+            self._cache.extend(self._queue.fetch(self._queue_name, room, composing=composing))
+            self._hungry = len(self._cache) >= composing
             self._found()
         else:
             self._hungry = self._hear()
@@ -163,6 +163,11 @@ class WaitingConsumer(Consumer):
         except BridgeError:
             return  # the queue's ID was never known, so nothing was fetched
 
+    def wake(self) -> None:
+        """End a wait for room."""
+        with self._changed:
+            self._changed.notify_all()
+
     def interrupt(self) -> None:
         """End a wait under way in another thread."""
         deadline = time.monotonic() + INTERRUPT_SECONDS
@@ -170,8 +175,7 @@ class WaitingConsumer(Consumer):
             # Repeated, since a connection that is still being made cannot be closed.
             self._waiting.connection_pool.disconnect(inuse_connections=True)
             time.sleep(INTERRUPT_SECONDS / 200)
-        with self._changed:
-            self._changed.notify_all()
+        self.wake()
 
     def close(self) -> None:
         """Close the consumer's own connection."""

@@ -4,6 +4,7 @@ All keys are `dramatiq:{ID}:...`. The braces put the keys of a script into one s
 installations apart that share a Redis (see queue_id.py).
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ class RedisQueue(RedisBroker):
         self.emit = emit
         self.beat: Callable[[], None] = lambda: None  # each time the consumer turns; for a watchdog
         self.booted: Callable[[], bool] = lambda: True  # whether messages may be handed out; asked until it says yes
+        self.room: Callable[[], int] = lambda: sys.maxsize  # how many turns this process may begin to compose
         self.draining = threading.Event()
         self._ask_queue_id = queue_id
         self._queue_id: str | None = None
@@ -65,9 +67,10 @@ class RedisQueue(RedisBroker):
             for message in batch:
                 self.emit_after("enqueue", message, None)
 
-    def fetch(self, queue_name: str, count: int) -> list[bytes]:
-        """Take up to `count` messages out of Redis."""
-        return redis_call(lambda: [_bytes(body) for body in self._fetch(keys=self._keys(queue_name), args=[count])])
+    def fetch(self, queue_name: str, count: int, *, composing: int | None = None) -> list[bytes]:
+        """Take up to `count` messages out of Redis; if `composing` is less, only so many that may be to compose."""
+        arguments = [count, count if composing is None else composing]
+        return redis_call(lambda: [_bytes(body) for body in self._fetch(keys=self._keys(queue_name), args=arguments)])
 
     def queue_id(self) -> str:
         """Return the ID in the names of the keys. If it changed, ring the old bell, so that consumers there ask."""

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from bridge_service.responders import Reply, Responder, ResponderUnavailable, Task, load_responder
+from bridge_service.responders import Responder, ResponderUnavailable, Task, load_responder
 
 _AWAY: Final = "DEMO_MODEL_AWAY"
 _CHOSEN: Final = "DEMO_RESPONDER"
@@ -20,7 +20,7 @@ def switchable(environ: Mapping[str, str], switch: Path) -> dict[str, str]:
     return {"RESPONDER": f"{__name__}:reply", _CHOSEN: chosen, _AWAY: str(switch)}
 
 
-def reply(task: Task) -> str | Reply:
+def reply(task: Task) -> object:
     """Answer as the chosen responder does.
 
     Raises:

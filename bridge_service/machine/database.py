@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import psycopg2
@@ -27,6 +27,7 @@ from bridge_service.errors import (
 )
 from bridge_service.machine import session
 from bridge_service.machine.blame import Blame, blame
+from bridge_service.machine.places import Places
 
 Row = tuple[Any, ...]
 
@@ -220,9 +221,15 @@ class Database:
           most: connections at a time; further calls wait. None: as many as there are threads that call.
         """
         self._connect = connect
-        self._slots = nullcontext() if most is None else threading.BoundedSemaphore(most)
         self._idle: deque[Connection] = deque()
         self._closed = threading.Event()
+        self._places: AbstractContextManager[None] = nullcontext()
+        if most is not None:
+            self.limit(most)
+
+    def limit(self, most: int) -> None:
+        """Open at most so many connections, from before the first call on; then a call waits for its turn."""
+        self._places = Places(most, CALL_SECONDS)
 
     def call(self, statement: str, *parameters: object) -> list[Row]:
         """Call a function of schema `bridge` in one transaction.
@@ -231,7 +238,7 @@ class Database:
         answer, or finds nothing to do, when it is called again; so it is, once, on a new connection (D3).
 
         Raises:
-          DatabaseUnavailable: no connection, or it broke twice; run the step again later.
+          DatabaseUnavailable: no connection, none became free in time, or it broke twice; run the step again later.
           DatabaseBusy: a lock was not to be had; run the step again soon.
           StepRefused: running it again will not help.
         """
@@ -243,7 +250,7 @@ class Database:
 
     def call_once(self, statement: str, *parameters: object) -> list[Row]:
         """As `call`, without the second call."""
-        with self._slots:
+        with self._places:
             return self._call(statement, parameters)
 
     def _call(self, statement: str, parameters: Sequence[object]) -> list[Row]:

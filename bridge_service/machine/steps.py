@@ -219,6 +219,13 @@ class Store:
         )
         return list(lost)
 
+    def lost_leases(self, leases: Mapping[UUID, int]) -> list[UUID]:
+        """Of these tokens and the turns that they claimed, return the tokens that are known to be lost."""
+        [[lost]] = self._database.call(
+            "SELECT bridge.lost_leases(%s::bigint[], %s::uuid[])::text[]", list(leases.values()), [*map(str, leases)]
+        )
+        return [UUID(token) for token in lost]
+
     def release(self, leases: Mapping[int, UUID]) -> int:
         """Give turns back unfinished; how many were still this worker's."""
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))

@@ -1,12 +1,16 @@
 """What a bot says: the protocol of a responder, how one is found by its name, and what is accepted of it.
 
 A responder imports `Task`, `Line`, `Reply` and `ResponderUnavailable` from here. It is any callable that takes a `Task`
-and returns the reply's text, or a `Reply`. A thread of the worker calls it. It may block: the turn's lease is renewed
-meanwhile. Nothing ends a call that does not return, so each of its network calls needs its own timeout, below
-RESPONDER_TIMEOUT. The worker may ask for the same turn again, after a failure or when a newer message has overtaken the
-draft. The responder has to keep no state for that. It raises `ResponderUnavailable` if it cannot answer now and the
-turn is not the cause (network, rate limit): the turn waits, and no attempt is counted. Any other exception is a failed
-attempt of the turn, SystemExit included, and ends neither thread nor process.
+and returns the reply's text or a `Reply`, or an `async` one. The worker renews the turn's lease while a call runs, and
+may ask for the same turn again, after a failure or when a newer message has overtaken the draft. The responder has to
+keep no state for that. It raises `ResponderUnavailable` if it cannot answer now and the turn is not the cause (network,
+rate limit): the turn waits, and no attempt is counted. Any other exception is a failed attempt of the turn, SystemExit
+included, and ends neither thread nor process.
+
+A thread of the worker calls a plain responder. It may block. Nothing ends a call that does not return, so each of its
+network calls needs its own timeout, below RESPONDER_TIMEOUT. One event loop a process runs the calls of an async
+responder, MAX_COMPOSING at once. It must not block. The worker cancels its call after RESPONDER_TIMEOUT, or when the
+turn was given away.
 """
 
 import importlib
@@ -19,7 +23,8 @@ from bridge_service.turns import ACTIONS, Line, Reply, Task
 
 __all__ = ["Line", "Reply", "ResponderUnavailable", "Task"]  # what a responder imports; the rest is for the worker
 
-Responder: TypeAlias = Callable[[Task], str | Reply]
+Responder: TypeAlias = Callable[[Task], object]
+"""Returns a text or a `Reply`, or an awaitable of one; `clean_reply` judges what it is."""
 
 REPLY_LIMIT = 100_000_000
 """Characters of a reply that are kept: an echo of the largest group that a claim hands out fits. Far above any real
@@ -37,26 +42,38 @@ class NamedResponder:
 
     Parameters:
       name: `scripted`, `echo`, `openai`, or `package.module:callable` for one of your own.
+      wrap: returns what is called in its place.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, wrap: Callable[[Responder], Responder] = lambda responder: responder) -> None:
         self._name = name
+        self._wrap = wrap
         self._function: Responder
 
     def load(self) -> None:
         """Import it, which only the worker does, as its process boots; raises as `load_responder` does."""
-        self._function = load_responder(self._name)
+        self._function = self._wrap(load_responder(self._name))
 
-    def __call__(self, task: Task) -> str | Reply:
+    @property
+    def is_async(self) -> bool:
+        """Whether it returns an awaitable, so that a call of it can be cancelled."""
+        return is_async(self._function)
+
+    def __call__(self, task: Task) -> object:
         """Ask it."""
         return self._function(task)
+
+
+def is_async(responder: Responder) -> bool:
+    """Tell whether a responder is an `async` function, or an object whose `__call__` is one."""
+    return inspect.iscoroutinefunction(responder) or inspect.iscoroutinefunction(type(responder).__call__)
 
 
 def load_responder(name: str) -> Responder:
     """Import a responder.
 
     Raises:
-      ConfigurationError: there is no such responder, its module does not import, or it is not a plain function.
+      ConfigurationError: there is no such responder, its module does not import, or it is no function.
     """
     path, colon, attribute = _BUILT_IN.get(name, name).partition(":")
     if not colon:
@@ -70,8 +87,8 @@ def load_responder(name: str) -> Responder:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything while it is imported
         # Its words may quote the module's configuration, so only the type is told.
         raise _fault(f"its module raises {type_of(error)}: import it by hand to see why") from None
-    if not callable(responder) or inspect.iscoroutinefunction(responder):
-        raise _fault("its module has no plain function of that name, which takes a task and returns a text or a Reply")
+    if not callable(responder):
+        raise _fault("its module has no function of that name, which takes a task and returns a text or a Reply")
     return cast("Responder", responder)
 
 

@@ -200,6 +200,12 @@ class Settings:
         description="Seconds after which a responder that has not returned counts as hung; another worker takes its"
         " turn.",
     )
+    max_composing: Whole = Field(
+        200,
+        ge=1,
+        le=10000,
+        description="Calls of an async responder that one worker process has under way at once, at most.",
+    )
     openai_model: ModelName | None = Field(
         None, description="The model that RESPONDER=openai asks; required with it.", examples=["gpt-5-mini"]
     )

@@ -7,19 +7,19 @@ process ends, Dramatiq ends all.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import current_process
-from typing import TypeVar
+from typing import cast
 
 from dramatiq import Broker, Middleware, Worker
 
+from bridge_service.responders import Responder, is_async
 from bridge_service.telemetry.metrics import Metrics
 from bridge_service.telemetry.signals import Event
+from bridge_service.turns import Task
 from bridge_service.web.health_port import HealthPort
 from bridge_service.web.shared_numbers import SharedNumbers
-
-ArgumentT = TypeVar("ArgumentT")
-ResultT = TypeVar("ResultT")
 
 
 class WorkerMetrics(Middleware):
@@ -57,18 +57,27 @@ class WorkerMetrics(Middleware):
         if self._metrics is not None:
             self._metrics(event)
 
-    def timed(self, call: Callable[[ArgumentT], ResultT]) -> Callable[[ArgumentT], ResultT]:
+    def timed(self, responder: Responder) -> Responder:
         """Return a responder that does the same and has its time taken."""
 
-        def measured(argument: ArgumentT) -> ResultT:
-            began = time.monotonic()
-            try:
-                return call(argument)
-            finally:
-                if self._metrics is not None:
-                    self._metrics.responder_took(time.monotonic() - began)
+        def measured(task: Task) -> object:
+            with self._timing():
+                return responder(task)
 
-        return measured
+        async def measured_async(task: Task) -> object:
+            with self._timing():
+                return await cast("Awaitable[object]", responder(task))
+
+        return measured_async if is_async(responder) else measured
+
+    @contextmanager
+    def _timing(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._metrics is not None:
+                self._metrics.responder_took(time.monotonic() - began)
 
     def loops_turned(self, ages: Mapping[str, float]) -> None:
         """Note when each loop of this process last turned: to be called every second; see Watchdog.ages."""

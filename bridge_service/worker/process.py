@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import current_process
 from typing import Final, NoReturn
 
@@ -42,6 +42,7 @@ from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import stuck_loops
 from bridge_service.worker.actors import declare_actors
 from bridge_service.worker.budget import StoredBudget
+from bridge_service.worker.calls import Calls
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.numbers import WorkerMetrics
@@ -59,6 +60,10 @@ TICK_SECONDS: Final = 1.0
 OWN_CONNECTIONS: Final = 5
 """Connections to PostgreSQL besides one a thread: leases, heartbeat, incidents, the queue's ID, /health/ready."""
 
+ASYNC_CONNECTIONS: Final = 4
+"""Connections to PostgreSQL of a process whose responder is async, for all of these together. Two such processes and a
+scheduler have 16 at most."""
+
 
 def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     """Make the broker with its actors and middleware from the environment.
@@ -71,6 +76,13 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     except ConfigurationError as error:
         return WaitingBroker("redis://127.0.0.1", emit=journal, middleware=[RefuseToStart(error)], queue_id=str)
 
+    def run_calls() -> None:
+        database.limit(ASYNC_CONNECTIONS)
+        broker.room = lambda: settings.max_composing - leases.count()
+        leases.freed = broker.wake
+        composer.calls = calls
+        calls.start()
+
     database = Database(lambda: Connection(settings.database_url, application="bridge worker"))
     measure = WorkerMetrics(
         settings.host,
@@ -79,19 +91,15 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
         ready=lambda: standing.missing_services(database, broker),
         token=settings.console_token,
     )
-    responder = NamedResponder(settings.responder)
+    responder = NamedResponder(settings.responder, measure.timed)
     store = Store(database)
     incidents = Incidents(store, "worker")
     emit = fan_out(journal, measure, incidents)
     budget.use(StoredBudget(store, emit))
     watchdog = Watchdog(emit)
     leases = Leases(store, emit, responder_timeout=settings.responder_timeout)
-    composer = Composer(
-        store,
-        leases,
-        measure.timed(responder),
-        emit,
-    )
+    calls = Calls(settings.max_composing)
+    composer = Composer(store, leases, responder, emit)
     broker = WaitingBroker(
         settings.broker_url,
         emit=emit,
@@ -105,13 +113,15 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
                 database,
                 leases,
                 journal,
+                responder=responder,
+                calls=calls,
                 emit=emit,
                 watchdog=watchdog,
                 measure=measure,
                 heartbeat=Heartbeat(store, "worker", policy(settings, environ)),
                 incidents=incidents,
             ),
-            ImportResponder(responder),  # called first of all
+            ImportResponder(responder, run_calls),  # called first of all
         ],
     )
     declare_actors(broker, composer)
@@ -131,10 +141,15 @@ class RefuseToStart(Middleware):
 
 
 class ImportResponder(Middleware):
-    """Imports the responder's module as a worker process boots; no other process ever does."""
+    """Imports the responder's module as a worker process boots; no other process ever does.
 
-    def __init__(self, responder: NamedResponder) -> None:
+    Parameters:
+      run_calls: readies the process for an async responder.
+    """
+
+    def __init__(self, responder: NamedResponder, run_calls: Callable[[], None]) -> None:
         self._responder = responder
+        self._run_calls = run_calls
 
     def after_process_boot(self, broker: Broker) -> None:
         """Import it, or end with exit code 78 and a line that says why."""
@@ -143,6 +158,8 @@ class ImportResponder(Middleware):
             self._responder.load()
         except ConfigurationError as error:
             _refuse(error)
+        if self._responder.is_async:
+            self._run_calls()
 
 
 def _refuse(error: ConfigurationError) -> NoReturn:
@@ -162,6 +179,8 @@ class WorkerProcess(Middleware):
         leases: Leases,
         journal: Journal,
         *,
+        responder: NamedResponder,
+        calls: Calls,
         emit: Emit,
         watchdog: Watchdog,
         measure: WorkerMetrics,
@@ -172,6 +191,8 @@ class WorkerProcess(Middleware):
         self._database = database
         self._leases = leases
         self._journal = journal
+        self._responder = responder
+        self._calls = calls
         self._emit = emit
         self._watchdog = watchdog
         self._measure = measure
@@ -196,11 +217,14 @@ class WorkerProcess(Middleware):
         self._leases.start()
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Watch the loops of consumer and leases, and that not every thread hangs in a responder."""
+        """Watch the loops of consumer, leases and calls, and that not every thread or slot hangs in a responder."""
         self._leases.beat = self._watchdog.watch("leases")
         if isinstance(broker, WaitingBroker):
             broker.beat = self._watchdog.watch("consumer")
-        self._threads = worker.worker_threads
+        self._slots, self._connections = worker.worker_threads, worker.worker_threads + OWN_CONNECTIONS
+        if self._responder.is_async:
+            self._slots, self._connections = self._settings.max_composing, ASYNC_CONNECTIONS
+            self._calls.beat = self._watchdog.watch("calls")
         self._responders_beat = self._watchdog.watch("responders")
         self._watchdog.start()
         self._tick.start()
@@ -233,8 +257,9 @@ class WorkerProcess(Middleware):
             broker.stop_waiting()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Every turn is finished or given back."""
+        """Wait for the calls of an async responder; then every turn is finished or given back."""
         del broker, worker
+        self._leases.drain()
         self._drained.set()
         self._finish()
 
@@ -277,7 +302,7 @@ class WorkerProcess(Middleware):
                 self._settings.database_url,
                 self._emit,
                 self._stopping,
-                connections=place * (self._threads + OWN_CONNECTIONS),
+                connections=place * self._connections,
                 nothing_else=place > 1,
             )
 
@@ -296,7 +321,7 @@ class WorkerProcess(Middleware):
             return
         self._journal.flush()
         self._lines.report_held_back()
-        if self._leases.hung() < self._threads:
+        if self._leases.hung() + self._calls.abandoned < self._slots:
             self._responders_beat()
         self._measure.loops_turned(self._watchdog.ages())
 

@@ -755,6 +755,50 @@ def test_no_more_is_fetched_than_may_be_out(desk: Desk) -> None:
     assert desk.admin.llen(QUEUE) == 1
 
 
+def test_no_more_turns_are_fetched_than_can_be_composed(desk: Desk) -> None:
+    """What is composed takes its place too; each turn that is over lets one in, at once."""
+    composed = 1
+    desk.broker.room = lambda: 3 - composed
+    desk.push(*range(1, 6))
+    consumer = desk.consumer()
+    out = [message for message in (next(consumer) for _ in range(3)) if message is not None]
+    assert [name(message) for message in out] == ["compose:1", "compose:2"]
+    waiting = threading.Thread(target=lambda: next(consumer))
+    waiting.start()
+    composed += 1
+    consumer.ack(out[0])  # it is composed now
+    waiting.join(5)
+    assert desk.admin.llen(QUEUE) == 3
+    waiting = threading.Thread(target=lambda: next(consumer))
+    waiting.start()
+    composed -= 1
+    desk.broker.wake()
+    waiting.join(0.9)  # below RECONNECT_SECONDS, its own patience
+    assert not waiting.is_alive()
+    more = [message for message in (next(consumer) for _ in range(2)) if message is not None]
+    assert [name(message) for message in more] == ["compose:3"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_without_room_to_compose_delivers_all_the_same(any_desk: Desk) -> None:
+    """Deliveries are taken from between the turns that wait, and these are rung for, for another process."""
+    desk = any_desk
+    desk.push(1, 2)
+    desk.push(3, step="deliver")
+    desk.push(4)
+    desk.push(5, step="deliver")
+    desk.broker.room = lambda: 0
+    consuming = desk.consuming()
+    consuming.wait_for("deliver:3", "deliver:5")
+    assert desk.admin.llen(BELL) > 0
+    with closing(desk.another(desk.broker.url)) as other:
+        assert [name(rebuild(body, QUEUE_NAME)) for body in other.fetch(QUEUE_NAME, 9)] == [
+            "compose:1",
+            "compose:2",
+            "compose:4",
+        ]
+
+
 def test_a_nack_makes_room_and_writes_nothing(desk: Desk) -> None:
     """The turn's row is the dead letter: a message that failed for good leaves no trace in Redis."""
     desk.push(1, 2)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ from bridge_service.responders.budget import Call
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     Event,
+    PostgresLost,
     PostgresRefused,
     ReplyDelivered,
     ResponderAway,
@@ -40,6 +42,8 @@ from bridge_service.telemetry.signals import (
     TurnTyping,
 )
 from bridge_service.turns import Kind, Reply
+from bridge_service.worker import composer as composer_module
+from bridge_service.worker.calls import Calls
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.pacing import Pace
@@ -62,12 +66,14 @@ DELAY: Final = 15.0
 LATER: Final = 21.0
 """Seconds after which every lease has run out and every push is believed lost."""
 
+PAUSES: Final = (0.01, 0.01, 0.01)
+
 AT_ONCE: Final = Pace(0.0, 0.0, 0.0)
 SLOWLY: Final = Pace(3.0, 3.0, 0.0)
 
 
 class Desk:
-    """A worker whose responder is the test's, and the app that it answers."""
+    """A worker whose responder, a plain one, is the test's, and the app that it answers."""
 
     def __init__(self, urls: Urls, stack: ExitStack) -> None:
         self.urls = urls
@@ -122,13 +128,66 @@ class Desk:
         return [type(event) for event in self.told.events if not kinds or isinstance(event, kinds)]
 
 
+class AsyncDesk(Desk):
+    """The same with an async responder; what a test calls returns when the calls that it began are over."""
+
+    def __init__(self, urls: Urls, stack: ExitStack) -> None:
+        super().__init__(urls, stack)
+        self.calls = Calls(2)
+        self.calls.start()
+        stack.callback(self.calls.stop, 5)
+
+    def composer(self, pace: Pace = AT_ONCE, max_merges: int = 3, store: Any = None) -> Composer:  # noqa: ANN401
+        """As the other desk's."""
+        super().composer(pace, max_merges)
+        composer = _Waiting(store or self.store, self.leases, self._async_responder, self.told)
+        composer.calls = self.calls
+        return composer
+
+    async def _async_responder(self, task: Task) -> Any:  # noqa: ANN401
+        return self._responder(task)
+
+
+class _Waiting(Composer):
+    def compose(self, turn_id: int) -> None:
+        super().compose(turn_id)
+        if threading.current_thread() is threading.main_thread():
+            self._leases.drain()
+
+
+both: Final = pytest.mark.parametrize("desk", [Desk, AsyncDesk], ids=["plain", "async"], indirect=True)
+"""Runs a test with a plain responder and with an async one: the same rules hold for both."""
+
+
 @pytest.fixture
-def desk(bridge_database: Urls) -> Iterator[Desk]:
+def desk(request: pytest.FixtureRequest, bridge_database: Urls) -> Iterator[Desk]:
     """Give a worker on a database whose clock a test moves."""
     install_clock(bridge_database)
     stop(bridge_database)
     with ExitStack() as stack:
-        yield Desk(bridge_database, stack)
+        yield getattr(request, "param", Desk)(bridge_database, stack)
+
+
+@pytest.fixture
+def async_desk(bridge_database: Urls) -> Iterator[Desk]:
+    """Give the same with an async responder."""
+    install_clock(bridge_database)
+    stop(bridge_database)
+    with ExitStack() as stack:
+        yield AsyncDesk(bridge_database, stack)
+
+
+class Failing:
+    """A store to which `finish` and `fail` fail with each of some errors, in turn, before they succeed."""
+
+    def __init__(self, store: Any, errors: list[BridgeError]) -> None:  # noqa: ANN401
+        self._store = store
+        self._errors = errors
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name in ("finish", "fail") and self._errors:
+            raise self._errors.pop()
+        return getattr(self._store, name)
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +256,7 @@ def test_a_reply_that_contradicts_itself_is_a_failed_attempt(desk: Desk) -> None
     assert desk.app.said(match) == []
 
 
+@both
 def test_a_reply_without_a_pause_is_delivered_at_once(desk: Desk) -> None:
     """One call takes the turn from the queue to the conversation, and tells of the claim and of the delivery."""
     match, turn = desk.pushed("salut", "ça va ?")
@@ -212,6 +272,7 @@ def test_a_reply_without_a_pause_is_delivered_at_once(desk: Desk) -> None:
     assert desk.column(turn, "draft") is None
 
 
+@both
 def test_a_reply_with_a_pause_is_typed_first(desk: Desk) -> None:
     """The worker hands the draft in and is free; the delivery comes in its time, and not before."""
     match, turn = desk.pushed()
@@ -322,6 +383,7 @@ def test_a_turn_waits_for_the_active_one_of_its_conversation(desk: Desk) -> None
 # Overtaken
 
 
+@both
 def test_a_reply_that_was_overtaken_is_thrown_away(desk: Desk) -> None:
     """What was written while the bot composed is answered together with the rest, once, when its group closes."""
     match, turn = desk.pushed("salut")
@@ -364,6 +426,7 @@ def test_a_worker_whose_call_was_overtaken_says_nothing(desk: Desk) -> None:
     assert desk.app.said(match) == ["salut\nattends"]
 
 
+@both
 def test_the_worker_goes_on_with_a_turn_that_is_pushed_already(desk: Desk) -> None:
     """The turn that overtook the reply is composed in the same call, not at its next push; so after a delivery."""
     match, turn = desk.pushed("salut")
@@ -473,6 +536,7 @@ class Deserter(Exception):
         raise SystemExit("secret words")
 
 
+@both
 @pytest.mark.parametrize(
     ("respond", "kind"),
     [
@@ -531,6 +595,7 @@ def test_dramatiq_s_own_interrupts_are_no_attempt(desk: Desk, interrupt: Interru
     assert desk.app.said(match) == ["salut"]
 
 
+@both
 def test_a_turn_that_fails_too_often_is_dead_and_the_next_one_goes_on(desk: Desk) -> None:
     """An operator decides about it; what was written since is answered in the same call."""
     match, turn = desk.pushed("mauvais")
@@ -814,6 +879,7 @@ def test_a_refusal_for_which_no_turn_is_to_blame_never_counts(desk: Desk, code: 
     assert desk.app.said(match) == ["poison"]
 
 
+@both
 def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
     """However long it is away, no attempt is counted, and then the turn is answered (A1)."""
     match, turn = desk.pushed()
@@ -898,6 +964,57 @@ def test_a_database_that_is_away_rises(desk: Desk) -> None:
     with pytest.raises(DatabaseUnavailable):
         desk.composer(store=Away()).compose(1)
     assert desk.told.events == []
+
+
+@both
+@pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), DatabaseBusy("locked")], ids=["away", "busy"])
+@pytest.mark.parametrize("answer", [echo.reply, lambda _: _raise(ValueError("no"))], ids=["reply", "error"])
+def test_an_answer_is_handed_in_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Task], str], error: BridgeError
+) -> None:
+    """While PostgreSQL is away or busy it is kept for as long as the lease may hold; the responder is asked once."""
+    monkeypatch.setattr(composer_module, "HAND_IN_PAUSES", PAUSES)
+    match, turn = desk.pushed()
+    desk.respond = answer
+    desk.composer(store=Failing(desk.store, [error] * 3)).compose(turn)
+    assert len(desk.asked) == 1
+    assert desk.app.said(match) == (["salut"] if answer is echo.reply else [])
+    assert desk.column(turn, "attempts") == (0 if answer is echo.reply else 1)
+    assert desk.told.of(PostgresLost) == ([PostgresLost("gone")] * 3 if isinstance(error, DatabaseUnavailable) else [])
+
+
+def test_an_async_answer_that_cannot_be_handed_in_is_left(async_desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is let go, and when it has run out the responder is asked anew."""
+    monkeypatch.setattr(composer_module, "HAND_IN_PAUSES", PAUSES)
+    match, turn = async_desk.pushed()
+    async_desk.composer(store=Failing(async_desk.store, [DatabaseUnavailable("gone")] * 9)).compose(turn)
+    assert async_desk.told.of(PostgresLost) == [PostgresLost("gone")] * 4
+    advance(async_desk.urls, LATER)
+    async_desk.store.push_due(100)
+    async_desk.composer().compose(turn)
+    assert async_desk.app.said(match) == ["salut"]
+
+
+def test_a_call_that_was_cancelled_changes_nothing(async_desk: Desk) -> None:
+    """Its turn is another worker's by now, or will be."""
+    begun = threading.Event()
+
+    async def waits(_: Task) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "trop tard"
+
+    _, turn = async_desk.pushed()
+    composer = Composer(async_desk.store, async_desk.leases, waits, async_desk.told)
+    composer.calls = async_desk.composer().calls
+    composer.compose(turn)
+    assert begun.wait(5)
+    before = async_desk.column(turn, "turns")
+    [lease] = async_desk.leases._held.values()
+    assert async_desk.leases._end(lease)
+    async_desk.leases.drain()
+    assert async_desk.column(turn, "turns") == before
+    assert async_desk.told_of() == [TurnClaimed]
 
 
 def test_people_between_themselves_are_left_alone(desk: Desk) -> None:

@@ -139,6 +139,23 @@ def test_threads_share_no_connection_at_the_same_time(pool: Pool) -> None:
     assert 1 <= len(pool.connections) <= 8
 
 
+def test_a_limited_pool_opens_no_more_connections_than_it_may(pool: Pool) -> None:
+    """Twelve threads get their answers over two connections."""
+    pool.database.limit(2)
+    rows: list[list[Row]] = []
+
+    def work(number: int) -> None:
+        rows.extend(pool.database.call("SELECT %s::int, pg_sleep(0.001)::text", number) for _ in range(5))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(number for [(number, _)] in rows) == sorted([*range(12)] * 5)
+    assert 1 <= len(pool.connections) <= 2
+
+
 def test_every_call_is_read_committed_whatever_the_database_says(bridge_database: Urls, app: App) -> None:
     """The steps look again after a lock, which another isolation level would not let them do."""
     name = app.value("SELECT current_database()")

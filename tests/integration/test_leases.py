@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
 from bridge_service.machine.steps import LEASE_SECONDS
-from bridge_service.telemetry.signals import PostgresLost
+from bridge_service.telemetry.signals import DuplicatePrevented, PostgresLost
 from bridge_service.worker import leases as module
 from bridge_service.worker.leases import Leases
 from tests.support.app import App
@@ -35,6 +36,8 @@ class Stub:
     def __init__(self) -> None:
         self.renewed: queue.Queue[dict[int, UUID]] = queue.Queue()
         self.released: list[dict[int, UUID]] = []
+        self.lost: set[UUID] = set()
+        self.looks: queue.Queue[dict[UUID, int]] = queue.Queue()
         self.failures = 0
         self.error: Exception = DatabaseUnavailable("gone")
 
@@ -45,6 +48,13 @@ class Stub:
             raise self.error
         self.renewed.put(dict(leases))
         return []
+
+    def lost_leases(self, leases: Mapping[UUID, int]) -> list[UUID]:
+        """Look; a database that is away fails it as often as it fails `renew`."""
+        self.looks.put(dict(leases))
+        if self.failures:
+            raise self.error
+        return [token for token in leases if token in self.lost]
 
     def release(self, leases: Mapping[int, UUID]) -> int:
         """Release."""
@@ -154,6 +164,86 @@ def test_a_turn_that_comes_back_to_its_process_is_held_twice(desk: Desk, monkeyp
     with desk.leases.held(1, uuid4()), desk.leases.held(1, uuid4()):
         clock[0] += TIMEOUT
         assert desk.leases.hung() == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_call_that_lost_its_lease_is_cancelled_once(desk: Desk) -> None:
+    """It is told of; its neighbour goes on, and a call that cannot be cancelled is not asked for."""
+    cancelled: queue.Queue[str] = queue.Queue()
+    kept, lost = uuid4(), uuid4()
+    desk.stub.lost = {lost}
+    with desk.leases.held(1, uuid4()):
+        desk.leases.hold(2, kept, lambda: cancelled.put("kept"))
+        desk.leases.hold(3, lost, lambda: cancelled.put("lost"))
+        desk.leases.start()
+        assert cancelled.get(timeout=5) == "lost"
+        assert desk.stub.looks.get(timeout=5) == {kept: 2, lost: 3}
+        eventually(lambda: desk.stub.looks.get(timeout=5) == {kept: 2})
+    assert cancelled.empty()
+    assert desk.told.events == [DuplicatePrevented(3, "finish")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_missing_answer_is_no_lost_lease(desk: Desk) -> None:
+    """While PostgreSQL is away, calls go on; what was lost meanwhile is cancelled when it is back."""
+    cancelled = threading.Event()
+    token = uuid4()
+    desk.stub.lost, desk.stub.failures = {token}, sys.maxsize
+    desk.leases.hold(1, token, cancelled.set)
+    desk.leases.start()
+    for _ in range(3):
+        desk.stub.looks.get(timeout=5)
+    assert not cancelled.is_set()
+    desk.stub.failures = 0
+    assert cancelled.wait(5)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_call_that_hangs_is_cancelled(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After RESPONDER_TIMEOUT, also while PostgreSQL is away; a call that is over is not."""
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
+    cancelled: queue.Queue[str] = queue.Queue()
+    hung, over, young = uuid4(), uuid4(), uuid4()
+    desk.leases.hold(1, hung, lambda: cancelled.put("hung"))
+    desk.leases.hold(2, over, lambda: cancelled.put("over"))
+    desk.leases.call_over(over)
+    clock[0] += TIMEOUT
+    desk.leases.hold(3, young, lambda: cancelled.put("young"))
+    desk.stub.failures = sys.maxsize
+    desk.leases.start()
+    assert cancelled.get(timeout=5) == "hung"
+    desk.stub.looks.get(timeout=5)
+    desk.stub.looks.get(timeout=5)
+    assert cancelled.empty()
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_looked_for_while_no_call_can_be_cancelled(desk: Desk) -> None:
+    """Plain responders cost no read."""
+    token = uuid4()
+    desk.leases.start()
+    with desk.leases.held(1, token):
+        for _ in range(3):
+            eventually(lambda: desk.stub.renewed.get(timeout=5) == {1: token})
+    assert desk.stub.looks.empty()
+
+
+def test_a_drain_waits_until_nothing_is_held(desk: Desk) -> None:
+    """And each lease that is let go is told of, since it makes room."""
+    freed: list[int] = []
+    desk.leases.freed = lambda: freed.append(desk.leases.count())
+    drained = threading.Thread(target=desk.leases.drain)
+    first, second = uuid4(), uuid4()
+    desk.leases.hold(1, first)
+    desk.leases.hold(2, second)
+    drained.start()
+    desk.leases.let_go(first)
+    assert drained.is_alive()
+    desk.leases.let_go(second)
+    drained.join(5)
+    assert not drained.is_alive()
+    assert freed == [1, 0]
 
 
 def test_a_drain_gives_back_what_is_held(desk: Desk) -> None:

@@ -9,11 +9,13 @@ import dramatiq
 from dramatiq import Broker, Middleware, Worker
 from dramatiq.brokers.stub import StubBroker
 
+from bridge_service.responders import echo
 from bridge_service.telemetry.signals import ReplyDelivered
 from bridge_service.turns import Kind
 from bridge_service.web import shared_numbers
 from bridge_service.worker.numbers import WorkerMetrics
 from tests.support.events import MATCH
+from tests.unit.test_responders import task
 
 if "NO_SHARED_MEMORY" in os.environ:
     shared_numbers.SHARED_MEMORY = os.environ["NO_SHARED_MEMORY"]  # type: ignore[misc]
@@ -38,4 +40,4 @@ broker = StubBroker(middleware=[measure, Begin()])
 def compose(turn_id: int) -> None:
     """Deliver a reply."""
     measure(ReplyDelivered(turn_id, MATCH, MATCH, Kind.REPLY, 12, 3, 0.2))
-    measure.timed(len)("text")
+    measure.timed(echo.reply)(task("salut"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -35,4 +37,13 @@ def hanging(task: Task) -> str:
     """Echo; but where the word is `silence`, never return from this process's first call."""
     if HANGS_AT in [line.content for line in task.messages] and next(_calls) == 0:
         threading.Event().wait()
+    return echo.reply(task)
+
+
+async def deaf(task: Task) -> str:
+    """Echo; but this process's first call ends in a minute, and not when it is told to."""
+    end = time.monotonic() + (STUCK_SECONDS if next(_calls) == 0 else 0)
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(end - time.monotonic())
     return echo.reply(task)

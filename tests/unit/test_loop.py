@@ -24,6 +24,7 @@ from bridge_service.process.loop import Every, Loop, stop_all
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.telemetry.signals import FatalError
 from bridge_service.web.health_port import HealthPort
+from bridge_service.worker.calls import Calls
 from bridge_service.worker.leases import Leases
 from schedulers.alone import Alone
 from schedulers.deliverer import Deliverer
@@ -62,6 +63,7 @@ def _nothing(*_: object) -> None:
 LOOPS: Final[dict[str, Callable[[], Loop]]] = {
     "alone": lambda: Alone(AWAY, tell=_nothing, emit=_nothing),
     "deliverer": lambda: Deliverer(AWAY, on_pushable=_nothing, emit=_nothing),
+    "calls": lambda: Calls(2),
     "every": lambda: Every("every", 0.001, lambda: None),
     "health": lambda: HealthPort(
         "127.0.0.1", free_port(), live=list, ready=list, numbers=CollectorRegistry(), token=None

@@ -1,11 +1,15 @@
 """What is accepted of a responder, and what the two built-in ones say."""
 
+import asyncio
 import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
@@ -13,9 +17,20 @@ from hypothesis import strategies as st
 
 from bridge_service import responders
 from bridge_service.errors import ConfigurationError, ResponderUnavailable
-from bridge_service.responders import REPLY_LIMIT, NamedResponder, clean_reply, echo, joined, load_responder, scripted
+from bridge_service.responders import (
+    REPLY_LIMIT,
+    NamedResponder,
+    Responder,
+    clean_reply,
+    echo,
+    is_async,
+    joined,
+    load_responder,
+    scripted,
+)
 from bridge_service.responders.scripted import TOPICS
 from bridge_service.turns import Action, Kind, Line, Reply, Task
+from bridge_service.worker.numbers import WorkerMetrics
 
 CANARY = "kanarienvogel"
 
@@ -88,9 +103,8 @@ def test_a_responder_of_ones_own(own_modules: Path) -> None:
         ("broken_bots:say", f"import sys; sys.exit('{CANARY}')", "raises SystemExit"),
         ("broken_bots:say", f"def __getattr__(name): raise ValueError('{CANARY}')", "raises ValueError"),
         ("broken_bots:say", f"def say(: {CANARY}", "raises SyntaxError"),
-        (f"broken_bots:{CANARY}", "", "no plain function"),
-        ("broken_bots:say", f"say = '{CANARY}'", "no plain function"),
-        ("broken_bots:say", "async def say(task): return 'oui'", "no plain function"),
+        (f"broken_bots:{CANARY}", "", "no function"),
+        ("broken_bots:say", f"say = '{CANARY}'", "no function"),
     ],
 )
 def test_a_responder_that_is_not_there(own_modules: Path, name: str, module: str, fault: str) -> None:
@@ -112,6 +126,37 @@ def test_what_a_responder_imports() -> None:
     assert (responders.Task, responders.Line) == (Task, Line)
     assert responders.ResponderUnavailable is ResponderUnavailable
     assert set(responders.__all__) == {"Line", "Reply", "ResponderUnavailable", "Task"}
+
+
+class Caller:
+    """A responder that is an object; the method is async."""
+
+    async def __call__(self, asked: Task) -> str:
+        """Answer."""
+        return await self.reply(asked)
+
+    async def reply(self, asked: Task) -> str:
+        """Answer."""
+        return asked.messages[0].content
+
+
+@pytest.mark.parametrize("responder", [Caller(), Caller().reply, partial(Caller().reply)])
+def test_a_responder_may_be_async(responder: Responder) -> None:
+    """An async function, a method or partial of one, or an object that is called like one; it stays so when timed."""
+    measure = WorkerMetrics("127.0.0.1", None, live=list, ready=list, token=None)
+    measure._metrics = metrics = MagicMock()
+    timed = measure.timed(responder)
+    assert (is_async(responder), is_async(timed)) == (True, True)
+    answer: Any = timed(task("oui"))
+    metrics.responder_took.assert_not_called()
+    assert asyncio.run(answer) == "oui"
+    metrics.responder_took.assert_called_once()
+
+
+@pytest.mark.parametrize("responder", [echo.reply, partial(echo.reply), Caller, str])
+def test_any_other_responder_is_plain(responder: Responder) -> None:
+    """A thread asks it."""
+    assert not is_async(responder)
 
 
 def test_a_responder_is_imported_when_it_is_told_to(own_modules: Path) -> None:

@@ -49,6 +49,7 @@ def test_defaults() -> None:
         timezone="Europe/Paris",
         responder="scripted",
         responder_timeout=180,
+        max_composing=200,
         openai_model=None,
         openai_fallback_model=None,
         openai_temperature=None,
@@ -128,6 +129,7 @@ BOUNDS = [
     ("TYPING_SPEED_CPS", ["0", "1000000"], ["-1", "1000001"]),
     ("MAX_MERGES", ["0", "100"], ["-1", "101", "1.5"]),
     ("RESPONDER_TIMEOUT", ["1", "2.5", "86400"], ["0", "0.9", "86401", "nan"]),
+    ("MAX_COMPOSING", ["1", "10000"], ["0", "10001", "1.5"]),
     ("OPENAI_TEMPERATURE", ["0", "0.7", "2"], ["-0.1", "2.1", "nan"]),
     ("OPENAI_MAX_TOKENS", ["1", "100000"], ["0", "100001", "1.5"]),
     ("OPENAI_HISTORY_TOKENS", ["0", "1000000"], ["-1", "1000001", "1.5"]),
@@ -658,8 +660,8 @@ def test_summary() -> None:
         "GROUPING_DELAY=0.5 TEST_MODE=false GROUPING_MAX=60 INITIATION_DELAY_MIN=120"
         " INITIATION_DELAY_MAX=300 INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15"
         " TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
-        " SECOND_MESSAGE=merge TIMEZONE=Europe/Paris RESPONDER=scripted RESPONDER_TIMEOUT=180 OPENAI_MAX_TOKENS=400"
-        " OPENAI_HISTORY_TOKENS=4000 OPENAI_PRICE_INPUT=0 OPENAI_PRICE_OUTPUT=0 OPENAI_TIMEOUT=60"
+        " SECOND_MESSAGE=merge TIMEZONE=Europe/Paris RESPONDER=scripted RESPONDER_TIMEOUT=180 MAX_COMPOSING=200"
+        " OPENAI_MAX_TOKENS=400 OPENAI_HISTORY_TOKENS=4000 OPENAI_PRICE_INPUT=0 OPENAI_PRICE_OUTPUT=0 OPENAI_TIMEOUT=60"
         " REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
         " LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"
     )

@@ -159,18 +159,26 @@ def test_a_loop_may_be_watched_while_another_thread_looks(kennel: Kennel) -> Non
     assert kennel.dog.ages() == {"listener": 0.0}
 
 
-def test_the_loops_of_a_worker_are_watched() -> None:
-    """Consumer and leases tell the watchdog themselves; whether a responder is left the process tells for them."""
-    stub: Any = MagicMock()
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+def test_the_loops_of_a_worker_are_watched(*, is_async: bool) -> None:
+    """Consumer, leases and calls tell the watchdog themselves; the process tells whether a responder is left."""
+    stub: Any = MagicMock(is_async=is_async)
     watchdog = Watchdog(Recorder())
     process = WorkerProcess(
-        stub, stub, stub, stub, emit=Recorder(), watchdog=watchdog, measure=stub, heartbeat=stub, incidents=stub
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=Recorder(),
+        watchdog=watchdog,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
     )
     process._stopping.set()
     process._tick.stop()
     with closing(WaitingBroker("redis://127.0.0.1", emit=Recorder(), middleware=[], queue_id=str)) as broker:
         process.after_worker_boot(broker, stub)
         watchdog.stop()
-        assert set(watchdog.ages()) == {"consumer", "leases", "responders"}
+        assert set(watchdog.ages()) == {"consumer", "leases", "responders", *(["calls"] if is_async else [])}
         for beat in (broker.beat, stub.beat):
             assert beat.__qualname__.startswith("Watchdog.")

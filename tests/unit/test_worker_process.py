@@ -24,7 +24,14 @@ def test_a_postgresql_that_does_not_answer_holds_up_no_end() -> None:
 
     stub.release = release
     process = WorkerProcess(
-        stub, stub, stub, stub, emit=told, watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=told,
+        watchdog=stub,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
     )
     end = threading.Thread(target=process._finish, daemon=True)
     end.start()
@@ -41,7 +48,14 @@ def test_the_time_to_drain_runs_from_the_signal(monkeypatch: pytest.MonkeyPatch)
     """Dramatiq takes notice of it up to a second later, which is not added to the time that begun turns may take."""
     stub: Any = MagicMock()
     process = WorkerProcess(
-        stub, stub, stub, stub, emit=Recorder(), watchdog=stub, measure=stub, heartbeat=stub, incidents=stub
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=Recorder(),
+        watchdog=stub,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
     )
     clock = [1000.0]
     monkeypatch.setattr("bridge_service.worker.process.time.monotonic", lambda: clock[0])
@@ -54,3 +68,21 @@ def test_the_time_to_drain_runs_from_the_signal(monkeypatch: pytest.MonkeyPatch)
     process._told_to_end()  # as the stop itself begins
     process._end_in_time()
     assert stub.mock_calls == [call.wait(DRAIN_SECONDS - 0.75), call.finish(), call.exit(0)]
+
+
+def test_turns_are_given_back_only_after_the_calls_that_may_end_in_time() -> None:
+    """Dramatiq's threads end at once while an async responder's calls are under way: the process waits for these."""
+    stub: Any = MagicMock()
+    process = WorkerProcess(
+        *[stub] * 4,
+        responder=stub,
+        calls=stub,
+        emit=Recorder(),
+        watchdog=stub,
+        measure=stub,
+        heartbeat=stub,
+        incidents=stub,
+    )
+    process.after_worker_shutdown(stub, stub)
+    called = [name for name, _, _ in stub.mock_calls]
+    assert called.index("drain") < called.index("release")

@@ -1,0 +1,11 @@
+-- Returns the tokens whose turns are committed otherwise: with another token or none, no longer composing, or gone (E2).
+--
+-- A plain read: it waits for no lock, and a turn that another session holds is as it was committed last.
+CREATE OR REPLACE FUNCTION bridge.lost_leases(p_turns bigint[], p_tokens uuid[]) RETURNS uuid[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+    SELECT coalesce(array_agg(l.token), '{}')
+    FROM unnest(p_turns, p_tokens) AS l (turn, token)
+    LEFT JOIN bridge.turns t ON t.id = l.turn
+    WHERE (t.state = 'composing' AND t.token = l.token) IS NOT TRUE
+$$;
