@@ -23,6 +23,10 @@ from schedulers.push import Pusher
 SWEEP_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 PRUNE_BATCH: Final = 1000
+MINUTES_SECONDS: Final = 60.0
+MINUTES_BATCH: Final = 10
+"""Minutes that one call counts: a backlog of them, as after an upgrade, holds up no other step."""
+
 RETRY_SECONDS: Final = 1.0
 
 IDLE_SECONDS: Final = 10.0
@@ -70,6 +74,8 @@ class Planner(Loop):
         self._emit = emit
         self._retention_days = retention_days
         self._wanted = threading.Event()
+        self._upkeep = threading.Lock()
+        """Held by the one thread that does upkeep, so that upkeep takes one connection."""
         self._jobs = Jobs(
             timezone=UTC,
             # A4: the default grace of 1 s drops a job that a frozen process missed; one instance drops a date job that
@@ -88,6 +94,7 @@ class Planner(Loop):
             id="prune",
             next_run_time=datetime.now(UTC) + timedelta(minutes=1),
         )
+        self._jobs.add_job(self._begin_minutes, "interval", seconds=MINUTES_SECONDS, id="minutes")
         self._jobs.start()
         self.wake()
 
@@ -141,16 +148,28 @@ class Planner(Loop):
 
     def _begin_pruning(self) -> None:
         # Before it exits, the interpreter waits for APScheduler's threads, and a call may take long in an outage.
-        threading.Thread(target=self._prune, name="prune", daemon=True).start()
+        threading.Thread(target=self._keep_up, args=(self._prune,), name="prune", daemon=True).start()
 
-    def _prune(self) -> None:
+    def _begin_minutes(self) -> None:
+        if not self._upkeep.locked():  # during a long pruning threads would pile up; the next run counts the minutes
+            threading.Thread(target=self._keep_up, args=(self._close_minutes,), name="minutes", daemon=True).start()
+
+    def _keep_up(self, work: Callable[[], None]) -> None:
         try:
-            pruned = 0
-            while not self.stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
-                pruned += count
-            if pruned:
-                self._emit(Pruned(pruned))
+            with self._upkeep:
+                work()
         except DatabaseBusy:
-            return  # the next hour prunes again
+            return  # the next run does it
         except BridgeError as error:
             self._emit(database_trouble(error))
+
+    def _prune(self) -> None:
+        pruned = 0
+        while not self.stopping.is_set() and (count := self._store.prune(self._retention_days, PRUNE_BATCH)):
+            pruned += count
+        if pruned:
+            self._emit(Pruned(pruned))
+
+    def _close_minutes(self) -> None:
+        while not self.stopping.is_set() and self._store.close_minutes(MINUTES_BATCH) == MINUTES_BATCH:
+            pass

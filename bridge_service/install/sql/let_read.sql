@@ -2,7 +2,7 @@
 -- worker's turn. REVOKE ends a grant on the whole table.
 GRANT USAGE ON SCHEMA bridge TO {role};
 GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents, bridge.bots,
-    bridge.forgotten TO {role};
+    bridge.forgotten, bridge.minutes, bridge.actions TO {role};
 GRANT SELECT (turn_id, number, deliver_at, message_id, delivered_at) ON bridge.parts TO {role};
 REVOKE SELECT ON bridge.turns FROM {role};
 GRANT SELECT (
