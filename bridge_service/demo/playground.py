@@ -17,10 +17,11 @@ from bridge_service.demo.stage import Stage
 from bridge_service.demo.watch import State, Watch
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
-from bridge_service.web import console
+from bridge_service.machine.ledger import Ledger
+from bridge_service.settings import overrides
+from bridge_service.web.console import Console
 from bridge_service.web.feed import Feed
 from bridge_service.web.local import Local
-from bridge_service.web.observer import Observer
 from bridge_service.web.playground import Play, Refused, routes
 from bridge_service.web.server import listen, make_server
 
@@ -31,6 +32,14 @@ RAPID_SECONDS: Final = 0.4
 FIFTY_SECONDS: Final = 0.03
 BURSTS_AT_ONCE: Final = 4
 TEXT_CHARACTERS: Final = 2000
+
+SETTINGS: Final = {
+    "grouping_delay": ("grouping_delay",),
+    "thinking": ("thinking_delay_max", "thinking_delay_min"),
+    "typing_speed_cps": ("typing_speed_cps",),
+    "second_message": ("second_message",),
+}
+"""What the page sets for all bots: each control's columns of bridge.bots. One that the policy lacks has no control."""
 
 THREE: Final = ("salut", "ça va ?", "tu fais quoi ce soir ?")
 FIFTY: Final = tuple(f"message {number}" for number in range(1, 51))
@@ -86,6 +95,7 @@ class Playground:
         own = stage.connect()
         stack.callback(own.close)
         self._app = App(own, own, stage.screen)
+        self._books = Ledger(own)
         watching = stage.connect()
         stack.callback(watching.close)
         client = connect(stage.redis.url(), timeout=ASK_SECONDS)
@@ -105,22 +115,19 @@ class Playground:
             people=[name for name, is_bot in self._names.items() if not is_bot],
             bots=[name for name, is_bot in self._names.items() if is_bot],
             breaks=self._breaks.names,
-            grouping_delay=stage.settings.grouping_delay,
+            settings=[name for name, columns in SETTINGS.items() if columns[0] in self._books.policy()],
             act=self._act,
         )
-        app = console.make_app(
-            Observer(database, client),
-            None,
-            path="/console",
-            pages=routes(play, feed, token),
-            within=partial(Local, token=token),
+        console = Console(
+            database, client, None, csrf=token, root="/console", pages=routes(play, feed, token), within=Local
         )
-        server = make_server(app)
+        server = make_server(console.app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="playground", daemon=True)
         thread.start()
 
         def stop() -> None:
             feed.stop()
+            console.stop()
             server.should_exit = True
             self._ending.set()
             self._breaks.stop()
@@ -153,6 +160,8 @@ class Playground:
                 return {"match": self._match(asked)}
             if action == "break":
                 self._break(asked.get("what", ""))
+            elif action == "set":
+                self._set(asked.get("what", ""), asked.get("value", ""))
             elif action == "write":
                 self._write([self._text(asked)], self._chat(asked), 0.0)
             elif action in ("three", "fifty"):
@@ -168,6 +177,15 @@ class Playground:
             raise Refused("unreadable")
         if not self._breaks.begin(what):
             raise Refused("broken")
+
+    def _set(self, what: str, value: str) -> None:
+        try:
+            values = overrides.read([f"{column}={value}" for column in SETTINGS.get(what, ())])
+        except ValueError:
+            raise Refused("value") from None
+        with self._lock:
+            if not values or self._books.set_bot(None, values) is not None:
+                raise Refused("value")
 
     def _match(self, asked: Mapping[str, str]) -> str:
         person, bot = asked.get("person", ""), asked.get("bot", "")
@@ -193,7 +211,8 @@ class Playground:
     def _burst(self, name: str, chat: Chat) -> None:
         texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
         # Within the window, or the burst would be two groups.
-        pause = min(pause, self._stage.settings.grouping_delay / (3 * len(texts)))
+        with self._lock:
+            pause = min(pause, self._books.policy()["grouping_delay"] / (3 * len(texts)))
         thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)
         with self._lock:
             self._bursts = [each for each in self._bursts if each.is_alive()]

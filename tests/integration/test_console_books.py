@@ -1,4 +1,4 @@
-"""What the console reads and does in PostgreSQL: a conversation's story, bots, late turns, and actions with their rows."""
+"""What the console reads and does in PostgreSQL: stories, bots, late turns, and actions with their rows."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_the_late_turns_come_first_overdue_first(app: App, store: Store, console
     assert len(console.rows("SELECT bridge.late_turns(1)")) == 1
 
 
-def test_neither_grows_with_history(app: App, store: Store, console: Client) -> None:
+def test_neither_grows_with_history(app: App, store: Store) -> None:
     """Behind 20,000 finished turns of other conversations and bots, each page reads a handful of rows."""
     match = app.old_match()
     message, _ = write(app, store, match)

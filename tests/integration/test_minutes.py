@@ -45,8 +45,9 @@ def answered(app: App, ago: float, late: float, *, state: str = "answered") -> N
     """Make a turn that ended so many seconds ago, and so many after its planned time."""
     app.rows(
         "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, deliver_at, answered_at, ended_at,"
-        " reply_message_id, reason) SELECT 'reply', gen_random_uuid(), gen_random_uuid(), %s, n.at, n.at - %s * interval '1 s',"
-        " n.at, n.at, gen_random_uuid(), 'x' FROM (SELECT bridge.now() - %s * interval '1 s' AS at) n",
+        " reply_message_id, reason) SELECT 'reply', gen_random_uuid(), gen_random_uuid(), %s, n.at,"
+        " n.at - %s * interval '1 s', n.at, n.at, gen_random_uuid(), 'x'"
+        " FROM (SELECT bridge.now() - %s * interval '1 s' AS at) n",
         state,
         late,
         ago,
@@ -61,7 +62,7 @@ def charts(app: App) -> dict[str, Any]:
 
 
 def test_a_minute_is_counted_once_and_when_it_is_over(app: App, store: Store) -> None:
-    """A minute counts its replies and their lateness 30 s after its end, and what comes after that changes it no more."""
+    """A minute's replies and their lateness are counted 30 s after its end; what comes later does not change it."""
     for late in (0.1, 0.2, 0.3):
         answered(app, 20, late)
     answered(app, 20, 9, state="cancelled")
@@ -119,10 +120,10 @@ def test_the_charts_show_the_last_hour_and_the_last_day(app: App, store: Store) 
     assert shown["now"] - point["at"] == pytest.approx(190, abs=1)
     assert sum(point["retries"] for point in shown["day"]) == 4
     assert max(point["p99"] or 0 for point in shown["day"]) == pytest.approx(7)
-    assert max(point["answered"] or 0 for point in shown["day"]) == pytest.approx(0.2, abs=0.01)
+    assert sum(bool(point["answered"]) for point in shown["day"]) == 2
 
 
-def test_neither_grows_with_history(app: App, store: Store) -> None:
+def test_neither_grows_with_history(app: App) -> None:
     """With 20,000 finished turns and a month of minutes, counting and reading touch a minute and a day of them."""
     app.rows(
         "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, ended_at, answered_at, reply_message_id)"
