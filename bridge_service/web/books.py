@@ -21,9 +21,6 @@ ACTIONS: Final = 50
 STORY_TURNS: Final = 50
 BOTS: Final = 200
 
-COUNTED: Final = 50_000
-"""No count goes further: above it, it is an estimate."""
-
 DEFAULT: Final = "default"
 
 T = TypeVar("T")
@@ -40,7 +37,7 @@ class Books:
         seconds = observer.LOOK_SECONDS
         self.latest = Question(lambda: self._lines("SELECT bridge.latest_turns(%s)", LINES), seconds)
         self.late = Question(lambda: self._lines("SELECT bridge.late_turns(%s)", LINES), seconds)
-        self.bots = Question(lambda: self._lines("SELECT bridge.bots_load(%s, %s)", BOTS, COUNTED), seconds)
+        self.bots = Question(lambda: self._lines("SELECT bridge.bots_load(%s, %s)", BOTS, observer.COUNTED), seconds)
         self.actions = Question(lambda: self._lines("SELECT bridge.latest_actions(%s)", ACTIONS), seconds)
         self.charts = Question(lambda: self._one("SELECT bridge.charts()"), CHARTS_SECONDS)
         self.dead = Questions(

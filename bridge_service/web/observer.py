@@ -17,6 +17,10 @@ LOOK_SECONDS: Final = 2.0
 """How long a look holds for further visitors."""
 
 
+COUNTED: Final = 50_000
+"""No count goes further: above it, it is an estimate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process that lives.
@@ -37,6 +41,7 @@ class Figures:
     """What the whole bridge owes; see operate/metrics.sql. Times in seconds since the epoch; None if there is none.
 
     Attributes:
+      estimated: whether a count is an estimate.
       processes: live processes, by role.
       alive: each live process.
       clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, as exact as the call is short.
@@ -48,6 +53,7 @@ class Figures:
     typing: int
     overdue: int
     dead: int
+    estimated: bool | None
     inbox_open: int
     captures: int
     notify_queue_usage: float
@@ -92,8 +98,10 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
+            "SELECT bridge.metrics(p_most => %s),"
+            " ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
+            COUNTED,
             SILENCE_SECONDS,
             SILENCE_SECONDS,
         )

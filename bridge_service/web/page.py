@@ -105,8 +105,13 @@ def _cards(figures: Figures, now: float) -> list[tuple[str, object, str]]:
     """Return the figures: name, value, and a class of the stylesheet."""
     oldest = figures.oldest_unanswered_at
     names = ("open", "queued", "composing", "typing", "overdue", "dead")
+    about = "≈ " if figures.estimated else ""
+    counts = [(name, int(getattr(figures, name))) for name in names]
     return [
-        *((name, getattr(figures, name), "bad" if name == "dead" and figures.dead else "") for name in names),
+        *(
+            (name, f"{about if count else ''}{count}", "bad" if name == "dead" and count else "")
+            for name, count in counts
+        ),
         ("oldest", "–" if oldest is None else _age(now - oldest), ""),
     ]
 

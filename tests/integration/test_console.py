@@ -578,6 +578,30 @@ def test_a_look_does_not_grow_with_history(app: App, *, stale: bool) -> None:
         assert fetched <= 100, name
 
 
+def test_a_count_above_the_bound_is_an_estimate(
+    app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is open, a look reads no more than the bound, and marks what it did not count."""
+    monkeypatch.setattr(observer, "COUNTED", 100)
+    app.rows(
+        "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, due_at)"
+        " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'open', now(), now() + interval '1 day'"
+        " FROM generate_series(1, 5000)"
+    )
+    app.rows("ANALYZE bridge.turns")
+    with closing(Client(app.urls.service)) as fresh:
+        fresh.rows("BEGIN")
+        fresh.rows("SELECT bridge.metrics(p_most => 100)")
+        [[read]] = fresh.rows(
+            "SELECT idx_tup_fetch FROM pg_stat_xact_all_tables WHERE relid = 'bridge.turns'::regclass"
+        )
+        fresh.rows("ROLLBACK")
+    assert read <= 200
+    with console(app.urls.service, redis_server.url()) as port:
+        assert '<dd class="">≈ 5000</dd>' in ask(port, "/").body
+    assert app.value("SELECT (bridge.status() ->> 'open')::int") == 5000
+
+
 def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the time for which a look is good, PostgreSQL is asked once, however many ask the console."""
     monkeypatch.setattr(observer, "LOOK_SECONDS", 3600.0)
