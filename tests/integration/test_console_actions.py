@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import re
 from contextlib import closing
@@ -12,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from bridge_service.web import observer
-from bridge_service.web.forms import BODY_BYTES, csrf_token
+from bridge_service.web.forms import FORM_BYTES, csrf_token
 from bridge_service.web.guard import user_of
 from tests.integration.test_console import console
 from tests.integration.test_console_books import CANARY, die, written
@@ -132,6 +133,19 @@ def test_a_bots_values(app: App, port: int) -> None:
     ]
 
 
+def test_a_text_of_many_lines(app: App, port: int) -> None:
+    """The longest persona goes through the form and back unchanged; a text that was not changed is not set again."""
+    persona = ("é\n<b>& " * 4000)[:20000].strip()
+    sent = persona.replace("\n", "\r\n")
+    path = f"/bots/{CAMILLE}"
+    assert post(port, path, {"persona": sent, "was_persona": ""})[:2] == (303, f"{path}?said=set")
+    assert app.value("SELECT persona FROM bridge.bots WHERE scope = 'bot'") == persona
+    assert html.escape(persona).replace("&#x27;", "'") in ask(port, path, authorization=ADA).body
+    assert post(port, path, {"persona": sent, "was_persona": sent})[:2] == (303, f"{path}?said=nothing_new")
+    assert post(port, path, {"persona": "none", "was_persona": sent})[:2] == (303, f"{path}?said=set")
+    assert 'rows="3" aria-label="PERSONA">\nnone</textarea>' in ask(port, path, authorization=ADA).body
+
+
 @pytest.mark.parametrize(
     ("changed", "status"),
     [
@@ -161,7 +175,7 @@ def test_another_website_acts_on_nothing(
         {"csrf": TOKEN},
         {"csrf": "é"},
         b"turn=1",
-        b"x" * (BODY_BYTES + 1),
+        b"x" * (FORM_BYTES + 1),
         b"&".join(b"a=b" for _ in range(200)),
         b"\xff\xfe",
     ],
