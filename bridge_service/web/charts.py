@@ -11,6 +11,7 @@ SERIES: Final = {
     "answered": (("answered", "bars"),),
     "lateness": (("p99", "line soft"), ("p50", "line")),
     "retries": (("retries", "bars bad"),),
+    "tokens": (("tokens", "bars"),),
 }
 """Each chart's fields of a point, and a class of the stylesheet."""
 
@@ -20,8 +21,9 @@ Points = Sequence[Mapping[str, Any]]
 
 
 def draw(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the charts of the last hour and of the last day, from what charts.sql returns."""
-    return [_chart(name, span, answer[span]) for name in SERIES for span in SPANS]
+    """Return the charts of the last hour and day, from what charts.sql returns; none of tokens without a model."""
+    drawn = [_chart(name, span, answer[span]) for name in SERIES for span in SPANS]
+    return [chart for chart in drawn if chart["name"] != "tokens" or float(chart["most"]) > 0]
 
 
 def _chart(name: str, span: str, points: Points) -> dict[str, Any]:

@@ -123,6 +123,30 @@ def test_the_charts_show_the_last_hour_and_the_last_day(app: App, store: Store) 
     assert sum(bool(point["answered"]) for point in shown["day"]) == 2
 
 
+def test_tokens_of_a_minute(app: App, store: Store) -> None:
+    """A minute counts the tokens of the calls that began in it; a call without a known cost counts what is reserved."""
+    # As migration 0015 has it, which may not have run here.
+    app.rows(
+        "CREATE TABLE IF NOT EXISTS bridge.calls (token uuid, number int, turn_id bigint, match_id uuid, bot_id uuid,"
+        " person_id uuid, model text, day date, begun_at timestamptz, ends_at timestamptz, reserved_in bigint,"
+        " reserved_out bigint, tokens_in bigint, tokens_out bigint);"
+        " GRANT ALL ON bridge.calls TO PUBLIC"
+    )
+    for known in (None, 30):
+        app.rows(
+            "INSERT INTO bridge.calls (token, number, turn_id, match_id, bot_id, person_id, model, day, begun_at,"
+            " ends_at, reserved_in, reserved_out, tokens_in, tokens_out)"
+            " SELECT gen_random_uuid(), 1, 1, gen_random_uuid(),"
+            " gen_random_uuid(), gen_random_uuid(), 'm', now(), n.at, n.at, 100, 10, %s, %s"
+            " FROM (SELECT bridge.now() - interval '3 min' AS at) n",
+            known,
+            known,
+        )
+    store.close_minutes(DAY)
+    assert app.rows("SELECT tokens FROM bridge.minutes WHERE tokens > 0") == [(170,)]
+    assert max(point["tokens"] or 0 for point in charts(app)["hour"]) == 170
+
+
 def test_neither_grows_with_history(app: App) -> None:
     """With 20,000 finished turns and a month of minutes, counting and reading touch a minute and a day of them."""
     app.rows(

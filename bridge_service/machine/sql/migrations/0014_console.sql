@@ -7,7 +7,8 @@ CREATE TABLE bridge.minutes (
     minute       timestamptz PRIMARY KEY,    -- its beginning
     answered     integer NOT NULL,           -- replies
     lateness_p50 double precision,           -- seconds from a reply's planned time to the reply; NULL: none
-    lateness_p99 double precision
+    lateness_p99 double precision,
+    tokens       bigint                      -- of a model's calls that began; NULL: no call is counted here
 );
 
 -- What was done on the console. Each row is written in the transaction of the action itself, and none is changed later.

@@ -4,6 +4,8 @@
 -- minute becomes visible later. Minutes without a scheduler are made up for, at most a day of them. Any number of schedulers
 -- may call it: the first row of a minute stays.
 --
+-- A call of a model that is not settled by then counts with what is reserved for it.
+--
 -- Returns how many rows it wrote; call again while it returns `p_limit`.
 CREATE OR REPLACE FUNCTION bridge.close_minutes(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -28,6 +30,13 @@ BEGIN
           AND r.state = 'answered') t
     ON CONFLICT (minute) DO NOTHING;
     GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF to_regclass('bridge.calls') IS NOT NULL THEN
+        UPDATE bridge.minutes m
+        SET tokens = (SELECT coalesce(sum(coalesce(c.tokens_in + c.tokens_out, c.reserved_in + c.reserved_out)), 0)
+                      FROM bridge.calls c
+                      WHERE c.begun_at >= m.minute AND c.begun_at < m.minute + interval '1 minute')
+        WHERE m.minute >= v_from AND m.tokens IS NULL;
+    END IF;
     RETURN v_count;
 END
 $$;
