@@ -142,6 +142,21 @@ class Tab:
         """Press a button by what it does, or by what it breaks."""
         self.page.click(f"[data-do={name}], [data-break={name}]")
 
+    def set(self, name: str, value: str) -> None:
+        """Set one of the settings, and return when it holds."""
+        with self.page.expect_response("**/act"):
+            self.page.fill(f"[data-set={name}]", value)
+            self.page.press(f"[data-set={name}]", "Enter")
+
+    @contextmanager
+    def slowly(self) -> Iterator[None]:
+        """Let every step last so long in this block that a page on a busy machine sees it."""
+        for name, value in (("grouping_delay", "3"), ("typing_speed_cps", "6")):
+            self.set(name, value)
+        yield
+        for name in ("grouping_delay", "typing_speed_cps"):
+            self.set(name, "")
+
     def number(self, name: str) -> int:
         """Return one of the five numbers at the top."""
         return int(self.page.locator(f"#sum-{name}").text_content() or "-1")

@@ -31,12 +31,13 @@ def page(browser: Browser, demo: Demo) -> Iterator[Tab]:
 def test_a_message_is_answered_before_the_visitors_eyes(page: Tab) -> None:
     """The message stands in the chat, the group fills, the bot is seen writing, the reply comes, and all is counted."""
     sent = page.number("sent")
-    page.write("salut, tu aimes la musique ?", person="Léa", bot="Camille")
-    expect(page.page.locator(".bubble.mine").last).to_contain_text("salut, tu aimes la musique ?")
     card = page.page.locator(".turn").first
-    expect(card.locator(".track .here")).to_contain_text("open")
-    expect(page.page.locator("#typing")).to_have_text("Camille is writing…")
-    expect(card.locator(".track .here")).to_contain_text("typing")
+    with page.slowly():
+        page.write("salut, tu aimes la musique ?", person="Léa", bot="Camille")
+        expect(page.page.locator(".bubble.mine").last).to_contain_text("salut, tu aimes la musique ?")
+        expect(card.locator(".track .here")).to_contain_text("open")
+        expect(page.page.locator("#typing")).to_have_text("Camille is writing…")
+        expect(card.locator(".track .here")).to_contain_text("typing")
     expect(card.locator(".track .end")).to_contain_text("answered")
     expect(page.page.locator(".bubble.theirs").last.locator("time")).to_have_text(re.compile(r"\d+:\d\d:\d\d"))
     expect(page.page.locator("#typing")).to_have_text("")
@@ -80,9 +81,10 @@ def test_three_and_fifty_rapid_messages_are_one_answer_each(page: Tab) -> None:
 def test_a_draft_that_a_newer_message_overtakes_is_crossed_out(page: Tab) -> None:
     """The visitor sees what the bot was about to say, crossed out, and one reply to both messages."""
     sent = page.number("sent")
-    page.write("coucou Camille, tu aimes la musique ?", person="Karim", bot="Camille")
-    expect(page.page.locator("#typing")).not_to_have_text("")
-    page.write("et tu pars où en vacances ?")
+    with page.slowly():
+        page.write("coucou Camille, tu aimes la musique ?", person="Karim", bot="Camille")
+        expect(page.page.locator("#typing")).not_to_have_text("")
+        page.write("et tu pars où en vacances ?")
     struck = page.page.locator(".bubble.struck")
     expect(struck.first.locator("s")).to_be_visible()
     expect(struck.first).to_contain_text("overtaken by a newer message")
@@ -143,21 +145,18 @@ def test_everything_breaks_at_once_and_mends_itself(page: Tab) -> None:
 def test_a_setting_takes_effect_at_once(browser: Browser, demo: Demo, page: Tab) -> None:
     """What is set on the page holds for the next message, stands in another tab, and is refused out of bounds."""
     sent = page.number("sent")
-    delay = page.page.locator("[data-set=grouping_delay]")
+    delay = "[data-set=grouping_delay]"
     with tab(browser, demo.url) as other:
-        for value in ("4000", "1"):
-            delay.fill(value)
-            delay.press("Enter")
-            expect(other.page.locator("[data-set=grouping_delay]")).to_have_value(value)
-            if value == "4000":
-                page.write("attends", person="Inès", bot="Camille")
-                expect(page.page.locator(".turn").first.locator(".track .here")).to_contain_text("open")
-                page.press("empty")
-    delay.fill("99999999")
-    delay.press("Enter")
-    expect(page.page.locator("#refused")).to_have_text("That value is not accepted.")
-    page.page.focus("#text")
-    expect(delay).to_have_value("1")
+        page.set("grouping_delay", "4000")
+        expect(other.page.locator(delay)).to_have_value("4000")
+        page.write("attends", person="Inès", bot="Camille")
+        expect(page.page.locator(".turn").first.locator(".track .here")).to_contain_text("open")
+        page.set("grouping_delay", "99999999")
+        expect(page.page.locator("#refused")).to_have_text("That value is not accepted.")
+        page.set("grouping_delay", "")
+        page.page.focus("#text")
+        for each in (page, other):
+            expect(each.page.locator(delay)).to_have_value("1")
     app = Connection(demo.database_url, application="test")
     app.execute("UPDATE bridge.turns SET due_at = bridge.now() WHERE state = 'open'")
     app.close()
