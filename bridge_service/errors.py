@@ -13,6 +13,7 @@
         │   ├── TablesUnfit         change the app's tables
         │   └── DatabaseRefused     count an attempt, or set the event aside: the row is to blame
         ├── ResponderUnavailable    ask again later; no attempt is counted
+        ├── OverLimit               hold the turn until the next day; no attempt is counted
         └── BadMessage              drop it
 
 The SQLSTATEs of each are in machine/sql/parts/blame.sql. These texts reach the log: none may hold a secret or the text
@@ -118,6 +119,10 @@ class ResponderUnavailable(BridgeError):
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OverLimit(BridgeError):
+    """Raised when a limit of calls or tokens is reached: no call of a model is begun."""
 
 
 class BadMessage(BridgeError):

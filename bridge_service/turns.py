@@ -4,9 +4,10 @@ An *event* is one captured fact, a person's message to a bot or a new match. A *
 reply to a group of events, or an initiation, which is the opener after a match. Pure: nothing here reads or writes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
 
 
 class Kind(StrEnum):
@@ -52,6 +53,7 @@ class Task:
       merges: how many overtaken replies this turn has inherited messages from.
       refused: why the app's table refused the last draft of this turn, as SQLSTATE, constraint and limit, or in the
         words of the app's own trigger; '' if it refused none. A draft that says the same is refused again.
+      claim: the claim under which the calls of a model are counted; None in a task made by hand.
     """
 
     turn_id: int
@@ -65,3 +67,4 @@ class Task:
     attempts: int
     merges: int
     refused: str = ""
+    claim: UUID | None = field(default=None, repr=False, compare=False)

@@ -76,6 +76,7 @@ class Planner(Loop):
         self._wanted = threading.Event()
         self._upkeep = threading.Lock()
         """Held by the one thread that does upkeep, so that upkeep takes one connection."""
+        self._sweeping = False
         self._jobs = Jobs(
             timezone=UTC,
             # A4: the default grace of 1 s drops a job that a frozen process missed; one instance drops a date job that
@@ -85,7 +86,7 @@ class Planner(Loop):
 
     def first(self) -> None:
         """Start APScheduler; the first pass is due at once."""
-        self._jobs.add_job(self.wake, "interval", seconds=SWEEP_SECONDS, id="push_sweep")
+        self._jobs.add_job(self._sweep, "interval", seconds=SWEEP_SECONDS, id="push_sweep")
         self._jobs.add_job(self._look, "interval", seconds=SWEEP_SECONDS, id="look_sweep")
         self._jobs.add_job(
             self._begin_pruning,
@@ -101,6 +102,10 @@ class Planner(Loop):
     def wake(self) -> None:
         """Ask for a pass; from any thread, at once."""
         self._wanted.set()
+
+    def _sweep(self) -> None:
+        self._sweeping = True
+        self.wake()
 
     def last(self) -> None:
         """Stop APScheduler."""
@@ -118,6 +123,9 @@ class Planner(Loop):
             return
         began = time.monotonic()
         try:
+            if self._sweeping:
+                self._sweeping = False
+                self._store.plan_held()
             self._pusher.push_due(self.beat)
             self._plan(self._store.next_due())
         except DatabaseBusy:

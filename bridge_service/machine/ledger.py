@@ -219,6 +219,10 @@ class Ledger:
         """Tell the story of a message; None if no event knows it."""
         return self._find(_TAKING_LONG + "SELECT bridge.why(%s)", message_id, seconds=LONG_CALL_SECONDS)
 
+    def spending(self, days: int) -> list[dict[str, Any]]:
+        """Return what calls of a model came to on the last days; see sql/operate/spending.sql."""
+        return [row for [row] in self._connection.execute("SELECT bridge.spending(%s)", (days,), seconds=self._seconds)]
+
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
         after = 0

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from bridge_service.machine.database import Database
+from bridge_service.responders.budget import Call
 from bridge_service.turns import Kind, Line, Task
 
 LEASE_SECONDS: Final = 15.0
@@ -25,6 +26,9 @@ PUSH_AGAIN_MAX_SECONDS: Final = 20.0
 """When a push is believed lost. Pushing again is free while the first one still lies in Redis (see broker.py)."""
 
 HISTORY_LINES: Final = 50
+
+HELD_BATCH: Final = 1000
+"""Held turns of a bot that one sweep makes due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Due:
 class Outcome:
     """What a step did.
 
-    `name`: claimed, busy, nothing, fenced, typing, answered, superseded, cancelled, later, failed or dead.
+    `name`: claimed, busy, nothing, fenced, typing, answered, superseded, cancelled, held, later, failed or dead.
     `task`: what to write, if claimed. `next_turn`: the conversation's waiting turn, if it was pushed and may go on now.
     """
 
@@ -159,7 +163,7 @@ class Store:
         [[answer]] = self._database.call(
             "SELECT bridge.claim(%s, %s, %s, %s)", turn_id, str(token), LEASE_SECONDS, lines
         )
-        task = _task(turn_id, answer) if answer["outcome"] == "claimed" else None
+        task = _task(turn_id, token, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
@@ -198,6 +202,43 @@ class Store:
             counts,
             refused,
         )
+
+    def hold(self, turn_id: int, token: UUID) -> Outcome:
+        """Give up a claim because a limit is reached: the turn waits until the next day."""
+        return self._step("SELECT bridge.hold(%s, %s)", turn_id, str(token))
+
+    def plan_held(self) -> int:
+        """Make held turns due whose limit was raised; how many they were."""
+        return self._number("SELECT bridge.plan_held(%s)", HELD_BATCH)
+
+    def reserve_call(self, call: Call) -> Mapping[str, Any]:
+        """Reserve a call of a model; see sql/steps/reserve_call.sql."""
+        [[answer]] = self._database.call(
+            "SELECT bridge.reserve_call(%s, %s, %s, %s, %s, %s, %s)",
+            None if call.claim is None else str(call.claim),
+            call.number,
+            call.turn_id,
+            call.model,
+            call.tokens_in,
+            call.tokens_out,
+            call.seconds,
+        )
+        return dict(answer)
+
+    def settle_call(self, call: Call, spent: tuple[int, int] | None, outcome: str) -> bool:
+        """Settle a call; whether it was settled now.
+
+        Parameters:
+          spent: tokens in and out; None: unknown, and the call keeps its reservation.
+        """
+        [[settled]] = self._database.call(
+            "SELECT bridge.settle_call(%s, %s, %s, %s, %s)",
+            None if call.claim is None else str(call.claim),
+            call.number,
+            *(spent or (None, None)),
+            outcome,
+        )
+        return bool(settled)
 
     def unreadable(self, turn_id: int, step: str, error: str) -> Outcome:
         """Count an attempt of a turn whose `step`, `compose` or `deliver`, PostgreSQL refused to read."""
@@ -257,7 +298,7 @@ def _unzip(leases: Mapping[int, UUID]) -> tuple[list[int], list[str]]:
     return list(leases), [str(token) for token in leases.values()]
 
 
-def _task(turn_id: int, answer: Mapping[str, Any]) -> Task:
+def _task(turn_id: int, token: UUID, answer: Mapping[str, Any]) -> Task:
     return Task(
         turn_id=turn_id,
         kind=Kind(answer["kind"]),
@@ -270,6 +311,7 @@ def _task(turn_id: int, answer: Mapping[str, Any]) -> Task:
         attempts=answer["attempts"],
         merges=answer["merges"],
         refused=answer.get("refused") or "",
+        claim=token,
     )
 
 

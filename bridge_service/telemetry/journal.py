@@ -68,6 +68,8 @@ LINES: Final[Mapping[type[Event], str]] = {
     ),
     events.TurnCancelled: "🧹 %(kind)s annulée (match %(match_id)s): %(reason)s",
     events.TurnSuperseded: "🔀 Réponse dépassée par de nouveaux messages (match %(match_id)s, fusions: %(merges)d)",
+    events.TurnHeld: "⛽ Limite du jour atteinte (%(cause)s), reprise à %(until)s (match %(match_id)s)",
+    events.CallSettled: "🪙 Appel du modèle, tour %(turn_id)d (%(outcome)s): %(tokens_in)d + %(tokens_out)d jetons",
     events.ResponderAway: "💤 Répondeur absent, reprise dans %(retry_seconds)gs (match %(match_id)s): %(error_type)s",
     events.TurnFailed: "⚠️ Tour %(turn_id)d en erreur (match %(match_id)s, essai %(attempts)d): %(error_type)s",
     events.TurnDead: "💀 Tour %(turn_id)d abandonné (match %(match_id)s): %(error_type)s",

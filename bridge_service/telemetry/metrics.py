@@ -125,11 +125,29 @@ class Metrics:
             buckets=RESPONDER_SECONDS,
             registry=registry,
         )
+        self._calls = counters(
+            "bridge_model_calls_total",
+            "Calls of a model that are over.",
+            "outcome",
+            ("answered", "refused", "cancelled", OTHER),
+        )
+        self._tokens = counters(
+            "bridge_model_tokens_total",
+            "Tokens of these calls; of a cancelled one what was reserved for it.",
+            "direction",
+            ("in", "out"),
+        )
+        self._held = counters(
+            "bridge_turns_held_total",
+            "Times that a turn was put off until the next day, by the limit.",
+            "cause",
+            ("limit_calls", "limit_tokens", OTHER),
+        )
         self._duplicates = counters(
             "bridge_duplicates_prevented_total",
             "Steps that found their work done, or given to another worker: nothing was said twice.",
             "stage",
-            ("claim", "finish", "deliver"),
+            ("claim", "finish", "hold", "deliver"),
         )
         self._bad_messages = counter("bridge_bad_broker_messages_total", "Messages in the queue that are none of ours.")
         self._pruned = counter("bridge_pruned_turns_total", "Finished turns deleted for their age.")
@@ -143,7 +161,7 @@ class Metrics:
         )
         self._registry = registry
 
-    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case a signal
+    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a signal
         """Count the signal."""
         match event:
             case events.MessageGrouped():
@@ -189,12 +207,21 @@ class Metrics:
                 self._failures(_CAUSES.get(error_type.partition(":")[0], "responder")).inc()
             case events.ResponderAway():
                 self._failures("responder_away").inc()
+            case events.CallSettled():
+                self._called(event)
+            case events.TurnHeld(cause=cause):
+                self._held(cause).inc()
             case events.DuplicatePrevented(stage=stage):
                 self._duplicates(stage).inc()
             case events.BadBrokerMessage():
                 self._bad_messages.inc()
             case events.Pruned(turns=turns):
                 self._pruned.inc(turns)
+
+    def _called(self, event: events.CallSettled) -> None:
+        self._calls(event.outcome).inc()
+        self._tokens("in").inc(event.tokens_in)
+        self._tokens("out").inc(event.tokens_out)
 
     def _delivered(self, event: events.ReplyDelivered) -> None:
         self._turns("answered").inc()

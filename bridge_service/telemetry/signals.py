@@ -339,6 +339,24 @@ class TurnSuperseded(Event):
     merges: int
 
 
+class TurnHeld(Event):
+    """A turn waits until the next day: `cause` is limit_calls or limit_tokens; it may be answered after `until`."""
+
+    turn_id: int
+    match_id: str
+    cause: str
+    until: str
+
+
+class CallSettled(Event, level=logging.DEBUG):
+    """A call of a model is over: answered, refused or cancelled; a cancelled one counts what was reserved for it."""
+
+    turn_id: int
+    outcome: str
+    tokens_in: int
+    tokens_out: int
+
+
 class ResponderAway(Event, level=logging.WARNING):
     """The responder is away; the turn is tried again after `retry_seconds`."""
 
@@ -366,7 +384,7 @@ class TurnDead(Event, level=logging.ERROR):
 
 
 class DuplicatePrevented(Event, level=logging.DEBUG):
-    """A step (`claim`, `finish` or `deliver`) found nothing to do: it was done already, or was another worker's."""
+    """A step (`claim`, `finish`, `hold`, `deliver`) found nothing to do: it was done, or was another worker's."""
 
     turn_id: int
     stage: str

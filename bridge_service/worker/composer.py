@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from dramatiq.middleware import Interrupt
 
-from bridge_service.errors import DatabaseRefused, ResponderUnavailable, StepRefused, type_of
+from bridge_service.errors import DatabaseRefused, OverLimit, ResponderUnavailable, StepRefused, type_of
 from bridge_service.machine.steps import Outcome, Store
 from bridge_service.responders import Responder, clean_reply, storable
 from bridge_service.telemetry.signals import (
@@ -83,6 +83,8 @@ class Composer:
             except ResponderUnavailable as error:
                 self._put_off(token, task, error)
                 return None
+            except OverLimit:
+                return self._tell(turn_id, self._store.hold(turn_id, token), "hold")
             except Interrupt:
                 raise  # Dramatiq's own word to this thread, not the responder's
             except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn

@@ -33,7 +33,7 @@ from bridge_service.process.incidents import Incidents
 from bridge_service.process.loop import Every, stop_all
 from bridge_service.process.startup import announce, look_at_postgresql, wait_for_postgres
 from bridge_service.process.watchdog import Watchdog
-from bridge_service.responders import NamedResponder
+from bridge_service.responders import NamedResponder, budget
 from bridge_service.settings import Settings, policy, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
@@ -41,6 +41,7 @@ from bridge_service.telemetry.signals import Draining, Emit, ParentLost, Stopped
 from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import stuck_loops
 from bridge_service.worker.actors import declare_actors
+from bridge_service.worker.budget import StoredBudget
 from bridge_service.worker.composer import Composer
 from bridge_service.worker.leases import Leases
 from bridge_service.worker.numbers import WorkerMetrics
@@ -82,6 +83,7 @@ def assemble(environ: Mapping[str, str]) -> WaitingBroker:
     store = Store(database)
     incidents = Incidents(store, "worker")
     emit = fan_out(journal, measure, incidents)
+    budget.use(StoredBudget(store, emit))
     watchdog = Watchdog(emit)
     leases = Leases(store, emit, responder_timeout=settings.responder_timeout)
     composer = Composer(

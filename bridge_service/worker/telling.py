@@ -12,6 +12,7 @@ from bridge_service.telemetry.signals import (
     TurnCancelled,
     TurnDead,
     TurnFailed,
+    TurnHeld,
     TurnSuperseded,
 )
 from bridge_service.turns import Kind
@@ -45,6 +46,8 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Event | None:  # noq
             return TurnSuperseded(turn_id, details["match_id"], details["merges"])
         case "cancelled":
             return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
+        case "held":
+            return TurnHeld(turn_id, details["match_id"], details["cause"], details["until"])
         case "failed":
             return TurnFailed(turn_id, details["match_id"], _error_of(details), details["attempts"])
         case "later" if "error" in details:

@@ -10,6 +10,7 @@ import pytest
 
 from bridge_service.errors import EX_CONFIG
 from tests.support.model_server import ModelServer, echoes_everything, says, slow, status
+from tests.support.policy import set_policy
 from tests.support.service import ROOT
 from tests.support.waiting import eventually
 
@@ -127,3 +128,28 @@ def test_a_worker_drains_while_a_model_is_slow(service: Service, app: App, serve
     assert server.calls[0].closed.wait(5)
     service.up()
     eventually(lambda: app.said(match) == ["Oui, bien sûr."], timeout=30)
+
+
+def test_the_limit_of_calls_holds_while_workers_are_killed(service: Service, app: App, server: ModelServer) -> None:
+    """The server's own counter never passes LIMIT_CALLS_PERSON_DAY; what is left waits, until the limit is raised."""
+    service.environment.update(RESPONDER="openai", LIMIT_CALLS_PERSON_DAY="10")
+    server.does(slow(0.3, says("oui")))
+    service.up()
+    set_policy(app.urls, over_limit="À demain.")
+    worker = service.start_worker()
+    matches = [app.old_match() for _ in range(8)]
+    for calls in (3, 6, 9):
+        for match in matches:
+            app.write(match, "salut")
+        server.wait_for_call(calls)
+        service.kill(worker)
+        worker = service.start_worker()
+
+    held = "SELECT count(*) FROM bridge.turns WHERE state = 'open' AND held = 'limit_calls'"
+    eventually(lambda: app.value(held) > 0, timeout=30)
+    assert app.value("SELECT calls FROM bridge.budgets WHERE kind = 'person'") == 10
+    assert len(server.calls) <= 10
+    assert any("À demain." in app.said(match) for match in matches)
+    set_policy(app.urls, limit_calls_person_day=100)
+    eventually(lambda: app.value(held) == 0, timeout=30)
+    eventually(lambda: len(server.calls) > 10)

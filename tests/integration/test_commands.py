@@ -29,6 +29,7 @@ from bridge_service.machine.ledger import Ledger
 from bridge_service.machine.steps import Store
 from bridge_service.operate.cli import app
 from bridge_service.operate.output import Output
+from bridge_service.responders.budget import Call
 from tests.support.app import Client
 from tests.support.databases import execute
 from tests.support.policy import MAX_ATTEMPTS, set_grouping, set_policy
@@ -599,6 +600,28 @@ def test_why_says_that_the_responder_is_away(operator: Operator, chat: Chat) -> 
     chat.rows("UPDATE bridge.turns SET retry_at = now()")
     fail("ValueError: no words", counts=True)
     assert "the attempt failed (ValueError: no words); next try at " in operator("why", message).out
+
+
+def test_why_and_report_tell_of_a_limit(operator: Operator, chat: Chat) -> None:
+    """`why` says until when a message waits, and `report` what was spent, spared and left unsettled."""
+    set_policy(chat.urls, limit_calls_person_day=1, openai_price_input=2)
+    message = chat.write(chat.match())
+    chat.group()
+    [push] = chat.store.push_due(10)
+    token = uuid4()
+    chat.store.claim(push.turn_id, token)
+    call = Call(token, 1, push.turn_id, "model", 1_000_000, 10, 30.0)
+    assert chat.store.reserve_call(call)["outcome"] == "reserved"
+    assert chat.store.hold(push.turn_id, token).name == "held"
+
+    assert "held, over today's limit (limit_calls), answered from " in operator("why", message).out
+    document = operator("report", "--json").document
+    [spent] = document["spending"]
+    assert (spent["calls"], spent["tokens_in"], spent["unsettled"], spent["cost"]) == (1, 1_000_000, 1_000_010, 2)
+    assert document["calls"] == {"begun": 1, "unsettled": 1, "cancelled": 0, "discarded": 0, "spared": 0}
+    shown = operator("report").out
+    assert "today" in shown
+    assert "2.00" in shown
 
 
 def test_why_tells_of_what_was_set_aside(operator: Operator, chat: Chat) -> None:

@@ -14,6 +14,7 @@ from bridge_service.errors import (
     BridgeError,
     DatabaseBusy,
     DatabaseUnavailable,
+    OverLimit,
     ResponderUnavailable,
     RightMissing,
     SchemaMissing,
@@ -21,6 +22,7 @@ from bridge_service.errors import (
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.responders import echo
+from bridge_service.responders.budget import Call
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     Event,
@@ -31,6 +33,7 @@ from bridge_service.telemetry.signals import (
     TurnClaimed,
     TurnDead,
     TurnFailed,
+    TurnHeld,
     TurnSuperseded,
     TurnTyping,
 )
@@ -963,3 +966,39 @@ def test_a_draft_that_no_other_text_would_mend_is_kept(desk: Desk, change: str, 
     advance(desk.urls, 1)
     composer.deliver(turn)
     assert (len(desk.asked), desk.app.said(match)) == (1, ["salut"])
+
+
+def test_a_turn_whose_call_is_over_a_limit_waits_until_tomorrow(desk: Desk) -> None:
+    """No attempt is counted, and one line tells of it; if the limit was raised meanwhile, the turn goes on at once."""
+    _, turn = desk.pushed()
+
+    def over(task: Task) -> str:
+        del task
+        raise OverLimit("limit_calls")
+
+    desk.respond = over
+    set_policy(desk.urls, limit_calls_person_day=1)
+    composer = desk.composer()
+    composer.compose(turn)
+    assert desk.told.names() == ["turn_claimed"]  # by the books nothing is spent
+    assert (desk.column(turn, "state"), desk.column(turn, "token"), desk.due_in(turn)) == ("composing", None, 0)
+
+    desk.respond = spend(desk)
+    composer.compose(turn)
+    [held] = desk.told.of(TurnHeld)
+    assert (held.turn_id, held.cause) == (turn, "limit_calls")
+    assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("open", 0)
+
+
+def spend(desk: Desk) -> Callable[[Task], str]:
+    """Return a responder that makes one call, and would make another one."""
+
+    def respond(task: Task) -> str:
+        answers = [
+            desk.store.reserve_call(Call(task.claim, number, task.turn_id, "model", 1, 1, 30.0))["outcome"]
+            for number in (1, 2)
+        ]
+        assert answers == ["reserved", "over"]
+        raise OverLimit("limit_calls")
+
+    return respond

@@ -311,7 +311,13 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
 
 # Who may read
 
-UNREADABLE: Final = {("parts", "content"), ("turns", "draft"), ("turns", "token"), ("turns", "refused")}
+UNREADABLE: Final = {
+    ("calls", "token"),
+    ("parts", "content"),
+    ("turns", "draft"),
+    ("turns", "token"),
+    ("turns", "refused"),
+}
 
 
 def hidden_from(app: App, role: str) -> set[tuple[str, str]]:

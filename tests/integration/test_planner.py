@@ -43,6 +43,12 @@ class Parts:
         self.prunable: list[int] = []
         self.countable: list[int] = []
         self.passes: queue.Queue[float] = queue.Queue()
+        self.sweeps: queue.Queue[float] = queue.Queue()
+
+    def plan_held(self) -> int:
+        """Note a sweep of what is held."""
+        self.sweeps.put(time.monotonic())
+        return 0
 
     def push_due(self, beat: Callable[[], None]) -> int:
         """Note a pass."""
@@ -302,13 +308,14 @@ def test_many_wishes_make_few_passes(desk: Desk) -> None:
 
 
 def test_the_sweeps_come_by_themselves(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any bell there is a pass, and a look at what nobody announced, every few seconds."""
+    """Without any bell there is a pass, a look at what nobody announced and at what is held, every few seconds."""
     assert module.SWEEP_SECONDS == 3600.0
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.05)
     desk.start()
     for _ in range(3):
         desk.wait_for_pass()
         desk.looks.get(timeout=5)
+        desk.parts.sweeps.get(timeout=5)
 
 
 def test_when_no_job_comes_the_thread_sweeps_by_itself(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

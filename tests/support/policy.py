@@ -16,7 +16,7 @@ MAX_TAKEOVERS: Final = 20
 """As parts/max_attempts.sql and parts/max_takeovers.sql have them."""
 
 
-def set_policy(urls: Urls, bot: str | None = None, **values: float | None) -> None:
+def set_policy(urls: Urls, bot: str | None = None, **values: float | str | None) -> None:
     """Set these columns of bridge.bots for a bot, or for all of them."""
     with closing(psycopg2.connect(urls.admin)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT bridge.set_bot(%s, %s)", (bot, json.dumps(values)))

@@ -20,6 +20,8 @@ MEMORY_BYTES: Final = 500 * 1024**2
 GROWN_SECONDS: Final = 60
 """The processor share of a younger process is the cost of its start."""
 
+_SPENDING_DAYS: Final = 2  # today and yesterday
+
 _DAY_SECONDS: Final = 86400
 _HOUR_SECONDS: Final = 3600
 _MEGABYTE: Final = 1024**2
@@ -48,6 +50,7 @@ class _Facts:
     accounts: Accounts
     processes: Sequence[Mapping[str, Any]]
     alive: Mapping[str, int]
+    spending: Sequence[Mapping[str, Any]]
 
     def noted(self, *kinds: str) -> int:
         return sum(self.figures["incidents"].get(kind, 0) for kind in kinds)
@@ -63,6 +66,7 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
             ledger.verify(settings.retention_days),
             ledger.processes(seconds, SILENCE_SECONDS),
             count_alive(ledger.processes(SILENCE_SECONDS, SILENCE_SECONDS)),
+            ledger.spending(_SPENDING_DAYS),
         )
     checks = [*_core(facts), *_robustness(facts), *_performance(facts, delay)]
     output.document(
@@ -72,6 +76,7 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
             "unaccounted": facts.accounts.unaccounted,
             "doubled": facts.accounts.doubled,
             "processes": list(facts.processes),
+            "spending": list(facts.spending),
             "checks": [asdict(check) for check in checks],
         }
     )
@@ -83,6 +88,10 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
         output.table(
             ["process", "started (UTC)", "state", "memory", "at most", "processor"], map(_process, facts.processes)
         )
+    if facts.spending:
+        output.say("")
+        output.table(["bot", "day", "calls", "tokens in", "out", "cost"], map(_spent, facts.spending))
+        output.say(_calls(facts.figures["calls"]))
     for check in checks:
         if check.ok is False:
             output.complain(f"{check.name}: {check.detail}")
@@ -201,4 +210,21 @@ def _process(process: Mapping[str, Any]) -> tuple[object, ...]:
         f"{process['rss_bytes'] / _MEGABYTE:.0f} MB",
         f"{process['rss_peak_bytes'] / _MEGABYTE:.0f} MB",
         f"{process['cpu_share']:.1%}",
+    )
+
+
+def _spent(row: Mapping[str, Any]) -> tuple[object, ...]:
+    day = ("today", "yesterday")[row["days_ago"]]
+    if row["limited"]:
+        day += ", at its limit"
+    cost = "no price" if row["cost"] is None else f"{row['cost']:.2f}"
+    return (row["bot_id"], day, row["calls"], row["tokens_in"], row["tokens_out"], cost)
+
+
+def _calls(calls: Mapping[str, int]) -> str:
+    """Say what newer messages cost and spared: of a reply that they superseded before its call, nothing was spent."""
+    return (
+        f"{counted(calls['begun'], 'call')}: {calls['discarded']} for replies that newer messages superseded,"
+        f" {calls['cancelled']} cancelled under way, {calls['unsettled']} of unknown cost (counted in full);"
+        f" {calls['spared']} spared, superseded before a call"
     )

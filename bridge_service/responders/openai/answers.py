@@ -21,6 +21,9 @@ REPEAT_SIMILARITY: Final = 0.9
 REPEAT_LINES: Final = 5
 """A reply nearly repeats one of the bot's last lines if both are that long and that similar."""
 
+USAGE_MOST: Final = 1_000_000_000
+"""Tokens of one answer that are believed: the sums of a day stay numbers that PostgreSQL holds."""
+
 _COMPARED: Final = 1000  # characters: two long texts that begin alike repeat each other, and more would take seconds
 
 _REMEDIES: Final = {
@@ -85,6 +88,17 @@ def text_of(body: bytes) -> str:
                 raise ModelFault(f"the model's answer has no text{called}")
             return to_last_sentence(text) if choice.get("finish_reason") == "length" else text
     raise ModelFault("the answer is not of the chat/completions protocol: look at OPENAI_BASE_URL")
+
+
+def usage_of(body: bytes) -> tuple[int, int]:
+    """Return the tokens in and out that an answer says it cost, up to `USAGE_MOST`; 0 for what makes no sense."""
+    try:
+        usage = json.loads(body.decode("utf-8-sig", "replace"))["usage"]
+        numbers = [usage["prompt_tokens"], usage["completion_tokens"]]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return 0, 0
+    said_in, said_out = (min(n, USAGE_MOST) if type(n) is int and n > 0 else 0 for n in numbers)
+    return said_in, said_out
 
 
 def _joined(content: object) -> str:

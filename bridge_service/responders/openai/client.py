@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import httpx2
 import openai
 
 from bridge_service.errors import ResponderUnavailable
-from bridge_service.responders.openai.answers import ModelFault, fault_of, text_of
+from bridge_service.responders.openai.answers import ModelFault, fault_of
 from bridge_service.responders.openai.prompt import Message
 from bridge_service.settings import Settings
 
@@ -20,7 +21,20 @@ ANSWER_BYTES: Final = 1_000_000
 """Bytes of an answer that are read. The longest useful one, with the thoughts of a model that thinks aloud, is less."""
 
 _LIBRARY_URL: Final = "https://api.openai.com/v1"
+_GATEWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
 _NEW_LIMIT: Final = ("openai.com", "azure.com")  # hosts that refuse `max_tokens` for their newer models
+
+
+class Refusal(Exception):
+    """Raised when the server answered with an error's status: the model wrote nothing that could be billed.
+
+    Parameters:
+      fault: what the status means for the turn.
+    """
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__()
+        self.fault = fault
 
 
 class Client:
@@ -29,43 +43,44 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         url = settings.openai_base_url or _LIBRARY_URL
         self._key = settings.openai_api_key
-        self._seconds = settings.openai_timeout
+        self.seconds = settings.openai_timeout
         limit = "max_completion_tokens" if (urlsplit(url).hostname or "").endswith(_NEW_LIMIT) else "max_tokens"
         self._bounds: dict[str, Any] = {limit: settings.openai_max_tokens}
         if settings.openai_temperature is not None:
             self._bounds["temperature"] = settings.openai_temperature
         http = httpx2.AsyncClient(
-            timeout=self._seconds,
+            timeout=self.seconds,
             trust_env=url.startswith("https://"),  # no proxy sees what is not encrypted
             headers={"Accept-Encoding": "identity"},
             event_hooks={"request": [self._authorize], "response": [_guard]},
         )
         # The library refuses to start without a key, and reads several more from the environment: `_authorize` decides.
         self._openai = openai.AsyncOpenAI(
-            api_key=self._key or "none", base_url=url, timeout=self._seconds, max_retries=0, http_client=http
+            api_key=self._key or "none", base_url=url, timeout=self.seconds, max_retries=0, http_client=http
         )
         # The library imports the half of itself here, and not in the middle of the first reply.
         self._create = self._openai.chat.completions.with_raw_response.create
 
-    async def ask(self, model: str, messages: Sequence[Message]) -> str:
-        """Make one request and return the text of the answer.
+    async def ask(self, model: str, messages: Sequence[Message]) -> bytes:
+        """Make one request and return the body of the answer.
 
         Raises:
-          ResponderUnavailable: the server is away, busy or too slow.
-          ModelFault: it refuses, or its answer is of no use.
+          Refusal: the server refuses, or is busy.
+          ResponderUnavailable: it is away or too slow.
+          ModelFault: its answer is of no use.
         """
         try:
             # The library's own time-out starts anew with each byte.
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self.seconds):
                 answer = await self._create(model=model, messages=cast("Any", messages), **self._bounds)
         except (openai.APITimeoutError, TimeoutError):
-            raise ResponderUnavailable(f"the model's server did not answer within {self._seconds:g} s") from None
+            raise ResponderUnavailable(f"the model's server did not answer within {self.seconds:g} s") from None
         except openai.APIConnectionError as error:
             cause = type(error.__cause__ or error).__name__
             raise ResponderUnavailable(f"the connection to the model's server failed ({cause})") from None
         except openai.OpenAIError as error:
             raise ModelFault(f"the request to the model's server failed ({type(error).__name__})") from None
-        return text_of(answer.content)
+        return bytes(answer.content)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,7 +98,9 @@ async def _guard(response: httpx2.Response) -> None:
     An error may quote the whole prompt. A redirect, which ends here too, may lead out of a private network.
     """
     if not response.is_success:
-        raise fault_of(response.status_code, _retry_after(response.headers))
+        fault = fault_of(response.status_code, _retry_after(response.headers))
+        # A gateway does not know what the server behind it wrote.
+        raise fault if response.status_code in _GATEWAY else Refusal(fault)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         # A few compressed bytes may unpack to gigabytes.
         raise ModelFault("the model's server compresses its answer, although the request forbids it")

@@ -8,11 +8,12 @@ import os
 import threading
 from typing import Final
 
+from bridge_service.responders import budget
 from bridge_service.responders.openai.replier import Replier
 from bridge_service.settings import Settings
 from bridge_service.turns import Task
 
-_REPLIER: Final = Replier.of(Settings.from_environ(os.environ, needs=("openai_model",)))
+_REPLIER: Final = Replier.of(Settings.from_environ(os.environ, needs=("openai_model",)), budget.of_process())
 _LOOP: Final = asyncio.new_event_loop()
 threading.Thread(target=_LOOP.run_forever, name="model", daemon=True).start()
 

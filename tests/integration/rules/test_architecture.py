@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
+from bridge_service.responders.budget import Call
 from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _file_of(stack: str) -> str:
 def _every_way(bridge: Bridge) -> None:
     with closing(Connection(bridge.urls.service, application="operator")) as connection:
         ledger = Ledger(connection)
-        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger)):
+        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger), _held(bridge)):
             assert way, "a step on the way did not come out"
 
 
@@ -183,4 +184,19 @@ def _openers(bridge: Bridge, ledger: Ledger) -> list[bool]:
     ways.append(bridge.turn(turn).state == "dead")
     ledger.retry(turn)
     ways.append(bridge.turn(turn).state == "queued")
+    return ways
+
+
+def _held(bridge: Bridge) -> list[bool]:
+    bridge.rows("UPDATE bridge.bots SET limit_calls_person_day = 1 WHERE scope = 'default'")
+    ways = []
+    for spent in (False, True):
+        match = bridge.match()
+        bridge.write(match)
+        turn = bridge.pushed(match)
+        claim = bridge.claim(turn)
+        call = Call(claim.token, 1, turn, "m", 1, 1, 1.0)
+        ways.append(spent or bridge.store.reserve_call(call)["outcome"] == "reserved")
+        outcome = claim.outcome if spent else bridge.store.hold(turn, claim.token)
+        ways.append(outcome.name == "held")
     return ways

@@ -1,6 +1,6 @@
 -- Inserts one reply and returns its id; NULL refuses it (the turn is then cancelled as `refused`). It runs inside the
 -- transaction that ends the turn, so reply and end are one commit. `p_turn` is there for an app that keeps its own
--- idempotency key. An app with other tables replaces this function; `migrate` leaves a replaced one alone.
+-- idempotency key; it is NULL for a notice, which answers no turn. An app with other tables replaces this function; `migrate` leaves a replaced one alone.
 --
 -- The app's own triggers fire here as they do for the app: under the search path by which `migrate` found its tables,
 -- for they may name others without a schema (`pg_temp` stands last in it, or whoever calls could slip in a table of his

@@ -10,6 +10,7 @@
 --   open, overdue: with the conversations that no scheduler has grouped yet, as in status
 --   inbox_open: captured events that no scheduler has grouped yet
 --   estimated: whether a count is an estimate; `overdue` and `oldest_unanswered_at` then are of the turns that are due first
+--   oldest_unanswered_at: since its capture, or since the end of a wait that policy ordered
 --   captures: how many times something was captured, repeats and rollbacks included
 CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL, p_most integer DEFAULT NULL)
 RETURNS jsonb
@@ -42,11 +43,11 @@ BEGIN
                 GROUP BY e.match_id) g) p;
     SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO v_captures FROM bridge.events_id_seq s;
     WITH unfinished AS MATERIALIZED (
-        (SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state = 'open' ORDER BY t.due_at LIMIT p_most)
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'open' ORDER BY t.due_at LIMIT p_most)
         UNION ALL
-        (SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT p_most)
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT p_most)
         UNION ALL
-        (SELECT t.id, t.kind, t.state, t.due_at FROM bridge.turns t WHERE t.state IN ('composing', 'typing')
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state IN ('composing', 'typing')
          ORDER BY t.due_at LIMIT p_most))
     SELECT jsonb_build_object(
         'open', v_pending + greatest(count(*) FILTER (WHERE u.state = 'open'), CASE
@@ -63,9 +64,9 @@ BEGIN
         'captures', v_captures,
         'notify_queue_usage', pg_notification_queue_usage(),
         'oldest_unanswered_at', extract(epoch FROM least(v_first, (
-            SELECT min(e.captured_at)
+            SELECT min(greatest(e.captured_at, o.held_until))
             FROM unfinished o JOIN bridge.events e ON e.turn_id = o.id
-            WHERE o.kind = 'reply' AND e.kind = 'message'))),
+            WHERE o.kind = 'reply' AND e.kind = 'message' AND (o.held_until > v_now) IS NOT TRUE))),
         'overdue_since', extract(epoch FROM least(v_late_by, min(u.due_at) FILTER (WHERE u.due_at <= v_now))))
     INTO v_answer
     FROM unfinished u;

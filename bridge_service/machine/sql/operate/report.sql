@@ -10,6 +10,8 @@
 --   detection, push, reply, lateness: see `spread`. From a capture to its group; from the planned time of a group to its
 --     push; from the last claim to the reply, at a human pace; from a reply's planned time to the reply.
 --   failed_attempts, takeovers, superseded, dead: of the turns of that time
+--   calls: {begun, unsettled, cancelled, discarded, spared}: of a model; without a known cost; given up while they ran; for
+--     replies that newer messages superseded. `spared`: superseded replies for which no call was begun
 --   incidents: {kind: times}
 CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
@@ -18,6 +20,7 @@ DECLARE
     v_events jsonb;
     v_groups jsonb;
     v_turns  jsonb;
+    v_calls  jsonb;
 BEGIN
     SELECT jsonb_build_object(
         'messages', jsonb_build_object(
@@ -66,7 +69,19 @@ BEGIN
     INTO v_turns
     FROM bridge.turns t WHERE t.opened_at > v_since;
 
-    RETURN v_events || v_groups || v_turns || jsonb_build_object('incidents', (
+    SELECT jsonb_build_object(
+        'begun', count(*),
+        'unsettled', count(*) FILTER (WHERE c.tokens_in IS NULL),
+        'cancelled', count(*) FILTER (WHERE c.outcome = 'cancelled'),
+        'discarded', count(*) FILTER (WHERE t.reason = 'superseded'),
+        'spared', (SELECT count(*) FROM bridge.turns s
+                   WHERE s.opened_at > v_since AND s.reason = 'superseded'
+                     AND NOT EXISTS (SELECT FROM bridge.calls n WHERE n.turn_id = s.id AND n.begun_at > v_since)))
+    INTO v_calls
+    FROM bridge.calls c LEFT JOIN bridge.turns t ON t.id = c.turn_id
+    WHERE c.begun_at > v_since;
+
+    RETURN v_events || v_groups || v_turns || jsonb_build_object('calls', v_calls, 'incidents', (
         SELECT coalesce(jsonb_object_agg(i.kind, i.times), '{}')
         FROM (SELECT n.kind, sum(n.times) AS times FROM bridge.incidents n
               WHERE n.happened_at > v_since GROUP BY n.kind) i));

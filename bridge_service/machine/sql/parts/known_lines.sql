@@ -1,5 +1,6 @@
 -- Which of a conversation's messages the bridge knows, and when it came to know them: `event_id` is a person's message's own
--- event, or the newest event that a reply of the bridge covers (`ours`); 0 for its opener.
+-- event, or the newest event that a reply of the bridge covers (`ours`); 0 for its opener; the newest event
+-- when a notice was said.
 --
 -- A reply is found through the event of a message that it covers, and that one among `p_messages`: there is no index of
 -- replies. Each look is by a unique index, so the cost grows with `p_messages` and not with the history (as history.sql).
@@ -26,6 +27,8 @@ BEGIN
     UNION ALL
     SELECT t.reply_message_id, 0::bigint, true FROM bridge.turns t
     WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE
-      AND t.reply_message_id IS NOT NULL;
+      AND t.reply_message_id IS NOT NULL
+    UNION ALL
+    SELECT n.message_id, n.event_id, true FROM bridge.notices n WHERE n.match_id = p_match;
 END
 $$;

@@ -5,7 +5,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'turn_id', t.id, 'kind', t.kind, 'state', t.state, 'match_id', t.match_id, 'bot_id', t.bot_id,
         'opened_at', t.opened_at, 'queued_at', t.queued_at, 'claimed_at', t.claimed_at, 'deliver_at', t.deliver_at,
         'answered_at', t.answered_at, 'ended_at', t.ended_at, 'due_at', t.due_at, 'retry_at', t.retry_at,
-        'leased', t.state = 'composing' AND t.token IS NOT NULL,
+        'held', CASE WHEN t.state = 'open' THEN t.held END, 'leased', t.state = 'composing' AND t.token IS NOT NULL,
         'reply_message_id', CASE WHEN t.state = 'answered' THEN t.reply_message_id END,
         'attempts', t.attempts, 'takeovers', t.takeovers, 'merges', t.merges, 'pushes', t.pushes,
         'reason', t.reason, 'last_error', t.last_error,

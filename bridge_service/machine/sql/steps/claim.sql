@@ -11,7 +11,7 @@
 -- A turn that is claimed again makes way for the waiting turn, at most `max_merges` times in a chain. The last attempt is a
 -- turn's own, so that the waiting turn does not die with it.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or {outcome: nothing | busy | superseded | cancelled | dead, ...}; of a claim
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}; of a claim
 -- before `retry_at` also `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
@@ -24,6 +24,7 @@ DECLARE
     v_events  bigint[];
     v_policy  record;
     v_task    jsonb;
+    v_held    jsonb;
     v_waiting bigint;
 BEGIN
     PERFORM bridge.assert_read_committed();
@@ -56,7 +57,13 @@ BEGIN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
-    ELSIF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
+    ELSIF t.token IS NULL AND num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day) > 0 THEN
+        v_held := bridge.hold_turn(t.id);
+        IF v_held IS NOT NULL THEN
+            RETURN v_held;
+        END IF;
+    END IF;
+    IF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL
           AND t.merges < coalesce(p_max_merges, v_policy.max_merges) AND t.attempts + 1 < bridge.max_attempts() THEN
         -- A newer turn waits: one answer to all, before a call is wasted (E1). Only now, since what cannot be read or is
         -- too much ends alone. The active turn is locked before the waiting one.
@@ -70,7 +77,7 @@ BEGIN
 
     BEGIN
         UPDATE bridge.turns
-        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, claimed_at = bridge.now(),
+        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, held = NULL, claimed_at = bridge.now(),
             due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
