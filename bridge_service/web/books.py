@@ -38,6 +38,7 @@ class Books:
         self.latest = Question(lambda: self._lines("SELECT bridge.latest_turns(%s)", LINES), seconds)
         self.late = Question(lambda: self._lines("SELECT bridge.late_turns(%s)", LINES), seconds)
         self.bots = Question(lambda: self._lines("SELECT bridge.bots_load(%s, %s)", BOTS, observer.COUNTED), seconds)
+        self.spending = Question(lambda: self._lines("SELECT bridge.spending(1)"), seconds)
         self.actions = Question(lambda: self._lines("SELECT bridge.latest_actions(%s)", ACTIONS), seconds)
         self.charts = Question(lambda: self._one("SELECT bridge.charts()"), CHARTS_SECONDS)
         self.dead = Questions(

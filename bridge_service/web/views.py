@@ -194,7 +194,8 @@ class Views:
         return {"away": lines is None, "dead": rows(lines or (), time.time()), "after": last}
 
     async def _bots(self) -> Context:
-        lines = await self._books.bots()
+        lines, today = await self._books.bots(), await self._books.spending()
+        spent = {row["bot_id"]: (row["tokens_in"] + row["tokens_out"], row["cost"]) for row in today or ()}
         bots = [
             (
                 line,
@@ -204,7 +205,7 @@ class Views:
             )
             for line in lines or ()
         ]
-        return {"away": lines is None, "bots": bots}
+        return {"away": lines is None, "bots": bots, "spent": spent}
 
     async def _actions(self) -> Context:
         lines = await self._books.actions()

@@ -602,6 +602,17 @@ def test_a_count_above_the_bound_is_an_estimate(
     assert app.value("SELECT (bridge.status() ->> 'open')::int") == 5000
 
 
+def test_what_a_bot_spends(app: App, port: int) -> None:
+    """The page of bots shows the tokens of today, calls under way at their most, and the cost if a price is known."""
+    set_policy(app.urls, CAMILLE, openai_price_input=1000, openai_price_output=1000)
+    app.rows(
+        "INSERT INTO bridge.budgets (day, kind, owner_id, calls, tokens_in, tokens_out, reserved_in, reserved_out)"
+        " SELECT (now() AT TIME ZONE 'Europe/Paris')::date, 'bot', %s, 2, 1000, 200, 30, 4",
+        CAMILLE,
+    )
+    assert '<td class="number">1234</td><td class="number">1.23</td>' in ask(port, "/bots").body
+
+
 def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the time for which a look is good, PostgreSQL is asked once, however many ask the console."""
     monkeypatch.setattr(observer, "LOOK_SECONDS", 3600.0)
