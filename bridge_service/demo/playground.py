@@ -1,6 +1,7 @@
 """The playground's side of the stage: it serves the page, writes as the people do, and breaks things."""
 
 import asyncio
+import json
 import secrets
 import socket
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from bridge_service.brokers.redis_client import connect
 from bridge_service.demo.app import App, Chat
@@ -17,7 +18,6 @@ from bridge_service.demo.stage import Stage
 from bridge_service.demo.watch import State, Watch
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.ledger import Ledger
 from bridge_service.settings import overrides
 from bridge_service.web.console import Console
 from bridge_service.web.feed import Feed
@@ -95,7 +95,6 @@ class Playground:
         own = stage.connect()
         stack.callback(own.close)
         self._app = App(own, own, stage.screen)
-        self._books = Ledger(own)
         watching = stage.connect()
         stack.callback(watching.close)
         client = connect(stage.redis.url(), timeout=ASK_SECONDS)
@@ -104,6 +103,7 @@ class Playground:
         feed = Feed(partial(asyncio.to_thread, watch.whole), partial(asyncio.to_thread, watch.look), LOOK_SECONDS)
         database = Database(lambda: Connection(stage.settings.database_url, application="bridge console"))
         stack.callback(database.close)
+        self._database = database
 
         listening = stack.enter_context(_listen(stage.settings.port))
         port = listening.getsockname()[1]
@@ -115,7 +115,7 @@ class Playground:
             people=[name for name, is_bot in self._names.items() if not is_bot],
             bots=[name for name, is_bot in self._names.items() if is_bot],
             breaks=self._breaks.names,
-            settings=[name for name, columns in SETTINGS.items() if columns[0] in self._books.policy()],
+            settings=[name for name, columns in SETTINGS.items() if columns[0] in self._policy()],
             act=self._act,
         )
         console = Console(
@@ -183,9 +183,16 @@ class Playground:
             values = overrides.read([f"{column}={value}" for column in SETTINGS.get(what, ())])
         except ValueError:
             raise Refused("value") from None
-        with self._lock:
-            if not values or self._books.set_bot(None, values) is not None:
-                raise Refused("value")
+        if not values or self._ask("SELECT bridge.set_bot(NULL, %s)", json.dumps(values))["outcome"] != "set":
+            raise Refused("value")
+
+    def _policy(self) -> dict[str, Any]:
+        return self._ask("SELECT to_jsonb(p) FROM bridge.policy(NULL) p")
+
+    def _ask(self, statement: str, *parameters: object) -> dict[str, Any]:
+        """Call through the pool: after a restart of PostgreSQL it connects anew."""
+        [[answer]] = self._database.call(statement, *parameters)
+        return dict(answer)
 
     def _match(self, asked: Mapping[str, str]) -> str:
         person, bot = asked.get("person", ""), asked.get("bot", "")
@@ -211,8 +218,7 @@ class Playground:
     def _burst(self, name: str, chat: Chat) -> None:
         texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
         # Within the window, or the burst would be two groups.
-        with self._lock:
-            pause = min(pause, self._books.policy()["grouping_delay"] / (3 * len(texts)))
+        pause = min(pause, self._policy()["grouping_delay"] / (3 * len(texts)))
         thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)
         with self._lock:
             self._bursts = [each for each in self._bursts if each.is_alive()]
