@@ -23,6 +23,10 @@ from schedulers.push import Pusher
 SWEEP_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 3600.0
 PRUNE_BATCH: Final = 1000
+MINUTES_SECONDS: Final = 60.0
+MINUTES_BATCH: Final = 10
+"""Minutes that one call counts: a backlog of them, as after an upgrade, holds up no other step."""
+
 RETRY_SECONDS: Final = 1.0
 
 IDLE_SECONDS: Final = 10.0
@@ -61,7 +65,7 @@ class Planner(Loop):
         """Wire a planner.
 
         Parameters:
-          upkeep: for retention, which runs beside the passes.
+          upkeep: for retention and minutes, which run beside the passes.
           look: asks the listener for a look at every ungrouped event.
           retention_days: how long finished turns are kept.
         """
@@ -73,6 +77,8 @@ class Planner(Loop):
         self._emit = emit
         self._retention_days = retention_days
         self._wanted = threading.Event()
+        self._keeping = threading.Lock()
+        """Held by the one thread that does upkeep."""
         self._sweeping = False
         self._jobs = Jobs(
             timezone=UTC,
@@ -92,6 +98,7 @@ class Planner(Loop):
             id="prune",
             next_run_time=datetime.now(UTC) + timedelta(minutes=1),
         )
+        self._jobs.add_job(self._begin_minutes, "interval", seconds=MINUTES_SECONDS, id="minutes")
         self._jobs.start()
         self.wake()
 
@@ -152,16 +159,28 @@ class Planner(Loop):
 
     def _begin_pruning(self) -> None:
         # Before it exits, the interpreter waits for APScheduler's threads, and a call may take long in an outage.
-        threading.Thread(target=self._prune, name="prune", daemon=True).start()
+        threading.Thread(target=self._keep_up, args=(self._prune,), name="prune", daemon=True).start()
 
-    def _prune(self) -> None:
+    def _begin_minutes(self) -> None:
+        if not self._keeping.locked():  # during a long pruning threads would pile up; the next run counts the minutes
+            threading.Thread(target=self._keep_up, args=(self._close_minutes,), name="minutes", daemon=True).start()
+
+    def _keep_up(self, work: Callable[[], None]) -> None:
         try:
-            pruned = 0
-            while not self.stopping.is_set() and (count := self._upkeep.prune(self._retention_days, PRUNE_BATCH)):
-                pruned += count
-            if pruned:
-                self._emit(Pruned(pruned))
+            with self._keeping:
+                work()
         except DatabaseBusy:
-            return  # the next hour prunes again
+            return  # the next run does it
         except BridgeError as error:
             self._emit(database_trouble(error))
+
+    def _prune(self) -> None:
+        pruned = 0
+        while not self.stopping.is_set() and (count := self._upkeep.prune(self._retention_days, PRUNE_BATCH)):
+            pruned += count
+        if pruned:
+            self._emit(Pruned(pruned))
+
+    def _close_minutes(self) -> None:
+        while not self.stopping.is_set() and self._upkeep.close_minutes(MINUTES_BATCH) == MINUTES_BATCH:
+            pass

@@ -1,6 +1,7 @@
 """The playground's side of the stage: it serves the page, writes as the people do, and breaks things."""
 
 import asyncio
+import json
 import secrets
 import socket
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from bridge_service.brokers.redis_client import connect
 from bridge_service.demo.app import App, Chat
@@ -17,10 +18,10 @@ from bridge_service.demo.stage import Stage
 from bridge_service.demo.watch import State, Watch
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
-from bridge_service.web import console
+from bridge_service.settings import overrides
+from bridge_service.web.console import Console
 from bridge_service.web.feed import Feed
 from bridge_service.web.local import Local
-from bridge_service.web.observer import Observer
 from bridge_service.web.playground import Play, Refused, routes
 from bridge_service.web.server import listen, make_server
 
@@ -31,6 +32,14 @@ RAPID_SECONDS: Final = 0.4
 FIFTY_SECONDS: Final = 0.03
 BURSTS_AT_ONCE: Final = 4
 TEXT_CHARACTERS: Final = 2000
+
+SETTINGS: Final = {
+    "grouping_delay": ("grouping_delay",),
+    "thinking": ("thinking_delay_max", "thinking_delay_min"),
+    "typing_speed_cps": ("typing_speed_cps",),
+    "second_message": ("second_message",),
+}
+"""What the page sets for all bots: each control's columns of bridge.bots. One that the policy lacks has no control."""
 
 THREE: Final = ("salut", "ça va ?", "tu fais quoi ce soir ?")
 FIFTY: Final = tuple(f"message {number}" for number in range(1, 51))
@@ -94,6 +103,7 @@ class Playground:
         feed = Feed(partial(asyncio.to_thread, watch.whole), partial(asyncio.to_thread, watch.look), LOOK_SECONDS)
         database = Database(lambda: Connection(stage.settings.database_url, application="bridge console"))
         stack.callback(database.close)
+        self._database = database
 
         listening = stack.enter_context(_listen(stage.settings.port))
         port = listening.getsockname()[1]
@@ -105,22 +115,19 @@ class Playground:
             people=[name for name, is_bot in self._names.items() if not is_bot],
             bots=[name for name, is_bot in self._names.items() if is_bot],
             breaks=self._breaks.names,
-            grouping_delay=stage.settings.grouping_delay,
+            settings=[name for name, columns in SETTINGS.items() if columns[0] in self._policy()],
             act=self._act,
         )
-        app = console.make_app(
-            Observer(database, client),
-            None,
-            path="/console",
-            pages=routes(play, feed, token),
-            within=partial(Local, token=token),
+        console = Console(
+            database, client, None, csrf=token, root="/console", pages=routes(play, feed, token), within=Local
         )
-        server = make_server(app)
+        server = make_server(console.app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="playground", daemon=True)
         thread.start()
 
         def stop() -> None:
             feed.stop()
+            console.stop()
             server.should_exit = True
             self._ending.set()
             self._breaks.stop()
@@ -153,6 +160,8 @@ class Playground:
                 return {"match": self._match(asked)}
             if action == "break":
                 self._break(asked.get("what", ""))
+            elif action == "set":
+                self._set(asked.get("what", ""), asked.get("value", ""))
             elif action == "write":
                 self._write([self._text(asked)], self._chat(asked), 0.0)
             elif action in ("three", "fifty"):
@@ -168,6 +177,22 @@ class Playground:
             raise Refused("unreadable")
         if not self._breaks.begin(what):
             raise Refused("broken")
+
+    def _set(self, what: str, value: str) -> None:
+        try:
+            values = overrides.read([f"{column}={value}" for column in SETTINGS.get(what, ())])
+        except ValueError:
+            raise Refused("value") from None
+        if not values or self._ask("SELECT bridge.set_bot(NULL, %s)", json.dumps(values))["outcome"] != "set":
+            raise Refused("value")
+
+    def _policy(self) -> dict[str, Any]:
+        return self._ask("SELECT to_jsonb(p) FROM bridge.policy(NULL) p")
+
+    def _ask(self, statement: str, *parameters: object) -> dict[str, Any]:
+        """Call through the pool: after a restart of PostgreSQL it connects anew."""
+        [[answer]] = self._database.call(statement, *parameters)
+        return dict(answer)
 
     def _match(self, asked: Mapping[str, str]) -> str:
         person, bot = asked.get("person", ""), asked.get("bot", "")
@@ -193,7 +218,7 @@ class Playground:
     def _burst(self, name: str, chat: Chat) -> None:
         texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
         # Within the window, or the burst would be two groups.
-        pause = min(pause, self._stage.settings.grouping_delay / (3 * len(texts)))
+        pause = min(pause, self._policy()["grouping_delay"] / (3 * len(texts)))
         thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)
         with self._lock:
             self._bursts = [each for each in self._bursts if each.is_alive()]

@@ -142,7 +142,8 @@ class Watch:
                 "open": accounts.open,
                 "lost": accounts.unaccounted + accounts.dead,
                 "twice": accounts.doubled,
-            }
+            },
+            "policy": self._ledger.policy(),
         }
 
     def _redis_answers(self) -> bool:

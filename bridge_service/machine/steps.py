@@ -325,6 +325,10 @@ class Store:
         """Delete finished turns older than the retention; how many went."""
         return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
 
+    def close_minutes(self, limit: int) -> int:
+        """Count the minutes that are over, at most so many; how many were counted. See sql/upkeep/close_minutes.sql."""
+        return self._number("SELECT bridge.close_minutes(%s)", limit)
+
     def heartbeat(
         self,
         process: UUID,

@@ -246,9 +246,10 @@ def bots_set(
 ) -> None:
     """Set values for a bot; they hold from the next step on, without a restart."""
     from bridge_service.operate.commands import bots as command
+    from bridge_service.settings import overrides
 
     try:
-        values = command.read(texts)
+        values = overrides.read(texts)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="NAME=VALUE") from None
     _run(lambda settings, output: command.set_values(settings, output, bot, values), as_json=as_json)

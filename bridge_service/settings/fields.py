@@ -276,7 +276,8 @@ class Settings:
     console_token: Token | None = Field(
         None,
         repr=False,
-        description="The secret that the console's page and every /metrics ask for; unset: they ask for none.",
+        description="The secret that the console and every /metrics ask for, and with which the console acts;"
+        " unset: they ask for none, and the console only shows.",
     )
     require_tls: Truth = Field(
         False,  # noqa: FBT003 - as test_mode

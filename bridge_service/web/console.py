@@ -1,97 +1,79 @@
-"""The console: a page for people, beside the three paths of every port."""
+"""The console: pages for people, beside the three paths of every port."""
 
 import logging
 import signal
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
+import redis
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from bridge_service.errors import BridgeError
+from bridge_service.machine.database import Database
 from bridge_service.telemetry.metrics import show_build
 from bridge_service.web import probes
-from bridge_service.web.feed import Feed
+from bridge_service.web.actions import Actions
+from bridge_service.web.books import Books
+from bridge_service.web.forms import csrf_token
 from bridge_service.web.numbers import BridgeCollector
-from bridge_service.web.observer import LOOK_SECONDS, Observer
-from bridge_service.web.page import REFRESH_SECONDS, context
+from bridge_service.web.observer import Observer
 from bridge_service.web.server import listen, make_server
-from bridge_service.web.templates import LANGUAGES, STATIC, page, render
+from bridge_service.web.templates import STATIC
+from bridge_service.web.views import Views
 
 _logger: Final = logging.getLogger("bridge.console")
 
 
-def make_app(
-    observer: Observer,
-    token: str | None,
-    *,
-    feed: Feed | None = None,
-    path: str = "/",
-    pages: Sequence[Route] = (STATIC,),
-    within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
-) -> ASGIApp:
-    """Return the console as an ASGI application.
+class Console:
+    """The console as an ASGI application, in `app`.
 
     Parameters:
       token: what a visitor has to bring for everything except the probes; None for nothing.
-      feed: what `live_feed` returns; made here if no caller has to stop it.
-      path: where the console's page is.
-      pages: what is served beside it, with the files that it loads.
+      csrf: what the pages send with each action. None makes it of the token, and without a token there is no action.
+      root: what stands before the paths of the pages.
+      pages: what is served beside them, with the files that they load.
       within: see probes.make_app.
     """
-    own = CollectorRegistry()
-    show_build(own)
-    ProcessCollector(registry=own)
 
-    shown = feed or live_feed(observer)
-    live_path = f"{path.rstrip('/')}/live"
+    def __init__(
+        self,
+        database: Database,
+        client: redis.Redis,
+        token: str | None,
+        *,
+        csrf: str | None = None,
+        root: str = "",
+        pages: Sequence[Route] = (STATIC,),
+        within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    ) -> None:
+        own = CollectorRegistry()
+        show_build(own)
+        ProcessCollector(registry=own)
+        observer, books = Observer(database, client), Books(database)
+        if csrf is None and token is not None:
+            csrf = csrf_token(token)
+        self._views = Views(observer, books, root, csrf)
+        actions = [] if csrf is None else Actions(books, self._views, csrf).routes()
 
-    async def show(request: Request) -> Response:
-        refresh = request.query_params.get("refresh") != "off"
-        values = await _context(observer)
-        return page(request, "console.html", refresh=refresh, seconds=REFRESH_SECONDS, live=live_path, **values)
+        async def ready() -> list[str]:
+            return (await observer.look()).missing
 
-    async def live(_: Request) -> Response:
-        return StreamingResponse(shown.frames(), media_type="text/event-stream")
+        async def numbers() -> bytes:
+            return generate_latest(BridgeCollector(await observer.look())) + generate_latest(own)
 
-    async def ready() -> list[str]:
-        return (await observer.look()).missing
+        every = [*self._views.routes(), *actions, *pages]
+        self.app = probes.make_app(live=list, ready=ready, numbers=numbers, token=token, pages=every, within=within)
 
-    async def numbers() -> bytes:
-        return generate_latest(BridgeCollector(await observer.look())) + generate_latest(own)
-
-    every = [Route(path, show), Route(live_path, live), *pages]
-    return probes.make_app(live=list, ready=ready, numbers=numbers, token=token, pages=every, within=within)
-
-
-def live_feed(observer: Observer) -> Feed:
-    """Return what keeps the open pages up to date; stop it when the server ends."""
-
-    async def look() -> dict[str, Any]:
-        values = await _context(observer)
-        pages = {code: render("console_body.html", code, **values) for code in LANGUAGES}
-        titles = {code: render("console_title.html", code, **values).strip() for code in LANGUAGES}
-        return {**pages, "titles": titles}
-
-    return Feed(look, look, LOOK_SECONDS)
+    def stop(self) -> None:
+        """End the streams of the open pages; from any thread."""
+        self._views.stop()
 
 
-async def _context(observer: Observer) -> dict[str, Any]:
-    look = await observer.look()
-    if look.figures is None:
-        return context(look, (), ())
-    return context(look, await observer.latest_turns(), await observer.dead_turns() if look.figures.dead else ())
-
-
-def serve(app: ASGIApp, host: str, port: int, stop: Callable[[], None]) -> None:
+def serve(console: Console, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT.
-
-    Parameters:
-      stop: called at the signal.
 
     Raises:
       BridgeError: the address cannot be listened on.
@@ -102,11 +84,11 @@ def serve(app: ASGIApp, host: str, port: int, stop: Callable[[], None]) -> None:
         raise BridgeError(
             f"HOST and PORT: {host} port {port} cannot be listened on ({error.strerror}): set another PORT"
         ) from None
-    server = make_server(app)
+    server = make_server(console.app)
 
     # After draining, uvicorn raises the signal again. The default handler would then end the process with an error.
     def end(number: int, frame: FrameType | None) -> None:
-        stop()
+        console.stop()
         server.handle_exit(number, frame)
 
     for number in (signal.SIGTERM, signal.SIGINT):

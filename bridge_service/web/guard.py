@@ -6,6 +6,7 @@ Every path except those below OPEN asks for the token, so a new path does too.
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import logging
 from http import HTTPStatus
@@ -20,6 +21,8 @@ OPEN: Final = "/health/"
 
 CHALLENGE: Final = 'Basic realm="bridge"'
 """The WWW-Authenticate of a refusal: it makes a browser ask for the password."""
+
+USER_CHARACTERS: Final = 100
 
 REFUSAL: Final = "unauthorized\n"
 BUSY: Final = "busy\n"
@@ -57,18 +60,27 @@ def admits(token: str | None, path: str, authorization: bytes) -> bool:
     return hmac.compare_digest(_sent(authorization), token.encode())
 
 
+def user_of(authorization: bytes) -> str:
+    """Return the user's name that came with the password, without what no terminal shows; empty if none came."""
+    name = _credentials(authorization)[0].decode(errors="replace")
+    return "".join(each for each in name if each.isprintable())[:USER_CHARACTERS]
+
+
 def _sent(authorization: bytes) -> bytes:
+    return _credentials(authorization)[1]
+
+
+def _credentials(authorization: bytes) -> tuple[bytes, bytes]:
     scheme, _, credentials = authorization.strip(b" \t").partition(b" ")
     credentials = credentials.lstrip(b" ")
     match scheme.lower():
         case b"bearer":
-            return credentials
+            return b"", credentials
         case b"basic":
-            try:
-                return base64.b64decode(credentials, validate=True).partition(b":")[2]
-            except binascii.Error:
-                return b""
-    return b""
+            with contextlib.suppress(binascii.Error):
+                user, _, password = base64.b64decode(credentials, validate=True).partition(b":")
+                return user, password
+    return b"", b""
 
 
 class Guarded:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Any, Final
 
 import redis
@@ -17,8 +16,9 @@ from bridge_service.web.question import Question
 LOOK_SECONDS: Final = 2.0
 """How long a look holds for further visitors."""
 
-LATEST_TURNS: Final = 20
-DEAD_TURNS: Final = 20
+
+COUNTED: Final = 50_000
+"""No count goes further: above it, it is an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Figures:
     """What the whole bridge owes; see operate/metrics.sql. Times in seconds since the epoch; None if there is none.
 
     Attributes:
+      estimated: whether a count is an estimate.
       processes: live processes, by role.
       alive: each live process.
       clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, as exact as the call is short.
@@ -52,6 +53,7 @@ class Figures:
     typing: int
     overdue: int
     dead: int
+    estimated: bool | None
     inbox_open: int
     captures: int
     notify_queue_usage: float
@@ -60,35 +62,6 @@ class Figures:
     processes: Mapping[str, int]
     clock_offset: float
     alive: Sequence[Process]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A row of the list of turns. Times are aware."""
-
-    turn_id: int
-    kind: str
-    state: str
-    match_id: str
-    messages: int
-    attempts: int
-    merges: int
-    reason: str | None
-    opened_at: datetime
-    queued_at: datetime | None
-    due_at: datetime | None
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class DeadTurn:
-    """A line of the list of dead turns. Its error may quote anything, so it is not among it."""
-
-    turn_id: int
-    match_id: str
-    messages: int
-    attempts: int
-    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +90,6 @@ class Observer:
         self._database = database
         self._client = client
         self.look = Question(self._look, LOOK_SECONDS)
-        self.latest_turns = Question(self._latest_turns, LOOK_SECONDS)
-        self.dead_turns = Question(self._dead_turns, LOOK_SECONDS)
 
     def _look(self) -> Look:
         postgresql, figures = standing.ask_postgresql(self._figures)
@@ -127,8 +98,10 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(), ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
+            "SELECT bridge.metrics(p_most => %s),"
+            " ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
+            COUNTED,
             SILENCE_SECONDS,
             SILENCE_SECONDS,
         )
@@ -142,28 +115,6 @@ class Observer:
             self._client.connection_pool.disconnect()
         return found
 
-    def _latest_turns(self) -> Sequence[Turn]:
-        _, rows = standing.ask_postgresql(lambda: self._database.call("SELECT bridge.latest_turns(%s)", LATEST_TURNS))
-        return tuple(_turn(answer) for [answer] in rows or ())
-
-    def _dead_turns(self) -> Sequence[DeadTurn]:
-        _, rows = standing.ask_postgresql(lambda: self._database.call("SELECT bridge.dead_turns(0, %s)", DEAD_TURNS))
-        return tuple(
-            DeadTurn(
-                dead["turn_id"], dead["match_id"], len(dead["message_ids"]), dead["attempts"], _time(dead["ended_at"])
-            )
-            for [dead] in rows or ()
-        )
-
 
 def _process(answer: dict[str, Any]) -> Process:
     return Process(**{field.name: answer[field.name] for field in fields(Process)})
-
-
-def _turn(answer: dict[str, Any]) -> Turn:
-    times = {name: _time(value) for name, value in answer.items() if name.endswith("_at")}
-    return Turn(**{**answer, **times})
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

@@ -1,11 +1,12 @@
-"""What the console's page says of a look: the verdict, the figures, the newest turns; no message's text."""
+"""What the console's pages say of a look: the verdict and what to do about it, the figures, the turns; no text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from bridge_service.checks.standing import OK
-from bridge_service.web.observer import DeadTurn, Figures, Look, Process, Turn
+from bridge_service.machine.alive import ROLES
+from bridge_service.web.observer import Figures, Look, Process
 
 REFRESH_SECONDS: Final = 5
 """How often a browser without scripts loads the page anew."""
@@ -32,21 +33,48 @@ _STATE_CLASSES: Final = {
 }
 
 
-def context(look: Look, turns: Sequence[Turn], dead: Sequence[DeadTurn]) -> dict[str, Any]:
-    """Return what the template console_body.html shows."""
+def overview(look: Look) -> dict[str, Any]:
+    """Return what the template overview.html shows of a look."""
     level, findings = _verdict(look)
-    now = datetime.fromtimestamp(look.at, UTC)
     return {
         "look": look,
-        "now": f"{now:%Y-%m-%d %H:%M:%S} UTC",
         "ok": OK,
         "level": level,
         "findings": findings,
         "cards": [] if look.figures is None else _cards(look.figures, look.at),
-        "rows": [_row(turn, now) for turn in turns],
         "processes": [] if look.figures is None else [_process(process) for process in look.figures.alive],
-        "dead": [(turn, turn.ended_at and _moment(turn.ended_at, now)) for turn in dead],
     }
+
+
+def clock(at: float) -> str:
+    """Return the moment of a look, as its page shows it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def rows(lines: Iterable[Mapping[str, Any]], at: float) -> list[dict[str, Any]]:
+    """Return lines of turns, each with a class of the stylesheet and its moments as they are shown."""
+    now = datetime.fromtimestamp(at, UTC)
+    return [
+        {
+            **line,
+            **{name: moment(value, now) for name, value in line.items() if name == "at" or name.endswith("_at")},
+            "css": _STATE_CLASSES.get(line.get("state", ""), "soft"),
+        }
+        for line in lines
+    ]
+
+
+def moment_of(time: datetime | None, at: float) -> tuple[str, str] | None:
+    """Return a moment as `rows` does."""
+    return moment(time, datetime.fromtimestamp(at, UTC))
+
+
+def moment(time: str | datetime | None, now: datetime) -> tuple[str, str] | None:
+    """Return a time as machines read it, and as the page shows it: with the date if that is not today's."""
+    if time is None:
+        return None
+    time = (datetime.fromisoformat(time) if isinstance(time, str) else time).astimezone(UTC)
+    return time.isoformat(), f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _verdict(look: Look) -> tuple[str, list[Finding]]:
@@ -62,6 +90,9 @@ def _verdict(look: Look) -> tuple[str, list[Finding]]:
 
 
 def _worth_a_look(figures: Figures, now: float) -> Iterator[Finding]:
+    for role in ROLES:
+        if not figures.processes[role]:
+            yield f"finding_{role}", {}
     if figures.dead:
         yield "finding_dead", {"count": figures.dead}
     if figures.overdue_since is not None and now - figures.overdue_since > LATE_SECONDS:
@@ -74,19 +105,15 @@ def _cards(figures: Figures, now: float) -> list[tuple[str, object, str]]:
     """Return the figures: name, value, and a class of the stylesheet."""
     oldest = figures.oldest_unanswered_at
     names = ("open", "queued", "composing", "typing", "overdue", "dead")
+    about = "≈ " if figures.estimated else ""
+    counts = [(name, int(getattr(figures, name))) for name in names]
     return [
-        *((name, getattr(figures, name), "bad" if name == "dead" and figures.dead else "") for name in names),
+        *(
+            (name, f"{about if count else ''}{count}", "bad" if name == "dead" and count else "")
+            for name, count in counts
+        ),
         ("oldest", "–" if oldest is None else _age(now - oldest), ""),
     ]
-
-
-def _row(turn: Turn, now: datetime) -> dict[str, Any]:
-    moments = (turn.opened_at, turn.queued_at, turn.due_at, turn.ended_at)
-    return {
-        "turn": turn,
-        "css": _STATE_CLASSES.get(turn.state, "soft"),
-        "moments": [None if time is None else (time.isoformat(), _moment(time, now)) for time in moments],
-    }
 
 
 def _process(process: Process) -> tuple[str, str, str, str, str]:
@@ -97,12 +124,6 @@ def _process(process: Process) -> tuple[str, str, str, str, str]:
         f"{process.rss_peak_bytes / _MEBIBYTE:.0f} MiB",
         f"{process.cpu_share:.1%}",
     )
-
-
-def _moment(time: datetime, now: datetime) -> str:
-    """Return the time of day, with the date if it is not today's."""
-    time = time.astimezone(UTC)
-    return f"{time:%H:%M:%S}" if time.date() == now.date() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _age(seconds: float) -> str:

@@ -8,13 +8,14 @@ from http import HTTPStatus
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from bridge_service.web.feed import Feed
+from bridge_service.web.forms import body_of, is_own
 from bridge_service.web.templates import STATIC, page
 
-BODY_BYTES: Final = 20_000
+TOKEN_HEADER: Final = "X-CSRF-Token"  # noqa: S105 - its name
 
 
 class Refused(Exception):
@@ -29,7 +30,7 @@ class Play:
       boot: names this run of the demo; a page of an earlier run sees by it that it has to load itself anew.
       people, bots: their first names.
       breaks: what can be broken.
-      grouping_delay: seconds.
+      settings: what can be set, each with a word of words.json.
       act: does what a button asks for and returns what the page needs to know; raises Refused.
     """
 
@@ -37,7 +38,7 @@ class Play:
     people: Sequence[str]
     bots: Sequence[str]
     breaks: Sequence[str]
-    grouping_delay: float
+    settings: Sequence[str]
     act: Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
@@ -45,7 +46,7 @@ def routes(play: Play, feed: Feed, token: str) -> list[Route]:
     """Return the page, its files, its stream and its actions.
 
     Parameters:
-      token: what the page sends with each action; see Local.
+      token: what the page sends with each action; see forms.py.
     """
 
     async def show(request: Request) -> Response:
@@ -55,7 +56,9 @@ def routes(play: Play, feed: Feed, token: str) -> list[Route]:
         return StreamingResponse(feed.frames(), media_type="text/event-stream")
 
     async def act(request: Request) -> Response:
-        asked = _asked(await _body(request))
+        if not is_own(request.headers, request.headers.get(TOKEN_HEADER, ""), token):
+            return PlainTextResponse("forbidden\n", HTTPStatus.FORBIDDEN)
+        asked = _asked(await body_of(request) or b"")
         if asked is None:
             return JSONResponse({"refused": "unreadable"}, HTTPStatus.BAD_REQUEST)
         try:
@@ -64,15 +67,6 @@ def routes(play: Play, feed: Feed, token: str) -> list[Route]:
             return JSONResponse({"refused": str(error)}, HTTPStatus.CONFLICT)
 
     return [Route("/", show), Route("/live", live), Route("/act", act, methods=["POST"]), STATIC]
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES:
-            return b""
-    return body
 
 
 def _asked(body: bytes) -> dict[str, str] | None:

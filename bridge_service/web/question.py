@@ -4,9 +4,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+KEPT: Final = 100
+"""Keys whose last answer is remembered."""
 
 
 class Question(Generic[T]):
@@ -57,3 +61,30 @@ class Question(Generic[T]):
             loop.call_soon_threadsafe(settle)
         except RuntimeError:  # the server has stopped
             return
+
+
+class Questions(Generic[T]):
+    """One Question a key, of which one at a time makes its call: so many different keys cost one connection.
+
+    Parameters:
+      ask: the call.
+      seconds: how long the answer of a key holds.
+    """
+
+    def __init__(self, ask: Callable[[str], T], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._asking = threading.Lock()
+        self._kept: dict[str, Question[T]] = {}
+
+    async def __call__(self, key: str) -> T:
+        """Return the answer for a key; always from the same event loop."""
+        question = self._kept.pop(key, None) or Question(partial(self._one, key), self._seconds)
+        self._kept[key] = question
+        while len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        return await question()
+
+    def _one(self, key: str) -> T:
+        with self._asking:
+            return self._ask(key)

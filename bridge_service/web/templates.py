@@ -1,6 +1,7 @@
 """Templates, the words in French and English, and the files that pages load."""
 
 import json
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """The Content-Security-Policy of a page made of these files; nothing in a page's own text can run or load anything."""
 
@@ -53,11 +54,17 @@ def render(name: str, code: str, **values: Any) -> str:  # noqa: ANN401 - a temp
     return _templates.get_template(name).render(lang=code, words=_WORDS[code], **values)
 
 
-def page(request: Request, name: str, **values: Any) -> Response:  # noqa: ANN401 - as above
+def language_of(request: Request) -> str:
+    """Choose the language of a visitor."""
+    return language(request.headers.get("Accept-Language", ""))
+
+
+def page(request: Request, name: str, status: int = HTTPStatus.OK, **values: Any) -> Response:  # noqa: ANN401 - as above
     """Render a template in the visitor's language."""
-    html = render(name, language(request.headers.get("Accept-Language", "")), **values)
-    headers = {"Content-Security-Policy": POLICY, "Vary": "Accept-Language"}
-    return HTMLResponse(html, headers=headers)
+    html = render(name, language_of(request), **values)
+    # With `no-referrer` a browser sends the form of a page with `Origin: null`.
+    headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin", "Vary": "Accept-Language"}
+    return HTMLResponse(html, status, headers=headers)
 
 
 async def _file(request: Request) -> Response:

@@ -23,10 +23,9 @@ from bridge_service.machine.ledger import Ledger
 from bridge_service.machine.steps import Store
 from bridge_service.version import VERSION
 from bridge_service.web import observer, server
-from bridge_service.web.console import make_app
-from bridge_service.web.observer import Observer
+from bridge_service.web.console import Console
 from bridge_service.web.server import make_server
-from tests.support.app import App, Client
+from tests.support.app import CAMILLE, App, Client
 from tests.support.http import ask, basic, free_port, hangs_up, samples
 from tests.support.policy import set_policy
 from tests.support.service import Service
@@ -40,7 +39,18 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 GROUPING_DELAY: Final = 15.0
-PATHS: Final = ("/", "/?refresh=off", "/health/live", "/health/ready", "/metrics", "/nothing")
+CAMILLE_PAGE: Final = f"/bots/{CAMILLE}"
+PAGES: Final = (
+    "/",
+    "/?refresh=off",
+    "/bots",
+    "/bots/default",
+    CAMILLE_PAGE,
+    "/dead",
+    "/actions",
+    "/conversations?id=x",
+)
+PATHS: Final = (*PAGES, "/health/live", "/health/ready", "/metrics", "/nothing")
 CANARY: Final = "canary-7d1e"
 ATTACK: Final = f'<script>alert("{CANARY}")</script><img src=x onerror=alert(1)>'
 AN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
@@ -54,7 +64,8 @@ def console(database_url: str, redis_url: str, token: str | None = None) -> Iter
     """Serve the console in this process; gives its port."""
     database = Database(lambda: Connection(database_url, application="test console", seconds=2))
     client = connect(redis_url, timeout=2)
-    serving = make_server(make_app(Observer(database, client), token))
+    console = Console(database, client, token)
+    serving = make_server(console.app)
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         thread = Thread(target=serving.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -62,6 +73,7 @@ def console(database_url: str, redis_url: str, token: str | None = None) -> Iter
             eventually(lambda: serving.started)
             yield listening.getsockname()[1]
         finally:
+            console.stop()
             serving.should_exit = True
             thread.join()
             client.close()
@@ -76,8 +88,13 @@ def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def app(bridge_database: Urls) -> Iterator[App]:
-    """Give the app of a database with the bridge."""
+    """Give the app of a database with the bridge, where a scheduler and a worker live."""
     with closing(App(bridge_database)) as app:
+        app.rows(
+            "INSERT INTO bridge.processes (id, role, started_at, seen_at, rss_bytes, rss_peak_bytes, cpu_seconds)"
+            " SELECT gen_random_uuid(), r, now(), now() + interval '1 hour', 1, 1, 1"
+            " FROM unnest('{scheduler,worker}'::text[]) r"
+        )
         yield app
 
 
@@ -139,12 +156,15 @@ def test_headers(port: int, path: str) -> None:
     policy = dict(
         directive.strip().partition(" ")[::2] for directive in answer.headers["Content-Security-Policy"].split(";")
     )
-    if path in {"/", "/?refresh=off"}:
-        assert {policy.pop(f"{kind}-src") for kind in ("script", "style", "img", "connect")} == {"'self'"}
+    if path in PAGES:
+        own = ("script-src", "style-src", "img-src", "connect-src")
+        assert {policy.pop(name) for name in own} == {"'self'"}
+        assert policy["form-action"] == "'self'"
+        policy["form-action"] = "'none'"
     assert policy == dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Frame-Options"] == "DENY"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert answer.headers["Referrer-Policy"] == ("same-origin" if path in PAGES else "no-referrer")
     assert answer.headers["Cache-Control"] == "no-store"
     assert "server" not in answer.headers
 
@@ -152,18 +172,20 @@ def test_headers(port: int, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_nothing_can_be_changed(port: int, path: str, method: str) -> None:
-    """No path takes anything but questions."""
+    """Without a token no path takes anything but questions."""
     assert ask(port, path, method).status in {404, 405}
 
 
-def test_the_page_needs_nothing_else(port: int) -> None:
-    """The page has no inline script, handler or style, and loads nothing except its own files, which are there."""
-    page = ask(port, "/").body
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_needs_nothing_else(port: int, path: str) -> None:
+    """No page has an inline script, handler or style, and each loads its own files only, which are there."""
+    page = ask(port, path).body
 
     assert not re.search(r"<style|<script(?! src)|<img|<iframe|\sstyle=|\son\w+=|https?:|//\w", page, re.IGNORECASE)
-    targets = re.findall(r'(?:href|src)="([^"]*)"', page)
+    targets = re.findall(r'(?:href|src|action|data-live)="([^"]*)"', page)
     assert all(target.startswith(("/", "?")) for target in targets)
-    assert {ask(port, target).status for target in targets if target.startswith("/static/")} == {200}
+    links = {target for target in targets if target.startswith("/") and not target.endswith("/live")}
+    assert {ask(port, target).status for target in links - {"/conversations"}} == {200}
 
 
 def test_the_page_refreshes_itself_until_told_not_to(port: int) -> None:
@@ -173,18 +195,33 @@ def test_the_page_refreshes_itself_until_told_not_to(port: int) -> None:
         assert sign not in ask(port, "/?refresh=off").body
 
 
-def test_the_page_is_live(app: App, port: int) -> None:
-    """The stream brings the page's inside anew in both languages, and what people write is not in it."""
+@pytest.mark.parametrize(("accepted", "words"), [("fr-FR,fr;q=0.9", b"Tout va bien"), ("de", b"All is well")])
+def test_the_page_is_live(app: App, port: int, accepted: str, words: bytes) -> None:
+    """The stream brings the page's inside anew in the browser's language, and what people write is not in it."""
     match = app.old_match()
     with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as stream:
-        stream.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        stream.sendall(f"GET /live HTTP/1.1\r\nHost: x\r\nAccept-Language: {accepted}\r\n\r\n".encode())
         app.write(match, CANARY)
         told = b""
-        while rb"Open</dt><dd class=\"\">1<" not in told:
-            told += stream.recv(65536)
-    assert b"All is well" in told
-    assert b"Tout va bien" in told
+        while rb"<dd class=\"\">1<" not in told:
+            part = stream.recv(65536)
+            assert part
+            told += part
+    assert words in told
     assert CANARY.encode() not in told
+
+
+@pytest.mark.parametrize("path", ["/live", "/bots/live", "/dead/live", "/actions/live"])
+def test_every_page_of_the_present_has_a_stream(port: int, path: str) -> None:
+    """Each stream brings a page and its title."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as stream:
+        stream.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        told = b""
+        while b'"title":' not in told:
+            part = stream.recv(65536)
+            assert part
+            told += part
+    assert b'data: {"html":' in told
 
 
 def test_the_language_of_the_page(port: int) -> None:
@@ -207,9 +244,10 @@ def test_nothing_that_people_write_is_shown(app: App, store: Store, port: int) -
         ATTACK,
     )
 
-    answers = {path: ask(port, path) for path in PATHS}
+    answers = {path: ask(port, path) for path in (*PATHS, f"/conversations/{waiting}")}
 
     assert "Dead turns" in answers["/"].body
+    assert "story_" not in answers[f"/conversations/{waiting}"].body
     assert all(CANARY not in answer.body for answer in answers.values())
     assert f'<td class="number">{answered}</td>' in answers["/"].body
     assert waiting in answers["/"].body
@@ -437,7 +475,9 @@ def test_the_living_processes(app: App, store: Store, port: int) -> None:
     def beat(process: UUID, role: str, *, ended: bool = False) -> None:
         store.heartbeat(process, role, uptime=60, rss_bytes=1, cpu_seconds=1, ended=ended, environment={})
 
+    app.rows("DELETE FROM bridge.processes")
     assert shown() == [0, 0]
+    assert "No scheduler lives" in ask(port, "/").body
 
     scheduler, *workers = (uuid4() for _ in range(3))
     beat(scheduler, "scheduler")
@@ -538,6 +578,41 @@ def test_a_look_does_not_grow_with_history(app: App, *, stale: bool) -> None:
         assert fetched <= 100, name
 
 
+def test_a_count_above_the_bound_is_an_estimate(
+    app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is open, a look reads no more than the bound, and marks what it did not count."""
+    monkeypatch.setattr(observer, "COUNTED", 100)
+    app.rows(
+        "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, due_at)"
+        " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), 'open', now(), now() + interval '1 day'"
+        " FROM generate_series(1, 5000)"
+    )
+    app.rows("ANALYZE bridge.turns")
+    with closing(Client(app.urls.service)) as fresh:
+        fresh.rows("BEGIN")
+        fresh.rows("SELECT bridge.metrics(p_most => 100)")
+        [[read]] = fresh.rows(
+            "SELECT idx_tup_fetch FROM pg_stat_xact_all_tables WHERE relid = 'bridge.turns'::regclass"
+        )
+        fresh.rows("ROLLBACK")
+    assert read <= 200
+    with console(app.urls.service, redis_server.url()) as port:
+        assert '<dd class="">≈ 5000</dd>' in ask(port, "/").body
+    assert app.value("SELECT (bridge.status() ->> 'open')::int") == 5000
+
+
+def test_what_a_bot_spends(app: App, port: int) -> None:
+    """The page of bots shows the tokens of today, calls under way at their most, and the cost if a price is known."""
+    set_policy(app.urls, CAMILLE, openai_price_input=1000, openai_price_output=1000)
+    app.rows(
+        "INSERT INTO bridge.budgets (day, kind, owner_id, calls, tokens_in, tokens_out, reserved_in, reserved_out)"
+        " SELECT (now() AT TIME ZONE 'Europe/Paris')::date, 'bot', %s, 2, 1000, 200, 30, 4",
+        CAMILLE,
+    )
+    assert '<td class="number">1234</td><td class="number">1.23</td>' in ask(port, "/bots").body
+
+
 def test_many_who_ask_cost_one_look(app: App, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within the time for which a look is good, PostgreSQL is asked once, however many ask the console."""
     monkeypatch.setattr(observer, "LOOK_SECONDS", 3600.0)
@@ -597,7 +672,7 @@ def test_the_token_is_found_nowhere(
         process.signal(signal.SIGTERM)
 
         assert process.wait() == 0
-        assert {answer.status for answer in answers} == {200, 401, 404, 405}
+        assert {answer.status for answer in answers} == {200, 401, 403, 404, 405}
         assert garbled.startswith(b"HTTP/1.1 400 ")
         assert all(CANARY not in f"{answer.headers}{answer.body}" for answer in answers)
         assert CANARY.encode() not in garbled

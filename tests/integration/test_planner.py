@@ -41,6 +41,7 @@ class Parts:
         self.waits_for_redis = False
         self.errors: list[Exception] = []
         self.prunable: list[int] = []
+        self.countable: list[int] = []
         self.passes: queue.Queue[float] = queue.Queue()
         self.sweeps: queue.Queue[float] = queue.Queue()
 
@@ -67,6 +68,13 @@ class Parts:
         if self.errors:
             raise self.errors.pop(0)
         return self.prunable.pop(0)
+
+    def close_minutes(self, limit: int) -> int:
+        """Count minutes."""
+        assert limit == module.MINUTES_BATCH
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.countable.pop(0)
 
 
 class Desk:
@@ -190,7 +198,7 @@ def test_A4_every_job_has_no_misfire_limit(desk: Desk) -> None:  # noqa: N802
     desk.start()
     desk.planner._plan(Due(NOW + timedelta(hours=1), NOW + timedelta(hours=1), NOW))
     jobs = {job.id: job for job in desk.planner._jobs.get_jobs()}
-    assert set(jobs) == {"push_sweep", "look_sweep", "prune", "flush", "initiation"}
+    assert set(jobs) == {"push_sweep", "look_sweep", "prune", "minutes", "flush", "initiation"}
     assert all(job.misfire_grace_time is None and job.coalesce for job in jobs.values())
 
 
@@ -462,14 +470,25 @@ def test_pruning_keeps_no_process_alive() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], timeout=30, check=False).returncode == 0
 
 
-def test_pruning_waits_for_a_database_that_is_back(desk: Desk) -> None:
-    """An error is told of and kills nothing; the next hour tries again."""
+@pytest.mark.parametrize("work", ["_prune", "_close_minutes"])
+def test_upkeep_waits_for_a_database_that_is_back(desk: Desk, work: str) -> None:
+    """An error is told of and kills nothing; the next run tries again."""
     desk.parts.errors = [DatabaseUnavailable("gone")]
-    desk.planner._prune()
+    desk.planner._keep_up(getattr(desk.planner, work))
     assert desk.told.events == [PostgresLost("gone")]
     desk.parts.errors = [DatabaseBusy("locked")]
-    desk.planner._prune()
+    desk.planner._keep_up(getattr(desk.planner, work))
     assert len(desk.told.events) == 1
+
+
+def test_minutes_are_counted_until_none_is_left(desk: Desk) -> None:
+    """Batch after batch, and no run begins while the upkeep before it still works."""
+    desk.parts.countable = [module.MINUTES_BATCH, module.MINUTES_BATCH - 1, 99]
+    desk.planner._close_minutes()
+    assert desk.parts.countable == [99]
+    with desk.planner._upkeep:
+        desk.planner._begin_minutes()
+        assert "minutes" not in {thread.name for thread in threading.enumerate()}
 
 
 # On a real database

@@ -14,9 +14,10 @@ import pytest
 from starlette.applications import Starlette
 
 from bridge_service.web.feed import Feed
+from bridge_service.web.forms import BODY_BYTES
 from bridge_service.web.guard import Guarded
 from bridge_service.web.local import Local
-from bridge_service.web.playground import BODY_BYTES, Play, Refused, routes
+from bridge_service.web.playground import Play, Refused, routes
 from bridge_service.web.server import make_server
 from bridge_service.web.templates import language
 from tests.support.http import hangs_up
@@ -41,7 +42,7 @@ class Served:
 
     def routes(self) -> list[Any]:
         """Return its paths."""
-        play = Play("a-boot", ["Léa"], ["Camille"], ["redis"], 3.0, self._act)
+        play = Play("a-boot", ["Léa"], ["Camille"], ["redis"], ["thinking"], self._act)
         return routes(play, self.feed, TOKEN)
 
     async def _whole(self) -> Mapping[str, Any]:
@@ -85,7 +86,7 @@ def serving() -> Iterator[Served]:
     served = Served()
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         served.port = listening.getsockname()[1]
-        app = Guarded(Local(Starlette(routes=served.routes()), TOKEN), None)
+        app = Guarded(Local(Starlette(routes=served.routes())), None)
         server = make_server(app)
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -147,7 +148,7 @@ def test_a_button_of_the_page_is_obeyed(served: Served) -> None:
         ({"Origin": "null"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:1"}, 403),
-        ({"Origin": "https://localhost:{port}"}, 403),
+        ({"Origin": "file://localhost:{port}"}, 403),
         ({"Origin": "http://127.0.0.1:{port}"}, 403),
         ({"X_CSRF_Token": None}, 403),
         ({"X_CSRF_Token": ""}, 403),

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bridge_service.web.question import Question
+from bridge_service.web.question import KEPT, Question, Questions
 from tests.support.events import Clock
 
 
@@ -77,3 +77,27 @@ def test_a_question_that_hangs_does_not_hold_the_end() -> None:
     let_go.set()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_each_key_has_an_answer_of_its_own_and_one_call_runs_at_a_time() -> None:
+    """Many visitors of many keys cost one call a key, one after the other, and the oldest keys are forgotten."""
+    asked: list[str] = []
+    running = threading.Lock()
+
+    def ask(key: str) -> str:
+        assert running.acquire(blocking=False)
+        asked.append(key)
+        running.release()
+        return key * 2
+
+    async def visit() -> None:
+        questions = Questions(ask, 3600)
+        keys = [str(number) for number in range(KEPT)]
+        answers = await asyncio.gather(*(questions(key) for key in keys * 3))
+        assert answers == [key * 2 for key in keys] * 3
+        assert sorted(asked) == sorted(keys)
+        await questions("one more")
+        await questions(keys[0])
+        assert asked[-1] == keys[0]
+
+    asyncio.run(visit())

@@ -12,8 +12,7 @@ from bridge_service.settings import Settings, secrets
 from bridge_service.telemetry import logs
 from bridge_service.telemetry.journal import Journal
 from bridge_service.telemetry.signals import Stopped
-from bridge_service.web.console import live_feed, make_app, serve
-from bridge_service.web.observer import Observer
+from bridge_service.web.console import Console, serve
 
 TIMEOUT_SECONDS: Final = 3.0
 
@@ -29,9 +28,7 @@ def run(settings: Settings, output: Output) -> bool:
     )
     client = connect(settings.redis_url, timeout=TIMEOUT_SECONDS)
     try:
-        observer = Observer(database, client)
-        feed = live_feed(observer)
-        serve(make_app(observer, settings.console_token, feed=feed), settings.host, settings.port, feed.stop)
+        serve(Console(database, client, settings.console_token), settings.host, settings.port)
     finally:
         client.close()
         database.close()

@@ -59,7 +59,7 @@ function apply(change) {
   for (const chat of change.chats || []) state.chats.set(chat.id, chat);
   for (const message of change.messages || []) hear(message);
   for (const line of change.lines || []) log(line);
-  for (const name of ["turns", "typing", "unfinished", "ungrouped", "sum", "scene", "broken", "postgresql", "redis"]) {
+  for (const name of ["turns", "typing", "unfinished", "ungrouped", "sum", "scene", "broken", "postgresql", "redis", "policy"]) {
     if (name in change) state[name] = change[name];
   }
   if (!planned) requestAnimationFrame(render);
@@ -130,6 +130,13 @@ function renderChat() {
 
 function isTour() {
   return state.scene !== null;
+}
+
+function renderSettings() {
+  for (const control of document.querySelectorAll("[data-set]")) {
+    control.disabled = isTour();
+    if (state.policy && document.activeElement !== control) control.value = state.policy[control.dataset.shows];
+  }
 }
 
 function renderTop() {
@@ -282,6 +289,7 @@ function render() {
   renderChain();
   renderChat();
   renderTurns();
+  renderSettings();
 }
 
 setInterval(() => {
@@ -321,6 +329,9 @@ for (const button of document.querySelectorAll("[data-do]")) {
 }
 for (const button of document.querySelectorAll("[data-break]")) {
   button.addEventListener("click", () => act({ action: "break", what: button.dataset.break }));
+}
+for (const control of document.querySelectorAll("[data-set]")) {
+  control.addEventListener("change", () => act({ action: "set", what: control.dataset.set, value: control.value }));
 }
 for (const id of ["person", "bot"]) at(id).addEventListener("change", render);
 at("skip").addEventListener("click", () => {

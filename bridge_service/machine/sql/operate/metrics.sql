@@ -3,14 +3,17 @@
 -- index serves a `state IN (...)` of several), and no table is read whole, whatever the statistics say.
 --
 -- p_delay: unused, for the version before passes it
+-- p_most: counts above it are estimates, from the statistics of the index; NULL: none is
 --
--- Returns {open, queued, composing, typing, overdue, dead, inbox_open, captures, notify_queue_usage,
+-- Returns {open, queued, composing, typing, overdue, dead, estimated, inbox_open, captures, notify_queue_usage,
 --   oldest_unanswered_at, overdue_since: seconds since the epoch, or null}
 --   open, overdue: with the conversations that no scheduler has grouped yet, as in status
 --   inbox_open: captured events that no scheduler has grouped yet
+--   estimated: whether a count is an estimate; `overdue` and `oldest_unanswered_at` then are of the turns that are due first
 --   oldest_unanswered_at: since its capture, or since the end of a wait that policy ordered
 --   captures: how many times something was captured, repeats and rollbacks included
-CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL, p_most integer DEFAULT NULL)
+RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -22,7 +25,7 @@ DECLARE
     v_late_by  timestamptz;
     v_captures bigint;
     v_policy   jsonb := bridge.policies(ARRAY(
-        SELECT e.bot_id FROM bridge.events e WHERE e.turn_id IS NULL AND e.error IS NULL));
+        SELECT e.bot_id FROM bridge.events e WHERE e.turn_id IS NULL AND e.error IS NULL ORDER BY e.id LIMIT p_most));
     v_answer   jsonb;
 BEGIN
     SELECT coalesce(sum(p.events), 0), count(*) FILTER (WHERE p.alone),
@@ -35,23 +38,28 @@ BEGIN
                      SELECT FROM bridge.turns w
                      WHERE w.match_id = g.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')) AS alone
           FROM (SELECT e.match_id, (array_agg(e.bot_id))[1] AS bot_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
-                FROM bridge.events e
-                WHERE e.turn_id IS NULL AND e.error IS NULL
+                FROM (SELECT n.* FROM bridge.events n
+                      WHERE n.turn_id IS NULL AND n.error IS NULL ORDER BY n.id LIMIT p_most) e
                 GROUP BY e.match_id) g) p;
     SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO v_captures FROM bridge.events_id_seq s;
     WITH unfinished AS MATERIALIZED (
-        SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'open'
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'open' ORDER BY t.due_at LIMIT p_most)
         UNION ALL
-        SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'queued'
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT p_most)
         UNION ALL
-        SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state IN ('composing', 'typing'))
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state IN ('composing', 'typing')
+         ORDER BY t.due_at LIMIT p_most))
     SELECT jsonb_build_object(
-        'open', v_pending + count(*) FILTER (WHERE u.state = 'open'),
+        'open', v_pending + greatest(count(*) FILTER (WHERE u.state = 'open'), CASE
+            WHEN count(*) FILTER (WHERE u.state = 'open') >= p_most
+            THEN (SELECT c.reltuples::bigint FROM pg_class c WHERE c.oid = to_regclass('bridge.turns_due_open')) END),
         'queued', count(*) FILTER (WHERE u.state = 'queued'),
         'composing', count(*) FILTER (WHERE u.state = 'composing'),
         'typing', count(*) FILTER (WHERE u.state = 'typing'),
         'overdue', v_late + count(*) FILTER (WHERE u.due_at <= v_now),
-        'dead', (SELECT count(*) FROM bridge.turns d WHERE d.state = 'dead'),
+        'dead', (SELECT count(*) FROM (SELECT FROM bridge.turns t WHERE t.state = 'dead' LIMIT p_most) d),
+        'estimated', v_inbox >= p_most OR count(*) FILTER (WHERE u.state = 'open') >= p_most
+                     OR count(*) FILTER (WHERE u.state <> 'open') >= p_most,
         'inbox_open', v_inbox,
         'captures', v_captures,
         'notify_queue_usage', pg_notification_queue_usage(),

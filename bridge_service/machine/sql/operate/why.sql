@@ -13,7 +13,7 @@ BEGIN
     END IF;
     SELECT coalesce(jsonb_agg(bridge.turn_story(t.id) ORDER BY t.id), '[]') INTO v_earlier
     FROM bridge.turns t
-    WHERE t.match_id = e.match_id AND e.id = ANY (t.covers) AND t.id IS DISTINCT FROM e.turn_id;
+    WHERE t.match_id = e.match_id AND t.ended_at IS NOT NULL AND e.id = ANY (t.covers) AND t.id IS DISTINCT FROM e.turn_id;
     RETURN jsonb_build_object(
         'message_id', e.message_id, 'event_id', e.id, 'match_id', e.match_id, 'bot_id', e.bot_id, 'sender_id', e.sender_id,
         'created_at', e.created_at::text,  -- as text: it may be any time (C3)
