@@ -14,7 +14,6 @@ from bridge_service.errors import BridgeError
 from bridge_service.machine.steps import Store
 from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import (
-    Event,
     FatalError,
     ParentLost,
     PostgresLost,
@@ -23,6 +22,7 @@ from bridge_service.telemetry.signals import (
     RedisGivenUp,
     RedisLost,
     RedisReconnected,
+    Signal,
     WatchdogBarked,
 )
 
@@ -68,15 +68,15 @@ class Incidents(Loop):
         self._writing = threading.Lock()
         self._wanted = threading.Event()
 
-    def __call__(self, event: Event) -> None:
-        """Note `event`, if it is in `NOTED`."""
-        if not isinstance(event, NOTED):
+    def __call__(self, signal: Signal) -> None:
+        """Note `signal`, if it is in `NOTED`."""
+        if not isinstance(signal, NOTED):
             return
         with self._guard:
-            pending = self._pending.setdefault(event.name, _Pending(0, self._clock()))
+            pending = self._pending.setdefault(signal.name, _Pending(0, self._clock()))
             pending.times += 1
         self._wanted.set()
-        if isinstance(event, FatalError | WatchdogBarked):
+        if isinstance(signal, FatalError | WatchdogBarked):
             # The process ends as soon as this returns. A thread, because PostgreSQL may never answer.
             last = threading.Thread(target=self.write, name="last words", daemon=True)
             last.start()

@@ -6,9 +6,9 @@ from typing import Any, Final
 from bridge_service.machine.steps import Outcome
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
-    Event,
     PostgresRefused,
     ReplyDelivered,
+    Signal,
     TurnCancelled,
     TurnDead,
     TurnFailed,
@@ -27,7 +27,7 @@ _BEYOND: Final = {
 """In which states of a turn a step has nothing left to do."""
 
 
-def signal_of(turn_id: int, outcome: Outcome, step: str) -> Event | None:  # noqa: PLR0911 - one case an outcome
+def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # noqa: PLR0911 - one case an outcome
     """Return what there is to tell of a `step` (claim, finish or deliver); None if it found nothing to do."""
     details = outcome.details
     if _found_done(outcome, step):

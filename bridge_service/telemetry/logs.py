@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
 from bridge_service.errors import BridgeError, type_of
-from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.signals import Signal
 from bridge_service.telemetry.throttle import Throttle
 
 _LONGEST_TEXT: Final = 2000
@@ -108,7 +108,7 @@ class LineHandler(logging.StreamHandler[Stream]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`, or count it."""
-        if _event_of(record) is None:
+        if _signal_of(record) is None:
             held_back = self._throttle.admit((record.name, record.levelno), record.levelname)
             if held_back is None:
                 return
@@ -167,7 +167,7 @@ class _Formatter(logging.Formatter):
 
     def _message(self, record: logging.LogRecord) -> str:
         """Return the text; only the journal's own line breaks stay."""
-        if _event_of(record) is None:
+        if _signal_of(record) is None:
             return self._clean(_text_of(record).strip())
         if isinstance(record.args, Mapping):
             return record.msg % {
@@ -205,7 +205,7 @@ class TextFormatter(_Formatter):
             level = f"{_COLOURS[record.levelno]}{level}{_NO_COLOUR}"
         prefix = f"{_time_of(record)} {level} {escape(record.name)}: "
         text = self._message(record)
-        if _event_of(record) is None and (held_back := getattr(record, "held_back", 0)):
+        if _signal_of(record) is None and (held_back := getattr(record, "held_back", 0)):
             text += f" ({held_back} more since the last one)"
         if error := self._error(record):
             text += f" | {error}"
@@ -214,7 +214,7 @@ class TextFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """Writes one JSON object a record, with `ts`, `level`, `logger`, `event`, the event's fields and `message`.
+    """Writes one JSON object a record, with `ts`, `level`, `logger`, `event`, the signal's fields and `message`.
 
     `event` is `library_log` if the record is no signal. If they apply, `held_back` counts the records left out before
     this record, `exception` is its exception's type and place, and `traceback` is the traceback, at DEBUG.
@@ -222,14 +222,14 @@ class JsonFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
-        event = _event_of(record)
+        signal = _signal_of(record)
         fields: dict[str, object] = {
             "ts": _time_of(record),
             "level": record.levelname,
             "logger": escape(record.name),
-            "event": event.name if event else "library_log",
+            "event": signal.name if signal else "library_log",
         }
-        for name, value in event.fields().items() if event else ():
+        for name, value in signal.fields().items() if signal else ():
             fields[name] = self._clean_value(value)
         fields["message"] = self._message(record)
         if held_back := getattr(record, "held_back", 0):
@@ -271,9 +271,9 @@ def pattern_of(secrets: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))) or r"(?!)")
 
 
-def _event_of(record: logging.LogRecord) -> Event | None:
-    event = getattr(record, "bridge_event", None)
-    return event if isinstance(event, Event) else None
+def _signal_of(record: logging.LogRecord) -> Signal | None:
+    signal = getattr(record, "bridge_signal", None)
+    return signal if isinstance(signal, Signal) else None
 
 
 def _text_of(record: logging.LogRecord) -> str:

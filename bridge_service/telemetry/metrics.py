@@ -11,8 +11,8 @@ from typing import Final
 import prometheus_client.values
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bridge_service.telemetry import signals as events
-from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry import signals
+from bridge_service.telemetry.signals import Signal
 from bridge_service.version import VERSION
 
 # If PROMETHEUS_MULTIPROC_DIR is set, the library counts into files, and fails where it cannot write them. Only a worker
@@ -161,78 +161,78 @@ class Metrics:
         )
         self._registry = registry
 
-    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a signal
+    def __call__(self, signal: Signal) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a signal
         """Count the signal."""
-        match event:
-            case events.MessageGrouped():
+        match signal:
+            case signals.MessageGrouped():
                 self._captured("message").inc()
-            case events.MatchDetected():
+            case signals.MatchDetected():
                 self._captured("match").inc()
-            case events.EventSetAside():
+            case signals.EventSetAside():
                 self._set_aside.inc()
-            case events.NotificationReceived():
+            case signals.NotificationReceived():
                 self._notifications("received").inc()
-            case events.NotificationRejected():
+            case signals.NotificationRejected():
                 self._notifications("rejected").inc()
-            case events.TurnPushed(kind=kind):
+            case signals.TurnPushed(kind=kind):
                 self._pushed(kind).inc()
-            case events.TurnsRecovered(count=count, reason=reason):
+            case signals.TurnsRecovered(count=count, reason=reason):
                 self._recovered(reason).inc(count)
-            case events.PushesRepeated(count=count):
+            case signals.PushesRepeated(count=count):
                 self._recovered("push").inc(count)
-            case events.RedisAttemptFailed():
+            case signals.RedisAttemptFailed():
                 self._enqueue_errors("attempt").inc()
-            case events.RedisGivenUp():
+            case signals.RedisGivenUp():
                 self._enqueue_errors("given_up").inc()
-            case events.RedisLost() | events.WaitingForRedis():
+            case signals.RedisLost() | signals.WaitingForRedis():
                 self._redis_lost.inc()
             case (
-                events.PostgresLost(error=error)
-                | events.PostgresRefused(error=error)
-                | events.WaitingForPostgres(error=error)
+                signals.PostgresLost(error=error)
+                | signals.PostgresRefused(error=error)
+                | signals.WaitingForPostgres(error=error)
             ):
                 found = _SQLSTATE.search(error)
                 self._db_errors(found[1] if found else _NO_SQLSTATE).inc()
-            case events.ReplyDelivered():
-                self._delivered(event)
-            case events.TurnSilent():
+            case signals.ReplyDelivered():
+                self._delivered(signal)
+            case signals.TurnSilent():
                 self._turns("silent").inc()
-            case events.TurnCancelled(kind=kind, reason=reason):
+            case signals.TurnCancelled(kind=kind, reason=reason):
                 self._turns("cancelled").inc()
                 if kind == "initiation":
                     self._initiations(reason).inc()
-            case events.TurnSuperseded():
+            case signals.TurnSuperseded():
                 self._turns("superseded").inc()
-            case events.TurnDead():
+            case signals.TurnDead():
                 self._turns("dead").inc()
-            case events.TurnFailed(error_type=error_type):
+            case signals.TurnFailed(error_type=error_type):
                 self._failures(_CAUSES.get(error_type.partition(":")[0], "responder")).inc()
-            case events.ResponderAway():
+            case signals.ResponderAway():
                 self._failures("responder_away").inc()
-            case events.CallSettled():
-                self._called(event)
-            case events.TurnHeld(cause=cause):
+            case signals.CallSettled():
+                self._called(signal)
+            case signals.TurnHeld(cause=cause):
                 self._held(cause).inc()
-            case events.DuplicatePrevented(stage=stage):
+            case signals.DuplicatePrevented(stage=stage):
                 self._duplicates(stage).inc()
-            case events.BadBrokerMessage():
+            case signals.BadBrokerMessage():
                 self._bad_messages.inc()
-            case events.Pruned(turns=turns):
+            case signals.Pruned(turns=turns):
                 self._pruned.inc(turns)
 
-    def _called(self, event: events.CallSettled) -> None:
-        self._calls(event.outcome).inc()
-        self._tokens("in").inc(event.tokens_in)
-        self._tokens("out").inc(event.tokens_out)
+    def _called(self, signal: signals.CallSettled) -> None:
+        self._calls(signal.outcome).inc()
+        self._tokens("in").inc(signal.tokens_in)
+        self._tokens("out").inc(signal.tokens_out)
 
-    def _delivered(self, event: events.ReplyDelivered) -> None:
+    def _delivered(self, signal: signals.ReplyDelivered) -> None:
         self._turns("answered").inc()
-        self._lateness.observe(max(0.0, event.lateness_seconds))
-        if event.kind == "initiation":
+        self._lateness.observe(max(0.0, signal.lateness_seconds))
+        if signal.kind == "initiation":
             self._initiations("delivered").inc()
         else:
             self._replies.inc()
-            self._answered.inc(event.covered)
+            self._answered.inc(signal.covered)
 
     def responder_took(self, seconds: float) -> None:
         """Note how long a responder took."""

@@ -14,7 +14,7 @@ from bridge_service.errors import BridgeError, SchemaMissing, StepRefused
 
 
 @dataclass_transform(frozen_default=True)
-class Event:
+class Signal:
     """Something that happened. Each class that inherits from it is a frozen dataclass.
 
     Attributes:
@@ -44,30 +44,30 @@ class Event:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-Emit: TypeAlias = Callable[[Event], None]
+Emit: TypeAlias = Callable[[Signal], None]
 """Takes note of a signal: quick, from any thread, and never raises."""
 
 
-class ProcessStarted(Event):
+class ProcessStarted(Signal):
     """A process has started with these settings, none of them secret."""
 
     summary: Mapping[str, str]
     role: str
 
 
-class PlaintextUrl(Event, level=logging.WARNING):
+class PlaintextUrl(Signal, level=logging.WARNING):
     """At the start: the connection of this variable leaves the machine, and its URL does not demand encryption."""
 
     variable: str
 
 
-class PagesOpen(Event, level=logging.WARNING):
+class PagesOpen(Signal, level=logging.WARNING):
     """At the start: this variable's port shows pages and numbers to other machines without a token."""
 
     variable: str
 
 
-class CheckFailed(Event, level=logging.WARNING):
+class CheckFailed(Signal, level=logging.WARNING):
     """At the start: a look of checks/ found a fault of PostgreSQL; `check` is the look's name."""
 
     check: str
@@ -75,76 +75,76 @@ class CheckFailed(Event, level=logging.WARNING):
     remedy: str
 
 
-class PostgresConnected(Event):
+class PostgresConnected(Signal):
     """PostgreSQL answered."""
 
 
-class RedisConnected(Event):
+class RedisConnected(Signal):
     """Redis answered."""
 
 
-class WaitingForPostgres(Event, level=logging.WARNING):
+class WaitingForPostgres(Signal, level=logging.WARNING):
     """A process that starts waits for PostgreSQL."""
 
     error: str
 
 
-class WaitingForRedis(Event, level=logging.WARNING):
+class WaitingForRedis(Signal, level=logging.WARNING):
     """A process that starts waits for Redis."""
 
     error: str
 
 
-class SchemaAbsent(Event, level=logging.WARNING):
+class SchemaAbsent(Signal, level=logging.WARNING):
     """A process that starts waits for `migrate`."""
 
 
-class PostgresLost(Event, level=logging.WARNING):
+class PostgresLost(Signal, level=logging.WARNING):
     """PostgreSQL was lost; the process connects again by itself."""
 
     error: str
 
 
-class PostgresRefused(Event, level=logging.ERROR):
+class PostgresRefused(Signal, level=logging.ERROR):
     """PostgreSQL refused a step: a right or a table is missing. The process tries again until an operator acts."""
 
     error: str
 
 
-class RedisLost(Event, level=logging.WARNING):
+class RedisLost(Signal, level=logging.WARNING):
     """A consumer lost Redis and waits for it."""
 
     error: str
 
 
-class FatalError(Event, level=logging.CRITICAL):
+class FatalError(Signal, level=logging.CRITICAL):
     """The process ends because of this."""
 
     error: str
 
 
-class WatchdogBarked(Event, level=logging.CRITICAL):
+class WatchdogBarked(Signal, level=logging.CRITICAL):
     """A loop has not turned for `seconds`; the process ends."""
 
     loop: str
     seconds: float
 
 
-class ParentLost(Event, level=logging.WARNING):
+class ParentLost(Signal, level=logging.WARNING):
     """Dramatiq's parent, which would end this worker, is gone; so the worker ends by itself."""
 
 
-class Draining(Event):
+class Draining(Signal):
     """The process was told to end. It finishes what it holds, for at most `seconds`."""
 
     seconds: float
 
 
-class Stopped(Event):
+class Stopped(Signal):
     """The process has ended in order."""
 
 
-def database_trouble(error: BridgeError) -> Event:
+def database_trouble(error: BridgeError) -> Signal:
     """Return the signal for a step that PostgreSQL did not carry out."""
     match error:
         case SchemaMissing():
@@ -158,15 +158,15 @@ def database_trouble(error: BridgeError) -> Event:
 # Listening
 
 
-class ListenStarting(Event):
+class ListenStarting(Signal):
     """The listener is about to LISTEN."""
 
 
-class ListenActive(Event):
+class ListenActive(Signal):
     """The listener's notification to itself came back: listening works."""
 
 
-class ListenSilent(Event, level=logging.WARNING):
+class ListenSilent(Signal, level=logging.WARNING):
     """LISTEN was accepted and delivers nothing (a pooler in transaction mode): the scheduler polls instead."""
 
     reason: str
@@ -179,7 +179,7 @@ _ID_OR_TIME: Final = re.compile(
 )
 
 
-class NotificationReceived(Event):
+class NotificationReceived(Signal):
     """A notification of PostgreSQL process `pid` was understood.
 
     Any role may send any payload, and a text may hide in any value. So `payload` keeps only the contract's keys, and
@@ -198,21 +198,21 @@ class NotificationReceived(Event):
         object.__setattr__(self, "payload", masked)
 
 
-class NotificationRejected(Event, level=logging.WARNING):
+class NotificationRejected(Signal, level=logging.WARNING):
     """A notification was malformed or forged, and ignored; `reason` never quotes it."""
 
     channel: str
     reason: str
 
 
-class MatchDetected(Event):
+class MatchDetected(Signal):
     """A new match with a bot was grouped."""
 
     match_id: str
     bot_id: str
 
 
-class MessageGrouped(Event):
+class MessageGrouped(Signal):
     """A message joined a turn as its `position`-th, counted from 1; the first starts the delay."""
 
     match_id: str
@@ -222,7 +222,7 @@ class MessageGrouped(Event):
     delay_seconds: float
 
 
-class EventSetAside(Event, level=logging.ERROR):
+class EventSetAside(Signal, level=logging.ERROR):
     """`count` captured events of a conversation could not be grouped and wait for an operator."""
 
     count: int
@@ -233,7 +233,7 @@ class EventSetAside(Event, level=logging.ERROR):
 # Pushing
 
 
-class GroupClosed(Event):
+class GroupClosed(Signal):
     """A group of messages is due and about to be pushed."""
 
     turn_id: int
@@ -241,14 +241,14 @@ class GroupClosed(Event):
     messages: int
 
 
-class InitiationDue(Event):
+class InitiationDue(Signal):
     """An opener is due and about to be pushed."""
 
     turn_id: int
     match_id: str
 
 
-class TurnPushed(Event):
+class TurnPushed(Signal):
     """A turn was pushed for the first time."""
 
     turn_id: int
@@ -256,13 +256,13 @@ class TurnPushed(Event):
     kind: str
 
 
-class PushesRepeated(Event):
+class PushesRepeated(Signal):
     """`count` pushes that were taken for lost were made again."""
 
     count: int
 
 
-class RedisAttemptFailed(Event, level=logging.WARNING):
+class RedisAttemptFailed(Signal, level=logging.WARNING):
     """Redis did not take a push, at the `attempt`-th of `attempts`."""
 
     attempt: int
@@ -270,21 +270,21 @@ class RedisAttemptFailed(Event, level=logging.WARNING):
     error: str
 
 
-class RetryIn(Event):
+class RetryIn(Signal):
     """The next attempt comes after `seconds`."""
 
     seconds: float
 
 
-class RedisReconnecting(Event):
+class RedisReconnecting(Signal):
     """A new connection to Redis is being made."""
 
 
-class RedisReconnected(Event):
+class RedisReconnected(Signal):
     """Redis is back."""
 
 
-class RedisGivenUp(Event, level=logging.ERROR):
+class RedisGivenUp(Signal, level=logging.ERROR):
     """All attempts of a push failed; the turns stay in PostgreSQL and are pushed when Redis is back."""
 
     attempts: int
@@ -293,7 +293,7 @@ class RedisGivenUp(Event, level=logging.ERROR):
 # Answering and upkeep
 
 
-class TurnClaimed(Event):
+class TurnClaimed(Signal):
     """A worker has claimed a turn with `messages`."""
 
     turn_id: int
@@ -302,7 +302,7 @@ class TurnClaimed(Event):
     messages: int
 
 
-class TurnTyping(Event):
+class TurnTyping(Signal):
     """The draft is there; it is delivered after `seconds`."""
 
     turn_id: int
@@ -310,7 +310,7 @@ class TurnTyping(Event):
     seconds: float
 
 
-class ReplyDelivered(Event):
+class ReplyDelivered(Signal):
     """A reply to `covered` messages, or an opener to none, was inserted; `lateness_seconds`: after its planned time."""
 
     turn_id: int
@@ -322,7 +322,7 @@ class ReplyDelivered(Event):
     lateness_seconds: float
 
 
-class TurnSilent(Event):
+class TurnSilent(Signal):
     """A turn that covers `covered` messages, or an opener, was answered with a chosen silence."""
 
     turn_id: int
@@ -331,7 +331,7 @@ class TurnSilent(Event):
     covered: int
 
 
-class TurnCancelled(Event):
+class TurnCancelled(Signal):
     """A turn ended without a reply, because none is owed any more."""
 
     turn_id: int
@@ -340,7 +340,7 @@ class TurnCancelled(Event):
     reason: str
 
 
-class TurnSuperseded(Event):
+class TurnSuperseded(Signal):
     """A reply was overtaken by new messages; the `merges`-th in its chain."""
 
     turn_id: int
@@ -348,7 +348,7 @@ class TurnSuperseded(Event):
     merges: int
 
 
-class TurnHeld(Event):
+class TurnHeld(Signal):
     """A turn waits until the next day: `cause` is limit_calls or limit_tokens; it may be answered after `until`."""
 
     turn_id: int
@@ -357,7 +357,7 @@ class TurnHeld(Event):
     until: str
 
 
-class CallSettled(Event, level=logging.DEBUG):
+class CallSettled(Signal, level=logging.DEBUG):
     """A call of a model is over: answered, refused or cancelled; a cancelled one counts what was reserved for it."""
 
     turn_id: int
@@ -366,7 +366,7 @@ class CallSettled(Event, level=logging.DEBUG):
     tokens_out: int
 
 
-class ResponderAway(Event, level=logging.WARNING):
+class ResponderAway(Signal, level=logging.WARNING):
     """The responder is away; the turn is tried again after `retry_seconds`."""
 
     turn_id: int
@@ -375,7 +375,7 @@ class ResponderAway(Event, level=logging.WARNING):
     retry_seconds: float
 
 
-class TurnFailed(Event, level=logging.WARNING):
+class TurnFailed(Signal, level=logging.WARNING):
     """A turn failed for the `attempts`-th time and is tried again."""
 
     turn_id: int
@@ -384,7 +384,7 @@ class TurnFailed(Event, level=logging.WARNING):
     attempts: int
 
 
-class TurnDead(Event, level=logging.ERROR):
+class TurnDead(Signal, level=logging.ERROR):
     """A turn was given up; an operator decides."""
 
     turn_id: int
@@ -392,33 +392,33 @@ class TurnDead(Event, level=logging.ERROR):
     error_type: str
 
 
-class DuplicatePrevented(Event, level=logging.DEBUG):
+class DuplicatePrevented(Signal, level=logging.DEBUG):
     """A step (`claim`, `finish`, `hold`, `deliver`) found nothing to do: it was done, or was another worker's."""
 
     turn_id: int
     stage: str
 
 
-class BadBrokerMessage(Event, level=logging.WARNING):
+class BadBrokerMessage(Signal, level=logging.WARNING):
     """A message from the broker was not understood, and dropped; `reason` never quotes it."""
 
     reason: str
 
 
-class TurnsRecovered(Event):
+class TurnsRecovered(Signal):
     """`count` turns were taken from workers that died, or were found without a push."""
 
     count: int
     reason: str
 
 
-class Pruned(Event):
+class Pruned(Signal):
     """`turns` finished turns were older than RETENTION_DAYS and were deleted, with their events."""
 
     turns: int
 
 
-class LinesHeldBack(Event):
+class LinesHeldBack(Signal):
     """The journal left out `count` lines of the signal `of`; only the journal reports this."""
 
     of: str

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from bridge_service.telemetry.signals import Emit, Event
+from bridge_service.telemetry.signals import Emit, Signal
 
 _logger: Final = logging.getLogger("bridge.events")
 
@@ -91,17 +91,17 @@ def fan_out(*subscribers: Emit, clock: Callable[[], float] = time.monotonic) -> 
 
     An error of a subscriber reaches neither the emitter nor the others. It is logged, at most once a second for each.
     """
-    throttle: Throttle[int, Event] = Throttle(clock)
+    throttle: Throttle[int, Signal] = Throttle(clock)
 
-    def emit(event: Event) -> None:
+    def emit(signal: Signal) -> None:
         for place, subscriber in enumerate(subscribers):
             try:
-                subscriber(event)
+                subscriber(signal)
             except Exception:
-                held_back = throttle.admit(place, event)
+                held_back = throttle.admit(place, signal)
                 if held_back is not None:
                     _logger.exception(
-                        "subscriber %d failed on %s (and %d times unlogged before)", place, event.name, held_back
+                        "subscriber %d failed on %s (and %d times unlogged before)", place, signal.name, held_back
                     )
 
     return emit

@@ -16,14 +16,14 @@ from dramatiq import Broker, Middleware, Worker
 
 from bridge_service.responders import Responder, is_async
 from bridge_service.telemetry.metrics import Metrics
-from bridge_service.telemetry.signals import Event
+from bridge_service.telemetry.signals import Signal
 from bridge_service.turns import Task
 from bridge_service.web.health_port import HealthPort
 from bridge_service.web.shared_numbers import SharedNumbers
 
 
 class WorkerMetrics(Middleware):
-    """Counts events from the boot of a worker process on; without a port it does nothing.
+    """Counts signals from the boot of a worker process on; without a port it does nothing.
 
     Parameters:
       host: address for the port.
@@ -52,10 +52,10 @@ class WorkerMetrics(Middleware):
         self._numbers: SharedNumbers | None = None
         self._server: HealthPort | None = None
 
-    def __call__(self, event: Event) -> None:
-        """Count an event."""
+    def __call__(self, signal: Signal) -> None:
+        """Count a signal."""
         if self._metrics is not None:
-            self._metrics(event)
+            self._metrics(signal)
 
     def timed(self, responder: Responder) -> Responder:
         """Return a responder that does the same and has its time taken."""

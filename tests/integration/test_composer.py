@@ -27,11 +27,11 @@ from bridge_service.responders import echo
 from bridge_service.responders.budget import Call
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
-    Event,
     PostgresLost,
     PostgresRefused,
     ReplyDelivered,
     ResponderAway,
+    Signal,
     TurnCancelled,
     TurnClaimed,
     TurnDead,
@@ -123,9 +123,9 @@ class Desk:
         )
         return round(float(seconds), 1)
 
-    def told_of(self, *kinds: type[Event]) -> list[type[Event]]:
+    def told_of(self, *kinds: type[Signal]) -> list[type[Signal]]:
         """Return the kinds of all that was told; of `kinds` only, if any are named."""
-        return [type(event) for event in self.told.events if not kinds or isinstance(event, kinds)]
+        return [type(event) for event in self.told.signals if not kinds or isinstance(event, kinds)]
 
 
 class AsyncDesk(Desk):
@@ -234,7 +234,7 @@ def test_a_silence_is_told_and_takes_no_time(desk: Desk) -> None:
     desk.respond = lambda _: Reply(action="silence")
     desk.composer(SLOWLY).compose(turn)
     assert desk.app.said(match) == []
-    assert desk.told.events == [TurnClaimed(turn, match, Kind.REPLY, 2), TurnSilent(turn, match, Kind.REPLY, 2)]
+    assert desk.told.signals == [TurnClaimed(turn, match, Kind.REPLY, 2), TurnSilent(turn, match, Kind.REPLY, 2)]
 
 
 def test_parts_are_one_message(desk: Desk) -> None:
@@ -262,7 +262,7 @@ def test_a_reply_without_a_pause_is_delivered_at_once(desk: Desk) -> None:
     match, turn = desk.pushed("salut", "ça va ?")
     desk.composer().compose(turn)
     assert desk.app.said(match) == ["salut\nça va ?"]
-    claimed, delivered = desk.told.events
+    claimed, delivered = desk.told.signals
     assert claimed == TurnClaimed(turn, match, Kind.REPLY, 2)
     assert isinstance(delivered, ReplyDelivered)
     assert (delivered.turn_id, delivered.match_id, delivered.kind) == (turn, match, Kind.REPLY)
@@ -278,7 +278,7 @@ def test_a_reply_with_a_pause_is_typed_first(desk: Desk) -> None:
     match, turn = desk.pushed()
     composer = desk.composer(SLOWLY)
     composer.compose(turn)
-    assert desk.told.events == [TurnClaimed(turn, match, Kind.REPLY, 1), TurnTyping(turn, match, 3.0)]
+    assert desk.told.signals == [TurnClaimed(turn, match, Kind.REPLY, 1), TurnTyping(turn, match, 3.0)]
     assert desk.due_in(turn) == 3.0
     composer.deliver(turn)
     assert desk.app.said(match) == []
@@ -358,7 +358,7 @@ def test_a_push_that_came_twice_finds_nothing_to_do(desk: Desk) -> None:
         composer.compose(number)
         composer.deliver(number)
     assert (desk.asked, desk.app.said(match)) == ([], [])
-    assert desk.told.events == [
+    assert desk.told.signals == [
         DuplicatePrevented(number, stage) for number in (turn, answered) for stage in ("claim", "deliver")
     ]
 
@@ -376,7 +376,7 @@ def test_a_turn_waits_for_the_active_one_of_its_conversation(desk: Desk) -> None
     waiting = desk.turn(match)
     assert waiting != turn
     composer.compose(waiting)
-    assert desk.told.events == []
+    assert desk.told.signals == []
     assert desk.column(waiting, "state") == "queued"
 
 
@@ -397,7 +397,7 @@ def test_a_reply_that_was_overtaken_is_thrown_away(desk: Desk) -> None:
     composer = desk.composer()
     composer.compose(turn)
     assert desk.app.said(match) == []
-    assert desk.told.events[1:] == [TurnSuperseded(turn, match, 1)]
+    assert desk.told.signals[1:] == [TurnSuperseded(turn, match, 1)]
     desk.push()
     composer.compose(desk.turn(match))
     assert desk.app.said(match) == ["salut\nattends"]
@@ -420,7 +420,7 @@ def test_a_worker_whose_call_was_overtaken_says_nothing(desk: Desk) -> None:
     composer = desk.composer()
     composer.compose(turn)
     assert desk.told_of() == [TurnClaimed, DuplicatePrevented]
-    assert all(type(event).level < logging.WARNING for event in desk.told.events)
+    assert all(type(event).level < logging.WARNING for event in desk.told.signals)
     desk.push()
     composer.compose(desk.turn(match))
     assert desk.app.said(match) == ["salut\nattends"]
@@ -484,7 +484,7 @@ def test_a_turn_whose_match_is_gone_is_cancelled(desk: Desk) -> None:
 
     desk.respond = respond
     desk.composer().compose(turn)
-    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.REPLY, "gone")]
+    assert desk.told.signals[1:] == [TurnCancelled(turn, match, Kind.REPLY, "gone")]
 
 
 def test_a_first_word_that_comes_too_late_is_cancelled(desk: Desk) -> None:
@@ -499,7 +499,7 @@ def test_a_first_word_that_comes_too_late_is_cancelled(desk: Desk) -> None:
 
     desk.respond = respond
     desk.composer().compose(turn)
-    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.INITIATION, "message")]
+    assert desk.told.signals[1:] == [TurnCancelled(turn, match, Kind.INITIATION, "message")]
     assert desk.app.said(match) == []
 
 
@@ -512,7 +512,7 @@ def test_a_reply_that_the_app_refuses_is_cancelled(desk: Desk) -> None:
         " p_content text, p_created_at timestamptz) RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
     )
     desk.composer().compose(turn)
-    assert desk.told.events[1:] == [TurnCancelled(turn, match, Kind.REPLY, "refused")]
+    assert desk.told.signals[1:] == [TurnCancelled(turn, match, Kind.REPLY, "refused")]
 
 
 # Failures
@@ -569,7 +569,7 @@ def test_a_responder_s_error_is_an_attempt_and_never_rises(
     composer = desk.composer()
     for attempt, pause in ((1, 1.0), (2, 2.0), (3, 4.0)):
         composer.compose(turn)
-        assert desk.told.events[-1] == TurnFailed(turn, match, kind, attempt)
+        assert desk.told.signals[-1] == TurnFailed(turn, match, kind, attempt)
         assert desk.due_in(turn) == pause
         advance(desk.urls, pause)
     assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("composing", 3)
@@ -658,11 +658,11 @@ def test_an_insertion_that_fails_is_an_attempt_too(desk: Desk) -> None:
     composer = desk.composer()
     composer.compose(turn)
     for attempt in range(1, MAX_ATTEMPTS):
-        assert desk.told.events[-1] == TurnFailed(turn, match, "delivery: P0001", attempt)
+        assert desk.told.signals[-1] == TurnFailed(turn, match, "delivery: P0001", attempt)
         assert (desk.column(turn, "state"), desk.column(turn, "draft")) == ("composing", None)
         advance(desk.urls, 2.0 ** (attempt - 1))
         composer.compose(turn)
-    assert desk.told.events[-1] == TurnDead(turn, match, "delivery: P0001")
+    assert desk.told.signals[-1] == TurnDead(turn, match, "delivery: P0001")
     assert [task.refused for task in desk.asked] == ["", *["P0001 no bots today: salut"] * (MAX_ATTEMPTS - 1)]
     assert desk.app.said(match) == []
     assert (desk.column(turn, "draft"), desk.column(turn, "refused")) == (None, None)
@@ -700,7 +700,7 @@ def test_an_insertion_for_which_no_turn_is_to_blame_never_counts(desk: Desk, cod
     composer.compose(turn)
     for _ in range(MAX_ATTEMPTS):
         composer.deliver(turn)
-        assert desk.told.events[-1] == PostgresRefused(f"replies cannot be inserted (SQLSTATE {code})")
+        assert desk.told.signals[-1] == PostgresRefused(f"replies cannot be inserted (SQLSTATE {code})")
         assert desk.due_in(turn) == 5.0
     assert (desk.column(turn, "state"), desk.column(turn, "last_error")) == ("typing", code)
     execute(desk.urls.admin, "DROP TRIGGER no ON messages")
@@ -715,7 +715,7 @@ def test_a_right_to_insert_that_was_taken_away_gives_no_turn_up(desk: Desk) -> N
     composer = desk.composer()
     composer.compose(turn)
     for _ in range(2 * MAX_ATTEMPTS):
-        assert desk.told.events[-1] == PostgresRefused("replies cannot be inserted (SQLSTATE 42501)")
+        assert desk.told.signals[-1] == PostgresRefused("replies cannot be inserted (SQLSTATE 42501)")
         assert desk.due_in(turn) == 5.0
         advance(desk.urls, 5)
         assert desk.store.due_deliveries(100, []) == [turn]
@@ -773,7 +773,7 @@ def test_a_turn_that_cannot_be_read_is_given_up_and_the_next_one_is_answered(des
     composer = desk.composer()
     for attempt in range(1, MAX_ATTEMPTS):
         composer.compose(turn)
-        assert desk.told.events[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
+        assert desk.told.signals[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
         assert (desk.column(turn, "state"), desk.due_in(turn)) == ("composing", 2.0 ** (attempt - 1))
         composer.compose(turn)  # the push came twice
         assert desk.column(turn, "attempts") == attempt
@@ -790,7 +790,7 @@ def test_a_turn_that_cannot_be_read_is_given_up_and_the_next_one_is_answered(des
     desk.told.clear()
     composer.compose(turn)
     assert desk.told_of() == [TurnDead, PostgresRefused, TurnClaimed, ReplyDelivered]
-    assert "no such emoji" not in repr(desk.told.events)  # the app's own words may quote a message
+    assert "no such emoji" not in repr(desk.told.signals)  # the app's own words may quote a message
     assert (desk.column(turn, "state"), desk.column(turn, "attempts")) == ("dead", MAX_ATTEMPTS)
     assert desk.column(turn, "last_error") == "DatabaseRefused: no such emoji (SQLSTATE P0001)"
     assert desk.app.said(match) == ["tu es là ?"]
@@ -838,11 +838,11 @@ def test_a_delivery_that_cannot_read_its_conversation_is_an_attempt_too(desk: De
         assert desk.store.due_deliveries(100, []) == [turn]
         for _ in range(2):
             composer.deliver(turn)
-        assert desk.told.events[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
+        assert desk.told.signals[-1] == TurnFailed(turn, match, "DatabaseRefused", attempt)
         assert (desk.column(turn, "state"), desk.due_in(turn)) == ("typing", 2.0 ** (attempt - 1))
         advance(desk.urls, LATER)
     composer.deliver(turn)
-    assert desk.told.events[-1] == TurnDead(turn, match, "DatabaseRefused")
+    assert desk.told.signals[-1] == TurnDead(turn, match, "DatabaseRefused")
     assert (desk.column(turn, "state"), desk.column(turn, "draft")) == ("dead", None)
     desk.app.write(match, "tu es là ?")
     desk.push()
@@ -887,7 +887,7 @@ def test_a_responder_that_is_away_never_counts(desk: Desk) -> None:
     composer = desk.composer()
     for _ in range(2 * MAX_ATTEMPTS):
         composer.compose(turn)
-        assert desk.told.events[-1] == ResponderAway(turn, match, "ResponderUnavailable", desk.due_in(turn))
+        assert desk.told.signals[-1] == ResponderAway(turn, match, "ResponderUnavailable", desk.due_in(turn))
         advance(desk.urls, desk.due_in(turn) + 0.1)
     assert (desk.column(turn, "attempts"), desk.column(turn, "takeovers")) == (0, 0)
     desk.respond = echo.reply
@@ -963,7 +963,7 @@ def test_a_database_that_is_away_rises(desk: Desk) -> None:
 
     with pytest.raises(DatabaseUnavailable):
         desk.composer(store=Away()).compose(1)
-    assert desk.told.events == []
+    assert desk.told.signals == []
 
 
 @both
@@ -1097,7 +1097,7 @@ def test_a_reply_that_is_refused_each_time_is_dead(desk: Desk) -> None:
         advance(desk.urls, 2**attempt)
     assert (len(desk.asked), desk.column(turn, "state")) == (MAX_ATTEMPTS, "dead")
     assert desk.column(turn, "last_error") == "22001 character varying(500)"
-    assert desk.told.events[-1] == TurnDead(turn, match, "delivery: 22001 character varying(500)")
+    assert desk.told.signals[-1] == TurnDead(turn, match, "delivery: 22001 character varying(500)")
     assert desk.app.said(match) == []
 
 

@@ -186,7 +186,7 @@ def test_a_set_that_raised_is_delivered_turn_by_turn(desk: Desk) -> None:
     desk.parts.due = [[7, 8]]
     assert desk.deliverer._deliver().due_in == 0
     assert desk.alone.turns() == [7, 8]
-    assert desk.told.events == []
+    assert desk.told.signals == []
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_look_that_failed_is_told_of_and_made_again(
     desk.deliverer.start()
     for _ in range(2):
         desk.wait_for_look()
-    assert desk.told.events == ([] if event is None else [event])
+    assert desk.told.signals == ([] if event is None else [event])
     assert desk.alone.turns() == []
 
 
@@ -278,7 +278,7 @@ def test_what_postgresql_cannot_read_is_an_attempt(desk: Desk, alone: Alone) -> 
     desk.parts.outcomes = {5: iter([DatabaseRefused("in a function", words="no such emoji")])}
     alone.add([5])
     alone.turn()
-    assert desk.told.events == [TurnFailed(5, MATCH, "DatabaseRefused: no such emoji", 5)]
+    assert desk.told.signals == [TurnFailed(5, MATCH, "DatabaseRefused: no such emoji", 5)]
     assert alone.turns() == [5]
 
 

@@ -117,7 +117,7 @@ def test_a_database_that_is_away_ends_no_renewing(desk: Desk) -> None:
     desk.leases.start()
     with desk.leases.held(1, token):
         assert desk.stub.renewed.get(timeout=5) == {1: token}
-    assert desk.told.events == [PostgresLost("gone")] * 2
+    assert desk.told.signals == [PostgresLost("gone")] * 2
 
 
 @pytest.mark.usefixtures("quick")
@@ -128,7 +128,7 @@ def test_a_lock_is_no_lost_database(desk: Desk) -> None:
     desk.leases.start()
     with desk.leases.held(1, token):
         assert desk.stub.renewed.get(timeout=5) == {1: token}
-    assert desk.told.events == []
+    assert desk.told.signals == []
 
 
 @pytest.mark.usefixtures("quick")
@@ -180,7 +180,7 @@ def test_a_call_that_lost_its_lease_is_cancelled_once(desk: Desk) -> None:
         assert desk.stub.looks.get(timeout=5) == {kept: 2, lost: 3}
         eventually(lambda: desk.stub.looks.get(timeout=5) == {kept: 2})
     assert cancelled.empty()
-    assert desk.told.events == [DuplicatePrevented(3, "finish")]
+    assert desk.told.signals == [DuplicatePrevented(3, "finish")]
 
 
 @pytest.mark.usefixtures("quick")

@@ -588,7 +588,7 @@ def test_a_stop_before_the_start_is_heeded(desk: Desk) -> None:
     running.listener.stop()
     running.start(until=None)
     running.stop()
-    assert running.told.events == []
+    assert running.told.signals == []
 
 
 def test_the_loop_beats_and_an_idle_one_does_not_spin(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,7 +366,7 @@ def test_a_pass_that_failed_is_told_of_and_made_again(
     desk.start()
     desk.wait_for_pass()
     desk.wait_for_pass()
-    assert desk.told.events == [event, event]
+    assert desk.told.signals == [event, event]
     desk.no_pass_for(0.1)
 
 
@@ -375,7 +375,7 @@ def test_a_pass_that_met_a_lock_is_made_again_without_a_word(desk: Desk) -> None
     desk.parts.errors = [DatabaseBusy("locked")]
     desk.start()
     desk.wait_for_pass()
-    assert desk.told.events == []
+    assert desk.told.signals == []
 
 
 def test_an_error_that_nobody_foresaw_ends_the_thread(desk: Desk) -> None:
@@ -424,10 +424,10 @@ def test_pruning_goes_on_until_nothing_is_left(desk: Desk) -> None:
     """All batches, told once; and not a word when there was nothing."""
     desk.parts.prunable = [1000, 17, 0]
     desk.planner._prune()
-    assert desk.told.events == [Pruned(1017)]
+    assert desk.told.signals == [Pruned(1017)]
     desk.parts.prunable = [0]
     desk.planner._prune()
-    assert len(desk.told.events) == 1
+    assert len(desk.told.signals) == 1
 
 
 def test_a_stop_ends_the_pruning(desk: Desk) -> None:
@@ -442,7 +442,7 @@ def test_a_stop_ends_the_pruning(desk: Desk) -> None:
 
     planner = desk.plan_for(Endless())
     planner._prune()
-    assert desk.told.events == [Pruned(module.PRUNE_BATCH)]
+    assert desk.told.signals == [Pruned(module.PRUNE_BATCH)]
 
 
 HANGS: Final = """
@@ -475,10 +475,10 @@ def test_upkeep_waits_for_a_database_that_is_back(desk: Desk, work: str) -> None
     """An error is told of and kills nothing; the next run tries again."""
     desk.parts.errors = [DatabaseUnavailable("gone")]
     desk.planner._keep_up(getattr(desk.planner, work))
-    assert desk.told.events == [PostgresLost("gone")]
+    assert desk.told.signals == [PostgresLost("gone")]
     desk.parts.errors = [DatabaseBusy("locked")]
     desk.planner._keep_up(getattr(desk.planner, work))
-    assert len(desk.told.events) == 1
+    assert len(desk.told.signals) == 1
 
 
 def test_minutes_are_counted_until_none_is_left(desk: Desk) -> None:
@@ -486,7 +486,7 @@ def test_minutes_are_counted_until_none_is_left(desk: Desk) -> None:
     desk.parts.countable = [module.MINUTES_BATCH, module.MINUTES_BATCH - 1, 99]
     desk.planner._close_minutes()
     assert desk.parts.countable == [99]
-    with desk.planner._upkeep:
+    with desk.planner._keeping:
         desk.planner._begin_minutes()
         assert "minutes" not in {thread.name for thread in threading.enumerate()}
 

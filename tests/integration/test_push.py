@@ -148,7 +148,7 @@ def test_a_group_that_is_due_is_pushed_and_told_of(desk: Desk) -> None:
     match = desk.due("salut", "ça va ?", "tu fais quoi ?")
     turn = desk.turn(match)
     assert desk.pusher.push_due() == 1
-    assert desk.told.events == [GroupClosed(turn, match, 3), TurnPushed(turn, match, Kind.REPLY)]
+    assert desk.told.signals == [GroupClosed(turn, match, 3), TurnPushed(turn, match, Kind.REPLY)]
     assert desk.fetched() == [f"compose:{turn}"]
     assert desk.pushed == [match]
 
@@ -160,7 +160,7 @@ def test_nothing_is_pushed_early(desk: Desk) -> None:
     desk.group()
     advance(desk.urls, DELAY - 1)
     assert desk.pusher.push_due() == 0
-    assert (desk.state(match), desk.told.events, desk.fetched()) == ("open", [], [])
+    assert (desk.state(match), desk.told.signals, desk.fetched()) == ("open", [], [])
 
 
 def test_an_opener_is_told_of_as_what_it_is(desk: Desk) -> None:
@@ -170,7 +170,7 @@ def test_an_opener_is_told_of_as_what_it_is(desk: Desk) -> None:
     advance(desk.urls, 60)
     desk.pusher.push_due()
     turn = desk.turn(match)
-    assert desk.told.events == [InitiationDue(turn, match), TurnPushed(turn, match, Kind.INITIATION)]
+    assert desk.told.signals == [InitiationDue(turn, match), TurnPushed(turn, match, Kind.INITIATION)]
     assert desk.pushed == []
 
 
@@ -182,7 +182,7 @@ def test_a_repeated_push_has_no_line_of_its_own(desk: Desk) -> None:
     desk.told.clear()
     advance(desk.urls, LATER)
     assert desk.pusher.push_due() == 2
-    assert desk.told.events == [PushesRepeated(2)]
+    assert desk.told.signals == [PushesRepeated(2)]
     assert len(desk.fetched()) == 2
 
 
@@ -195,7 +195,7 @@ def test_a_turn_taken_from_a_dead_worker_is_told_of(desk: Desk) -> None:
     desk.told.clear()
     advance(desk.urls, LATER)
     desk.pusher.push_due()
-    assert desk.told.events == [TurnsRecovered(1, "lease")]
+    assert desk.told.signals == [TurnsRecovered(1, "lease")]
     assert desk.fetched() == [f"compose:{desk.turn(match)}"]
 
 
@@ -223,7 +223,7 @@ def test_a_turn_that_kills_its_workers_is_given_up_and_told_of(desk: Desk) -> No
     desk.told.clear()
     advance(desk.urls, LATER)
     desk.pusher.push_due()
-    assert desk.told.events == [TurnDead(desk.turn(match), match, "WorkerLost")]
+    assert desk.told.signals == [TurnDead(desk.turn(match), match, "WorkerLost")]
     assert (desk.state(match), desk.fetched()) == ("dead", [])
 
 
@@ -257,7 +257,7 @@ def test_three_attempts_and_one_more_come_before_giving_up(desk: Desk) -> None:
     desk.redis.kill()
     desk.pusher.push_due()
     errors = [event.error for event in desk.told.of(RedisAttemptFailed)]
-    assert desk.told.events == [
+    assert desk.told.signals == [
         GroupClosed(turn, match, 1),
         RedisAttemptFailed(1, 3, errors[0]),
         RetryIn(1.0),
@@ -322,7 +322,7 @@ def test_an_open_circuit_takes_nothing_from_postgresql(desk: Desk) -> None:
     second = desk.due()
     assert desk.pusher.push_due() == 0
     assert desk.pusher.push_due() == 0
-    assert (desk.state(second), desk.told.events) == ("open", [])
+    assert (desk.state(second), desk.told.signals) == ("open", [])
     assert desk.waits.seconds == [1.0, 2.0, 4.0]
 
 
@@ -352,7 +352,7 @@ def test_after_an_outage_everything_is_pushed_at_once(desk: Desk) -> None:
     desk.pusher.push_due()
     assert not desk.pusher.waits_for_redis
     assert sorted(desk.fetched()) == sorted(f"compose:{desk.turn(match)}" for match in (lost, failed, late))
-    assert desk.told.events[0] == RedisReconnected()
+    assert desk.told.signals[0] == RedisReconnected()
     assert {event.match_id for event in desk.told.of(TurnPushed)} == {failed, late}
     assert desk.pushed.count(failed) == 1
     desk.told.clear()

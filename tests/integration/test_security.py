@@ -803,7 +803,7 @@ def test_ten_thousand_forged_messages_change_nothing(
     assert set(redis_client.scan_iter()) <= {"dramatiq:default", f"{QUEUE}.bell"}
     assert not [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]
     assert CANARY not in caplog.text
-    assert CANARY not in f"{workshop.told.events}"
+    assert CANARY not in f"{workshop.told.signals}"
 
 
 def test_an_old_dump_has_no_effect(bridge: Bridge, servers_folder: Path) -> None:

@@ -30,7 +30,7 @@ def told(url: str, *, connections: int = 1, nothing_else: bool = False) -> list[
     """Return what a process says."""
     recorder = Recorder()
     look_at_postgresql(url, recorder, Event(), connections=connections, nothing_else=nothing_else)
-    assert len(recorder.events) == len(recorder.of(CheckFailed))
+    assert len(recorder.signals) == len(recorder.of(CheckFailed))
     return recorder.of(CheckFailed)
 
 
@@ -92,7 +92,7 @@ def test_a_process_that_stops_says_nothing_more(app: App) -> None:
 
     look_at_postgresql(app.urls.service, recorder, stopping, connections=10_000)
 
-    assert recorder.events == []
+    assert recorder.signals == []
 
 
 def test_a_lost_database_is_said_and_raises_nothing(app: App) -> None:

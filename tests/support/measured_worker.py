@@ -14,7 +14,7 @@ from bridge_service.telemetry.signals import ReplyDelivered
 from bridge_service.turns import Kind
 from bridge_service.web import shared_numbers
 from bridge_service.worker.numbers import WorkerMetrics
-from tests.support.events import MATCH
+from tests.support.signals import MATCH
 from tests.unit.test_responders import task
 
 if "NO_SHARED_MEMORY" in os.environ:

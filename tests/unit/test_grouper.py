@@ -119,7 +119,7 @@ def test_a_batch_that_met_a_lock_is_looked_at_again_in_full() -> None:
     assert (looked.events, looked.complete) == ([], False)
     assert looked.again_at is not None
     assert grouper.look(0) == Looked([GROUPED])
-    assert told.events == []
+    assert told.signals == []
 
 
 @pytest.mark.parametrize("answers", [(RightMissing("no right"),), (DatabaseRefused("bad"), RightMissing("no right"))])

@@ -19,8 +19,8 @@ from bridge_service.errors import BridgeError, DatabaseRefused, DatabaseUnavaila
 from bridge_service.process.watchdog import Watchdog
 from bridge_service.web import health_port, server
 from bridge_service.web.health_port import HealthPort, stuck_loops
-from tests.support.events import Clock
 from tests.support.http import Answer, ask, basic, free_port, hangs_up
+from tests.support.signals import Clock
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -3,31 +3,31 @@ import logging
 
 import pytest
 
-from bridge_service.telemetry import signals as events
+from bridge_service.telemetry import signals
 from bridge_service.telemetry.journal import LINES, ONE_A_SECOND, Journal
 from bridge_service.telemetry.signals import (
-    Event,
     MessageGrouped,
     NotificationReceived,
     NotificationRejected,
+    Signal,
     TurnPushed,
 )
 from bridge_service.turns import Kind
-from tests.support.events import EVENTS, MATCH, Clock, sample
+from tests.support.signals import MATCH, SIGNALS, Clock, sample
 
 BOT = "0e7a2c5e-58a3-4f0e-9d0c-6a1d1f1a7a10"
 SENDER = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
 
 # The lines of the contract, and the few whose words were agreed beside it.
-CONTRACT: list[tuple[Event, str]] = [
+CONTRACT: list[tuple[Signal, str]] = [
     (
-        events.ProcessStarted({"GROUPING_DELAY": "15", "TEST_MODE": "false"}, role="scheduler"),
+        signals.ProcessStarted({"GROUPING_DELAY": "15", "TEST_MODE": "false"}, role="scheduler"),
         "⚙️ GROUPING_DELAY=15 TEST_MODE=false",
     ),
-    (events.PostgresConnected(), "✅ Connecté à PostgreSQL"),
-    (events.RedisConnected(), "✅ Connecté à Redis"),
-    (events.ListenStarting(), "👂 Démarrage écoute 'bot_events' et 'new_match'..."),
-    (events.ListenActive(), "✅ Écoute active"),
+    (signals.PostgresConnected(), "✅ Connecté à PostgreSQL"),
+    (signals.RedisConnected(), "✅ Connecté à Redis"),
+    (signals.ListenStarting(), "👂 Démarrage écoute 'bot_events' et 'new_match'..."),
+    (signals.ListenActive(), "✅ Écoute active"),
     (
         NotificationReceived(4711, "bot_events", {"sender_id": SENDER, "match_id": MATCH}, MATCH),
         f"""\
@@ -39,42 +39,42 @@ CONTRACT: list[tuple[Event, str]] = [
     (MessageGrouped(MATCH, 1, 10, position=1, delay_seconds=0.25), "⏰ Nouveau message, démarrage timer 0.25s"),
     (MessageGrouped(MATCH, 1, 11, position=2, delay_seconds=15.0), "🔄 Grouping: +1 message (2 total)"),
     (MessageGrouped(MATCH, 1, 12, position=3, delay_seconds=15.0), "🔄 Grouping: +1 message (3 total)"),
-    (events.GroupClosed(1, MATCH, messages=3), "📦 Grouping: 3 messages"),
-    (events.GroupClosed(1, MATCH, messages=1), "📦 Grouping: 1 messages"),
+    (signals.GroupClosed(1, MATCH, messages=3), "📦 Grouping: 3 messages"),
+    (signals.GroupClosed(1, MATCH, messages=1), "📦 Grouping: 1 messages"),
     (TurnPushed(1, MATCH, Kind.REPLY), "✅ Message poussé dans queue"),
-    (events.MatchDetected(MATCH, BOT), "🔍 Nouveau match détecté"),
-    (events.InitiationDue(1, MATCH), f"💬 Initiation pour match {MATCH}"),
+    (signals.MatchDetected(MATCH, BOT), "🔍 Nouveau match détecté"),
+    (signals.InitiationDue(1, MATCH), f"💬 Initiation pour match {MATCH}"),
     (
-        events.RedisAttemptFailed(1, 3, "Connection reset"),
+        signals.RedisAttemptFailed(1, 3, "Connection reset"),
         "⚠️ Tentative 1/3 - Connexion Redis perdue: Connection reset",
     ),
-    (events.RetryIn(1.0), "⏳ Retry dans 1s..."),
-    (events.RedisReconnecting(), "🔄 Reconnexion Redis..."),
-    (events.RedisReconnected(), "✅ Reconnexion Redis réussie"),
-    (events.RedisGivenUp(3), "❌ Échec définitif après 3 tentatives"),
-    (events.FatalError("[Errno 61] Connection refused"), "❌ Erreur fatale: [Errno 61] Connection refused"),
+    (signals.RetryIn(1.0), "⏳ Retry dans 1s..."),
+    (signals.RedisReconnecting(), "🔄 Reconnexion Redis..."),
+    (signals.RedisReconnected(), "✅ Reconnexion Redis réussie"),
+    (signals.RedisGivenUp(3), "❌ Échec définitif après 3 tentatives"),
+    (signals.FatalError("[Errno 61] Connection refused"), "❌ Erreur fatale: [Errno 61] Connection refused"),
 ]
-AGREED: list[tuple[Event, str]] = [
-    (events.RedisLost("Connection reset"), "⚠️ Connexion Redis perdue, en attente: Connection reset"),
-    (events.PostgresLost("server closed"), "⚠️ Connexion PostgreSQL perdue: server closed"),
+AGREED: list[tuple[Signal, str]] = [
+    (signals.RedisLost("Connection reset"), "⚠️ Connexion Redis perdue, en attente: Connection reset"),
+    (signals.PostgresLost("server closed"), "⚠️ Connexion PostgreSQL perdue: server closed"),
     (
-        events.PostgresRefused("permission denied"),
+        signals.PostgresRefused("permission denied"),
         "⛔ PostgreSQL refuse: permission denied (voir python -m bridge_service check)",
     ),
-    (events.WaitingForPostgres("refused"), "⏳ En attente de PostgreSQL: refused"),
-    (events.WaitingForRedis("refused"), "⏳ En attente de Redis: refused"),
+    (signals.WaitingForPostgres("refused"), "⏳ En attente de PostgreSQL: refused"),
+    (signals.WaitingForRedis("refused"), "⏳ En attente de Redis: refused"),
     (
-        events.CheckFailed("clock", "PostgreSQL's clock is +9.0 s from this machine's", "set the clocks by NTP"),
+        signals.CheckFailed("clock", "PostgreSQL's clock is +9.0 s from this machine's", "set the clocks by NTP"),
         "🩺 Contrôle clock: PostgreSQL's clock is +9.0 s from this machine's → set the clocks by NTP",
     ),
-    (events.DuplicatePrevented(7, "claim"), "♻️ Étape déjà faite, rien à faire (tour 7, claim)"),
-    (events.SchemaAbsent(), "⏳ Schéma bridge absent: lancez python -m bridge_service migrate"),
+    (signals.DuplicatePrevented(7, "claim"), "♻️ Étape déjà faite, rien à faire (tour 7, claim)"),
+    (signals.SchemaAbsent(), "⏳ Schéma bridge absent: lancez python -m bridge_service migrate"),
     (
-        events.ReplyDelivered(1, MATCH, BOT, Kind.REPLY, characters=80, covered=2, lateness_seconds=0.04),
+        signals.ReplyDelivered(1, MATCH, BOT, Kind.REPLY, characters=80, covered=2, lateness_seconds=0.04),
         f"💬 Réponse envoyée (match {MATCH}, messages: 2, retard: 0.0s)",
     ),
     (
-        events.ReplyDelivered(1, MATCH, BOT, Kind.INITIATION, characters=7, covered=0, lateness_seconds=1.26),
+        signals.ReplyDelivered(1, MATCH, BOT, Kind.INITIATION, characters=7, covered=0, lateness_seconds=1.26),
         f"💬 Ouverture envoyée (match {MATCH}, messages: 0, retard: 1.3s)",
     ),
 ]
@@ -114,25 +114,25 @@ class Desk:
         return lines
 
 
-@pytest.mark.parametrize(("event", "line"), CONTRACT + AGREED)
-def test_line(event: Event, line: str) -> None:
+@pytest.mark.parametrize(("signal", "line"), CONTRACT + AGREED)
+def test_line(signal: Signal, line: str) -> None:
     """The words of the line are those of the contract, to the letter, at the level of the event."""
     desk = Desk()
-    desk.journal(event)
-    assert [(record.levelno, record.getMessage()) for record in desk.records] == [(event.level, line)]
+    desk.journal(signal)
+    assert [(record.levelno, record.getMessage()) for record in desk.records] == [(signal.level, line)]
 
 
 REPEATED = {
-    events.NotificationRejected,
-    events.BadBrokerMessage,
-    events.RedisLost,
-    events.PostgresLost,
-    events.PostgresRefused,
-    events.WaitingForPostgres,
-    events.WaitingForRedis,
-    events.SchemaAbsent,
-    events.ResponderAway,
-    events.TurnFailed,
+    signals.NotificationRejected,
+    signals.BadBrokerMessage,
+    signals.RedisLost,
+    signals.PostgresLost,
+    signals.PostgresRefused,
+    signals.WaitingForPostgres,
+    signals.WaitingForRedis,
+    signals.SchemaAbsent,
+    signals.ResponderAway,
+    signals.TurnFailed,
 }
 
 
@@ -141,23 +141,23 @@ REPEATED = {
     [
         (
             logging.WARNING,
-            REPEATED - {events.PostgresRefused}
-            | {events.RedisAttemptFailed, events.ListenSilent, events.ParentLost}
-            | {events.PlaintextUrl, events.PagesOpen, events.CheckFailed},
+            REPEATED - {signals.PostgresRefused}
+            | {signals.RedisAttemptFailed, signals.ListenSilent, signals.ParentLost}
+            | {signals.PlaintextUrl, signals.PagesOpen, signals.CheckFailed},
         ),
-        (logging.ERROR, {events.RedisGivenUp, events.TurnDead, events.EventSetAside, events.PostgresRefused}),
-        (logging.CRITICAL, {events.FatalError, events.WatchdogBarked}),
+        (logging.ERROR, {signals.RedisGivenUp, signals.TurnDead, signals.EventSetAside, signals.PostgresRefused}),
+        (logging.CRITICAL, {signals.FatalError, signals.WatchdogBarked}),
     ],
 )
-def test_level(level: int, kinds: set[type[Event]]) -> None:
+def test_level(level: int, kinds: set[type[Signal]]) -> None:
     """These events, and no others, are above INFO."""
-    assert {each for each in EVENTS if each.level == level} == kinds
+    assert {each for each in SIGNALS if each.level == level} == kinds
 
 
 def test_every_event_has_a_line() -> None:
     """No event is without words, and all of them fit its fields."""
-    assert set(LINES) == set(EVENTS)
-    for each in EVENTS:
+    assert set(LINES) == set(SIGNALS)
+    for each in SIGNALS:
         desk = Desk()
         desk.journal(sample(each))
         [line] = desk.take_lines()
@@ -166,7 +166,7 @@ def test_every_event_has_a_line() -> None:
 
 def test_no_other_line_has_the_words_that_people_grep() -> None:
     """Counting by a contract phrase counts only what the contract means by it."""
-    for each in set(EVENTS) - {type(event) for event, _ in CONTRACT}:
+    for each in set(SIGNALS) - {type(signal) for signal, _ in CONTRACT}:
         desk = Desk()
         desk.journal(sample(each))
         [line] = desk.take_lines()
@@ -201,9 +201,9 @@ def test_a_message_text_never_shows() -> None:
 def test_the_event_goes_along_for_other_formats() -> None:
     """The record carries the event itself."""
     desk = Desk()
-    event = TurnPushed(7, MATCH, "reply")
-    desk.journal(event)
-    assert vars(desk.records[0])["bridge_event"] is event
+    signal = TurnPushed(7, MATCH, "reply")
+    desk.journal(signal)
+    assert vars(desk.records[0])["bridge_signal"] is signal
 
 
 def test_a_burst_writes_100_lines_and_then_one_that_counts_the_rest() -> None:
@@ -254,12 +254,12 @@ def test_the_next_event_of_another_kind_tells_the_count_too() -> None:
         desk.journal(TurnPushed(number, MATCH, "reply"))
     desk.take_lines()
     desk.clock.now += 1
-    desk.journal(events.RedisConnected())
+    desk.journal(signals.RedisConnected())
     assert desk.take_lines() == ["✅ Connecté à Redis", "🔇 Lignes omises: 3 (turn_pushed)"]
 
 
-@pytest.mark.parametrize("last", [events.Stopped(), events.FatalError("x")])
-def test_the_last_line_comes_after_all_counts(last: Event) -> None:
+@pytest.mark.parametrize("last", [signals.Stopped(), signals.FatalError("x")])
+def test_the_last_line_comes_after_all_counts(last: Signal) -> None:
     """A process that ends owes no count."""
     desk = Desk()
     for number in range(103):
@@ -275,7 +275,7 @@ def test_a_count_has_the_level_of_what_it_counts() -> None:
     """Where INFO is not logged, errors left out are counted all the same."""
     desk = Desk(logging.ERROR)
     for number in range(101):
-        desk.journal(events.EventSetAside(number, MATCH, "x"))
+        desk.journal(signals.EventSetAside(number, MATCH, "x"))
         desk.journal(TurnPushed(number, MATCH, "reply"))
     desk.clock.now += 1
     desk.journal.flush()
@@ -289,8 +289,8 @@ def test_what_repeats_without_end_is_limited() -> None:
     assert ONE_A_SECOND == REPEATED
 
 
-@pytest.mark.parametrize("kind", [each for each in EVENTS if each in ONE_A_SECOND])
-def test_one_line_a_second_counts_those_before_it(kind: type[Event]) -> None:
+@pytest.mark.parametrize("kind", [each for each in SIGNALS if each in ONE_A_SECOND])
+def test_one_line_a_second_counts_those_before_it(kind: type[Signal]) -> None:
     """The second and third are left out, and the next line says how many were."""
     desk = Desk()
     for _ in range(3):

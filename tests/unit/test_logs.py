@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.telemetry import signals as events
+from bridge_service.telemetry import signals
 from bridge_service.telemetry.journal import Journal
 from bridge_service.telemetry.logs import configure, escape
-from tests.support.events import EVENTS, MATCH, Clock, sample
+from tests.support.signals import MATCH, SIGNALS, Clock, sample
 
 INJECTIONS = [
     "x\r\n2026-11-24T23:16:18.123Z INFO bridge: ✅ Message poussé dans queue",
@@ -112,7 +112,7 @@ def test_a_line_has_time_level_and_logger(pipe: Pipe) -> None:
 def test_each_line_of_an_event_has_the_prefix(pipe: Pipe) -> None:
     """The three lines of a notification come in one write, each findable by itself."""
     configure("INFO", "text", [], pipe)
-    journal()(events.NotificationReceived(42, "bot_events", {"match_id": MATCH}, MATCH))
+    journal()(signals.NotificationReceived(42, "bot_events", {"match_id": MATCH}, MATCH))
     assert len(pipe.writes) == 1
     lines = pipe.take_lines()
     assert [line.split(" INFO bridge: ")[1] for line in lines] == [
@@ -125,7 +125,7 @@ def test_each_line_of_an_event_has_the_prefix(pipe: Pipe) -> None:
 def test_json_has_the_name_and_the_ids(pipe: Pipe) -> None:
     """An event is one object with its stable name, its fields as keys and the French line as message."""
     handler = configure("INFO", "json", [], pipe)
-    journal()(events.TurnPushed(7, MATCH, "reply"))
+    journal()(signals.TurnPushed(7, MATCH, "reply"))
     [line] = pipe.take_lines()
     found = json.loads(line)
     assert found.pop("ts").endswith("Z")
@@ -144,7 +144,7 @@ def test_json_has_the_name_and_the_ids(pipe: Pipe) -> None:
 def test_json_of_every_event_has_its_fields(pipe: Pipe) -> None:
     """Whatever happens is one valid object a record, named, with each field."""
     configure("DEBUG", "json", [], pipe)
-    for kind in EVENTS:
+    for kind in SIGNALS:
         journal()(sample(kind, "x"))
         [line] = pipe.take_lines()
         found = json.loads(line)
@@ -173,16 +173,16 @@ def test_json_counts_what_was_held_back(pipe: Pipe) -> None:
     configure("INFO", "json", [], pipe)
     one = Journal(logging.getLogger("bridge"), clock)
     for _ in range(4):
-        one(events.RedisLost("reset"))
+        one(signals.RedisLost("reset"))
     clock.now += 1
-    one(events.RedisLost("reset"))
+    one(signals.RedisLost("reset"))
     assert [json.loads(line).get("held_back") for line in pipe.take_lines()] == [None, 3]
 
 
 def test_json_has_no_number_that_json_lacks(pipe: Pipe) -> None:
     """Infinity is a text, since strict parsers refuse the rest of the line with it."""
     configure("INFO", "json", [], pipe)
-    journal()(events.TurnTyping(1, MATCH, float("inf")))
+    journal()(signals.TurnTyping(1, MATCH, float("inf")))
     [line] = pipe.take_lines()
     assert json.loads(line, parse_constant=pytest.fail)["seconds"] == "inf"
 
@@ -193,7 +193,7 @@ def test_a_record_stays_one_record(pipe: Pipe, log_format: str, text: str) -> No
     """No event field, message, argument, logger or error can add a line or reach the terminal."""
     configure("INFO", log_format, [], pipe)
     bridge = journal()
-    told = [kind for kind in EVENTS if kind.level >= logging.INFO]
+    told = [kind for kind in SIGNALS if kind.level >= logging.INFO]
     for kind in told:
         bridge(sample(kind, text))
     logging.getLogger("redis").warning(text)
@@ -239,7 +239,7 @@ def test_a_secret_never_shows(pipe: Pipe, log_format: str, level: str, capsys: p
     configure(level, log_format, [secret, ""], pipe)
     one = journal()
     for number, form in enumerate(forms):
-        for kind in EVENTS:
+        for kind in SIGNALS:
             one(sample(kind, f"url://{form}@host"))
         logger = logging.getLogger(f"redis.{number}")
         logger.info("message %s" % form)  # noqa: G002, UP031 - some libraries do
@@ -265,8 +265,8 @@ def test_a_secret_that_is_a_common_word_leaves_the_contract_alone(pipe: Pipe) ->
     """A password "message" changes no word of a line, and only foreign text is searched."""
     configure("INFO", "text", ["message", "Redis", "timer"], pipe)
     one = journal()
-    one(events.MessageGrouped(MATCH, 1, 1, 1, 15.0))
-    one(events.RedisAttemptFailed(1, 3, "bad password: message"))
+    one(signals.MessageGrouped(MATCH, 1, 1, 1, 15.0))
+    one(signals.RedisAttemptFailed(1, 3, "bad password: message"))
     first, second = pipe.take_lines()
     assert first.endswith("⏰ Nouveau message, démarrage timer 15s")
     assert second.endswith("⚠️ Tentative 1/3 - Connexion Redis perdue: bad password: ***")
@@ -359,7 +359,7 @@ def test_a_library_has_one_line_a_second_for_each_logger_and_level(pipe: Pipe) -
         logger.critical("Consumer encountered a connection error")
         logger.info("Restarting consumer")
         logging.getLogger("uvicorn.error").critical("x")
-        one(events.RedisConnected())
+        one(signals.RedisConnected())
     assert len(pipe.take_lines()) == 6
     clock.now += 1
     logger.critical("Consumer encountered a connection error")
@@ -455,7 +455,7 @@ def test_a_stream_that_is_gone_harms_nobody(pipe: Pipe, capsys: pytest.CaptureFi
     assert pipe.writes == []
     configure("INFO", "text", [], Gone())
     logging.getLogger("redis").warning("canary")
-    journal()(events.RedisConnected())
+    journal()(signals.RedisConnected())
     output = capsys.readouterr()
     assert output.out + output.err == ""
 
@@ -465,7 +465,7 @@ def test_emoji_can_be_written_without_a_locale(pipe: Pipe) -> None:
     assert pipe.writes == []
     raw = io.BytesIO()
     configure("INFO", "text", [], io.TextIOWrapper(raw, encoding="ascii"))
-    journal()(events.RedisConnected())
+    journal()(signals.RedisConnected())
     assert raw.getvalue().decode().endswith("✅ Connecté à Redis\n")
 
 
@@ -474,7 +474,7 @@ def test_colour_is_for_terminals(pipe: Pipe) -> None:
     terminal = Terminal()
     for stream in (pipe, terminal):
         configure("INFO", "text", [], stream)
-        journal()(events.RedisLost("\x1b[2J"))
+        journal()(signals.RedisLost("\x1b[2J"))
     assert "\x1b" not in pipe.take_lines()[0]
     line = terminal.take_lines()[0]
     assert " \x1b[33mWARNING\x1b[0m bridge: " in line

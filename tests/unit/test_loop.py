@@ -243,7 +243,7 @@ def test_a_loop_that_was_stopped_ends_nothing_else() -> None:
     loop = Every("tick", 0.0, lambda: loop.stop())  # noqa: PLW0108 - it is made in this line
     loop.crash = process.crash
     loop.run()
-    assert (process.stopping.is_set(), process.crashed, told.events) == (False, False, [])
+    assert (process.stopping.is_set(), process.crashed, told.signals) == (False, False, [])
 
 
 def test_all_are_stopped_at_the_same_time() -> None:

@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge_service.telemetry import signals as events
+from bridge_service.telemetry import signals
 from bridge_service.telemetry.metrics import Metrics
 from bridge_service.turns import Kind
-from tests.support.events import EVENTS, MATCH, sample
+from tests.support.signals import MATCH, SIGNALS, sample
 
 if TYPE_CHECKING:
-    from bridge_service.telemetry.signals import Event
+    from bridge_service.telemetry.signals import Signal
 
 ROOT = Path(__file__).parents[2]
 TURN = 7
@@ -28,9 +28,9 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def delivered(kind: Kind = Kind.REPLY, *, covered: int = 3, late: float = 0.2) -> Event:
+def delivered(kind: Kind = Kind.REPLY, *, covered: int = 3, late: float = 0.2) -> Signal:
     """Return the event of a delivered reply."""
-    return events.ReplyDelivered(TURN, MATCH, str(uuid4()), kind, 12, covered, late)
+    return signals.ReplyDelivered(TURN, MATCH, str(uuid4()), kind, 12, covered, late)
 
 
 def series(registry: CollectorRegistry) -> set[str]:
@@ -40,29 +40,29 @@ def series(registry: CollectorRegistry) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("event", "name", "labels", "value"),
+    ("signal", "name", "labels", "value"),
     [
-        (events.MessageGrouped(MATCH, TURN, 1, 1, 15), "bridge_events_captured_total", {"kind": "message"}, 1),
-        (events.MatchDetected(MATCH, MATCH), "bridge_events_captured_total", {"kind": "match"}, 1),
-        (events.EventSetAside(1, MATCH, "x"), "bridge_events_set_aside_total", {}, 1),
+        (signals.MessageGrouped(MATCH, TURN, 1, 1, 15), "bridge_events_captured_total", {"kind": "message"}, 1),
+        (signals.MatchDetected(MATCH, MATCH), "bridge_events_captured_total", {"kind": "match"}, 1),
+        (signals.EventSetAside(1, MATCH, "x"), "bridge_events_set_aside_total", {}, 1),
         (
-            events.NotificationReceived(1, "bot_events", {}, MATCH),
+            signals.NotificationReceived(1, "bot_events", {}, MATCH),
             "bridge_notifications_total",
             {"result": "received"},
             1,
         ),
-        (events.NotificationRejected("bot_events", "x"), "bridge_notifications_total", {"result": "rejected"}, 1),
-        (events.TurnPushed(TURN, MATCH, Kind.REPLY), "bridge_turns_pushed_total", {"kind": "reply"}, 1),
-        (events.TurnPushed(TURN, MATCH, Kind.INITIATION), "bridge_turns_pushed_total", {"kind": "initiation"}, 1),
-        (events.TurnsRecovered(4, "lease"), "bridge_recovered_total", {"reason": "lease"}, 4),
-        (events.PushesRepeated(5), "bridge_recovered_total", {"reason": "push"}, 5),
-        (events.RedisAttemptFailed(1, 3, "x"), "bridge_enqueue_errors_total", {"type": "attempt"}, 1),
-        (events.RedisGivenUp(3), "bridge_enqueue_errors_total", {"type": "given_up"}, 1),
-        (events.RedisLost("x"), "bridge_redis_lost_total", {}, 1),
-        (events.PostgresLost("gone (SQLSTATE 57P01)"), "bridge_db_errors_total", {"sqlstate_class": "57"}, 1),
-        (events.PostgresLost("no answer"), "bridge_db_errors_total", {"sqlstate_class": "none"}, 1),
-        (events.PostgresRefused("no (SQLSTATE 42501)"), "bridge_db_errors_total", {"sqlstate_class": "42"}, 1),
-        (events.PostgresLost("odd (SQLSTATE ZZ123)"), "bridge_db_errors_total", {"sqlstate_class": "other"}, 1),
+        (signals.NotificationRejected("bot_events", "x"), "bridge_notifications_total", {"result": "rejected"}, 1),
+        (signals.TurnPushed(TURN, MATCH, Kind.REPLY), "bridge_turns_pushed_total", {"kind": "reply"}, 1),
+        (signals.TurnPushed(TURN, MATCH, Kind.INITIATION), "bridge_turns_pushed_total", {"kind": "initiation"}, 1),
+        (signals.TurnsRecovered(4, "lease"), "bridge_recovered_total", {"reason": "lease"}, 4),
+        (signals.PushesRepeated(5), "bridge_recovered_total", {"reason": "push"}, 5),
+        (signals.RedisAttemptFailed(1, 3, "x"), "bridge_enqueue_errors_total", {"type": "attempt"}, 1),
+        (signals.RedisGivenUp(3), "bridge_enqueue_errors_total", {"type": "given_up"}, 1),
+        (signals.RedisLost("x"), "bridge_redis_lost_total", {}, 1),
+        (signals.PostgresLost("gone (SQLSTATE 57P01)"), "bridge_db_errors_total", {"sqlstate_class": "57"}, 1),
+        (signals.PostgresLost("no answer"), "bridge_db_errors_total", {"sqlstate_class": "none"}, 1),
+        (signals.PostgresRefused("no (SQLSTATE 42501)"), "bridge_db_errors_total", {"sqlstate_class": "42"}, 1),
+        (signals.PostgresLost("odd (SQLSTATE ZZ123)"), "bridge_db_errors_total", {"sqlstate_class": "other"}, 1),
         (delivered(), "bridge_turns_total", {"outcome": "answered"}, 1),
         (delivered(), "bridge_replies_total", {}, 1),
         (delivered(), "bridge_messages_answered_total", {}, 3),
@@ -70,46 +70,46 @@ def series(registry: CollectorRegistry) -> set[str]:
         (delivered(late=0.2), "bridge_reply_lateness_seconds_bucket", {"le": "0.1"}, 0),
         (delivered(Kind.INITIATION, covered=0), "bridge_initiations_total", {"outcome": "delivered"}, 1),
         (delivered(Kind.INITIATION, covered=0), "bridge_replies_total", {}, 0),
-        (events.TurnCancelled(TURN, MATCH, Kind.REPLY, "gone"), "bridge_turns_total", {"outcome": "cancelled"}, 1),
+        (signals.TurnCancelled(TURN, MATCH, Kind.REPLY, "gone"), "bridge_turns_total", {"outcome": "cancelled"}, 1),
         (
-            events.TurnCancelled(TURN, MATCH, Kind.INITIATION, "message"),
+            signals.TurnCancelled(TURN, MATCH, Kind.INITIATION, "message"),
             "bridge_initiations_total",
             {"outcome": "message"},
             1,
         ),
-        (events.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
-        (events.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
-        (events.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
-        (events.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),
+        (signals.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
+        (signals.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
+        (signals.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
+        (signals.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),
         (
-            events.TurnFailed(TURN, MATCH, "DatabaseRefused", 1),
+            signals.TurnFailed(TURN, MATCH, "DatabaseRefused", 1),
             "bridge_turn_failures_total",
             {"cause": "postgresql"},
             1,
         ),
-        (events.TurnFailed(TURN, MATCH, "delivery", 1), "bridge_turn_failures_total", {"cause": "delivery"}, 1),
+        (signals.TurnFailed(TURN, MATCH, "delivery", 1), "bridge_turn_failures_total", {"cause": "delivery"}, 1),
         (
-            events.ResponderAway(TURN, MATCH, "Timeout", 5),
+            signals.ResponderAway(TURN, MATCH, "Timeout", 5),
             "bridge_turn_failures_total",
             {"cause": "responder_away"},
             1,
         ),
         *(
-            (events.DuplicatePrevented(TURN, stage), "bridge_duplicates_prevented_total", {"stage": stage}, 1)
+            (signals.DuplicatePrevented(TURN, stage), "bridge_duplicates_prevented_total", {"stage": stage}, 1)
             for stage in ("claim", "finish", "deliver")
         ),
-        (events.BadBrokerMessage("x"), "bridge_bad_broker_messages_total", {}, 1),
-        (events.Pruned(6), "bridge_pruned_turns_total", {}, 6),
+        (signals.BadBrokerMessage("x"), "bridge_bad_broker_messages_total", {}, 1),
+        (signals.Pruned(6), "bridge_pruned_turns_total", {}, 6),
     ],
 )
 def test_what_an_event_counts(
-    registry: CollectorRegistry, event: Event, name: str, labels: dict[str, str], value: float
+    registry: CollectorRegistry, signal: Signal, name: str, labels: dict[str, str], value: float
 ) -> None:
     """An event is counted under its name and label; before it the series is there and shows 0."""
     metrics = Metrics(registry)
     assert registry.get_sample_value(name, labels) == 0
 
-    metrics(event)
+    metrics(signal)
 
     assert registry.get_sample_value(name, labels) == value
 
@@ -120,7 +120,7 @@ def test_no_series_is_made_by_traffic(registry: CollectorRegistry) -> None:
     before = series(registry)
 
     for number in range(1000):
-        for kind in EVENTS:
+        for kind in SIGNALS:
             metrics(sample(kind, text=f"{number} {uuid4()}"))
 
     # What no label foresees has one series a family, not one a text.
@@ -133,7 +133,7 @@ def test_no_id_and_no_text_is_a_label(registry: CollectorRegistry) -> None:
     """Nothing that an event carries as a text turns up among the numbers."""
     metrics = Metrics(registry)
 
-    for kind in EVENTS:
+    for kind in SIGNALS:
         metrics(sample(kind, text="canary-3f1c"))
 
     assert b"canary-3f1c" not in generate_latest(registry)
@@ -143,7 +143,7 @@ def test_every_event_is_taken(registry: CollectorRegistry) -> None:
     """No event makes the subscriber raise."""
     metrics = Metrics(registry)
 
-    for kind in EVENTS:
+    for kind in SIGNALS:
         metrics(sample(kind))
 
 

@@ -44,7 +44,7 @@ def test_it_starts_closed(circuit: Circuit) -> None:
     assert not circuit.reconnect.is_open
     with pytest.raises(ConnectionClosed):
         circuit.push()
-    assert circuit.told.events == []
+    assert circuit.told.signals == []
 
 
 def test_an_open_circuit_refuses_at_once(circuit: Circuit) -> None:
@@ -70,7 +70,7 @@ def test_giving_up_is_told_once_an_outage(circuit: Circuit) -> None:
     circuit.reconnect.give_up(attempts=3)
     circuit.reconnect.recovered()
     circuit.reconnect.give_up(attempts=3)
-    assert circuit.told.events == [RedisGivenUp(3), RedisReconnected(), RedisGivenUp(3)]
+    assert circuit.told.signals == [RedisGivenUp(3), RedisReconnected(), RedisGivenUp(3)]
 
 
 def test_recovery_closes_the_circuit(circuit: Circuit) -> None:
@@ -91,5 +91,5 @@ def test_a_failed_attempt_leaves_the_circuit_alone_and_drops_the_pool(
     error = ConnectionClosed(redis.ConnectionError("Connection reset"))  # type: ignore[no-untyped-call]
     circuit.reconnect.failed(circuit.broker, error, attempt=2, attempts=3)
     assert dropped == [True]
-    assert circuit.told.events == [RedisAttemptFailed(2, 3, "Connection reset")]
+    assert circuit.told.signals == [RedisAttemptFailed(2, 3, "Connection reset")]
     assert not circuit.reconnect.is_open

@@ -50,7 +50,7 @@ def test_only_conversations_with_an_active_turn_are_asked_about_and_once() -> No
     overtaker.overtake(everywhere=False)
     overtaker.overtake(everywhere=False)
     assert stub.asked == [["one", "other"]]
-    assert told.events == [TurnSuperseded(7, "one", 2)]
+    assert told.signals == [TurnSuperseded(7, "one", 2)]
 
 
 @pytest.mark.parametrize("first", [[Overtaken(7, "one", superseded=False, merges=0)], DatabaseBusy("locked")])
@@ -58,7 +58,7 @@ def test_what_was_locked_is_asked_about_at_the_next_look(first: list[Overtaken] 
     """Nothing is told of it before."""
     overtaker, stub, told = on(first, [])
     overtaker.overtake(everywhere=False)
-    assert told.events == []
+    assert told.signals == []
     overtaker.overtake(everywhere=False)
     assert "one" in stub.asked[1]
 

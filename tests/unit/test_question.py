@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from bridge_service.web.question import KEPT, Question, Questions
-from tests.support.events import Clock
+from tests.support.signals import Clock
 
 
 def test_an_answer_is_kept_for_a_moment() -> None:

@@ -14,8 +14,8 @@ from bridge_service.process import watchdog as module
 from bridge_service.process.watchdog import PATIENCE_SECONDS, Watchdog
 from bridge_service.telemetry.signals import WatchdogBarked
 from bridge_service.worker.process import WorkerProcess
-from tests.support.events import Clock
 from tests.support.recorder import Recorder
+from tests.support.signals import Clock
 from tests.support.waiting import eventually
 
 
@@ -49,7 +49,7 @@ def test_it_is_silent_while_every_loop_turns(kennel: Kennel) -> None:
         for beat in beats:
             beat()
     assert kennel.barked == 0
-    assert kennel.told.events == []
+    assert kennel.told.signals == []
 
 
 def test_it_barks_for_the_loop_that_stands_still(kennel: Kennel) -> None:
@@ -60,7 +60,7 @@ def test_it_barks_for_the_loop_that_stands_still(kennel: Kennel) -> None:
     beat()
     kennel.dog.look()
     assert kennel.barked == 1
-    assert kennel.told.events == [WatchdogBarked("listener", PATIENCE_SECONDS + 1)]
+    assert kennel.told.signals == [WatchdogBarked("listener", PATIENCE_SECONDS + 1)]
 
 
 def test_a_loop_that_never_turned_is_watched_too(kennel: Kennel) -> None:

@@ -38,7 +38,7 @@ def test_a_postgresql_that_does_not_answer_holds_up_no_end() -> None:
     assert asked.wait(5)
     end.join(10)
     assert not end.is_alive()
-    assert told.events == [Stopped()]
+    assert told.signals == [Stopped()]
     # What it writes of itself was begun before anybody waited, not one after the other.
     assert stub.stop.call_args_list[:2] == [call(0), call(0)]
     answer.set()

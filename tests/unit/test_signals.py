@@ -9,41 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_service.telemetry.signals import (
-    Event,
     NotificationReceived,
     RedisLost,
+    Signal,
     Stopped,
     TurnCancelled,
 )
 from bridge_service.telemetry.throttle import Throttle, fan_out
-from tests.support.events import EVENTS, MATCH, Clock
+from tests.support.signals import MATCH, SIGNALS, Clock
 
 BOT = "0e7a2c5e-58a3-4f0e-9d0c-6a1d1f1a7a10"
 
 
 def test_names_are_unique_and_stable_in_form() -> None:
-    """Every event has a name of its own, in English snake_case."""
-    names = Counter(each.name for each in EVENTS)
-    assert len(names) == len(EVENTS) > 30
+    """Every signal has a name of its own, in English snake_case."""
+    names = Counter(each.name for each in SIGNALS)
+    assert len(names) == len(SIGNALS) > 30
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in names)
 
 
 def test_fields_do_not_collide_with_the_keys_of_a_json_line() -> None:
     """No event has a field that a JSON line needs for something else."""
     keys = {"ts", "level", "logger", "event", "message", "held_back", "exception", "traceback", "name"}
-    assert not {(each.name, field.name) for each in EVENTS for field in fields(each) if field.name in keys}
+    assert not {(each.name, field.name) for each in SIGNALS for field in fields(each) if field.name in keys}
 
 
 def test_ids_have_one_type_everywhere() -> None:
     """A turn and a captured event are counted by int; a match, a message and a bot have a str."""
     types = {"turn_id": int, "event_id": int, "match_id": str, "message_id": str, "bot_id": str}
-    for each in EVENTS:
+    for each in SIGNALS:
         for field in fields(each):
             assert field.type is types.get(field.name, field.type), (each.name, field.name)
 
 
 def test_an_error_keeps_its_first_line() -> None:
-    """The lines in which PostgreSQL quotes a row are gone before any subscriber sees the event."""
+    """The lines in which PostgreSQL quotes a row are gone before any subscriber sees the signal."""
     error = 'null value in column "sender_id" violates not-null constraint\nDETAIL:  Failing row contains (salut).\n'
     assert RedisLost(error=error).error == 'null value in column "sender_id" violates not-null constraint'
     assert TurnCancelled(1, MATCH, "reply", "gone\nsalut").reason == "gone"
@@ -67,10 +67,10 @@ def test_a_notification_forgets_content_at_once() -> None:
         "user1_id": None,
         "user2_id": ["canary"],
     }
-    event = NotificationReceived(pid=42, channel="bot_events", payload=payload, match_id=MATCH)
-    assert "canary" not in repr(event)
-    assert "4242" not in repr(event)
-    assert list(event.payload.items()) == [
+    signal = NotificationReceived(pid=42, channel="bot_events", payload=payload, match_id=MATCH)
+    assert "canary" not in repr(signal)
+    assert "4242" not in repr(signal)
+    assert list(signal.payload.items()) == [
         ("match_id", MATCH),
         ("bot_id", "…"),
         ("sender_id", BOT),
@@ -89,20 +89,20 @@ def test_a_notification_keeps_times(time: str) -> None:
 
 def test_fan_out_tells_everybody_in_turn() -> None:
     """Each subscriber hears of each event, in the order in which they were given."""
-    heard: list[tuple[str, Event]] = []
-    emit = fan_out(lambda event: heard.append(("first", event)), lambda event: heard.append(("second", event)))
-    event = Stopped()
-    emit(event)
-    assert heard == [("first", event), ("second", event)]
+    heard: list[tuple[str, Signal]] = []
+    emit = fan_out(lambda signal: heard.append(("first", signal)), lambda signal: heard.append(("second", signal)))
+    signal = Stopped()
+    emit(signal)
+    assert heard == [("first", signal), ("second", signal)]
 
 
 def test_fan_out_keeps_a_failure_from_everybody_else(caplog: pytest.LogCaptureFixture) -> None:
     """What a subscriber raises reaches nobody, and is logged once a second with the number of those before."""
     clock = Clock()
-    heard: list[Event] = []
+    heard: list[Signal] = []
 
-    def fail(event: Event) -> None:
-        raise RuntimeError(event.name)
+    def fail(signal: Signal) -> None:
+        raise RuntimeError(signal.name)
 
     emit = fan_out(fail, heard.append, clock=clock)
     for _ in range(3):
@@ -120,8 +120,8 @@ def test_fan_out_keeps_a_failure_from_everybody_else(caplog: pytest.LogCaptureFi
 def test_fan_out_lets_an_interrupt_through() -> None:
     """What ends a thread is no failure of a subscriber."""
 
-    def interrupt(event: Event) -> None:
-        raise KeyboardInterrupt(event.name)
+    def interrupt(signal: Signal) -> None:
+        raise KeyboardInterrupt(signal.name)
 
     with pytest.raises(KeyboardInterrupt):
         fan_out(interrupt)(Stopped())
