@@ -97,15 +97,15 @@ class Act:
 
     # What is expected
 
-    def expect_lines(self, *wanted: str, process: str = "scheduler") -> None:
-        """Expect lines of a process that begin with these words, in this order."""
+    def expect_lines(self, *wanted: str) -> None:
+        """Expect lines of the scheduler that begin with these words, in this order."""
 
         def missing(lines: Sequence[LogLine]) -> str | None:
-            return first_missing([line for line in lines if line.process == process], wanted)
+            return first_missing([line for line in lines if line.process == "scheduler"], wanted)
 
         if not self.stage.log.wait(lambda lines: missing(lines) is None, self._mark, LINES_SECONDS):
             lines = self.stage.log.since(self._mark)
-            self.faults.append(f"no line of the {process}, or not in its place: {missing(lines)}")
+            self.faults.append(f"no line of the scheduler, or not in its place: {missing(lines)}")
 
     def expect_replies(self, number: int) -> None:
         """Expect so many replies and openers in this scene."""
@@ -171,7 +171,7 @@ def _burst(act: Act) -> None:
         "📦 Grouping: 3 messages",
         "✅ Message poussé dans queue",
     )
-    act.expect_lines(f"💬 Réponse envoyée (match {chat.match_id}, messages: 3,", process="worker")
+    act.expect_lines(f"💬 Réponse envoyée (match {chat.match_id}, messages: 3,")
     act.expect_replies(1)
 
 
@@ -187,7 +187,6 @@ def _while_typing(act: Act) -> None:
     act.expect_lines(
         f"🔀 Réponse dépassée par de nouveaux messages (match {chat.match_id}",
         f"💬 Réponse envoyée (match {chat.match_id}, messages: 2,",
-        process="worker",
     )
     act.expect_replies(1)
 

@@ -957,8 +957,8 @@ def test_a_database_that_is_away_rises(desk: Desk) -> None:
     """Dramatiq's Retries, and then the due time, bring the turn back."""
 
     class Away:
-        def claim(self, turn_id: int, token: UUID) -> Any:  # noqa: ANN401
-            del turn_id, token
+        def claim(self, turn_id: int, token: UUID, *, plain: bool) -> Any:  # noqa: ANN401
+            del turn_id, token, plain
             raise DatabaseUnavailable("gone")
 
     with pytest.raises(DatabaseUnavailable):
