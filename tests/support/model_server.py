@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 CLOSED_SECONDS: Final = 10.0
 
@@ -177,6 +177,12 @@ def completion(content: object, *, finish: str = "stop", usage: object = None, *
         ],
         "usage": usage or {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
+
+
+def group_of(messages: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the contents of the group, which a model is told last, after the clock."""
+    told = [message["content"] if message["role"] == "user" else None for message in messages]
+    return [text for text in told[len(told) - [*told[::-1], None].index(None) :] if text is not None]
 
 
 def answers(document: object) -> Act:
