@@ -1,4 +1,4 @@
-"""`python -m tests.support.quick_model SECONDS`: a model's server in a process of its own, for thousands of calls at once.
+"""`python -m tests.support.quick_model SECONDS`: a model's server of its own process, for thousands of calls at once.
 
 It takes SECONDS for each call, or as many as the last message that it is told begins with (`20 s: ...`), and answers
 with the group. It prints its address, and tells at /calls what came of each call.
@@ -31,8 +31,8 @@ class Asked(NamedTuple):
 
     text: str
     began: float
-    ended: float | None
-    closed: bool
+    ended: float | None = None
+    closed: bool = False
 
 
 class _Connection(asyncio.Protocol):
@@ -60,7 +60,7 @@ class _Connection(asyncio.Protocol):
             return
         text = "\n".join(group_of(json.loads(rest[:length])["messages"]))
         number = len(self._calls)
-        self._calls.append(Asked(text, time.time(), None, False))
+        self._calls.append(Asked(text, time.time()))
         seconds = float(said[1]) if (said := _SECONDS.match(text.rpartition("\n")[2])) else self._seconds
         self._under_way = number, asyncio.get_running_loop().call_later(seconds, self._answer, text)
 
