@@ -24,7 +24,7 @@ from tests.support.roles import SERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.support.ledger import Ledger
+    from tests.chaos.run import Outcome
     from tests.support.rules import Taken
 
 SEED: Final = 1
@@ -51,7 +51,7 @@ class Breakage:
       name: as on the command line; saboteur.py has a function of this name, with underscores, if `python` is set.
       rule: the rule's name in CONCURRENCY.md or DESIGN.md.
       what: what the broken service does.
-      sees: what has to be found, one of them at least: fields of the ledger.
+      sees: what has to be found, one of them at least: fields of the ledger, or `unpaid`.
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
@@ -104,9 +104,9 @@ class Breakage:
             yield Planned(kind, at, seconds, number)
             at += 1.0 if self.together else seconds + 1.0
 
-    def caught(self, ledger: Ledger) -> bool:
+    def caught(self, outcome: Outcome) -> bool:
         """Whether the broken run's verdict shows what it has to show."""
-        return any(getattr(ledger, name) > 0 for name in self.sees)
+        return any((outcome.unpaid if name == "unpaid" else getattr(outcome.ledger, name)) > 0 for name in self.sees)
 
 
 _SLOW_GROUPING: Final = (
@@ -360,6 +360,31 @@ BREAKAGES: Final = (
         plot={"thinking": (0.1, 0.3)},
     ),
     Breakage(
+        "no-reservation",
+        "M1",
+        "a call of the model is begun without a reservation",
+        ("unpaid",),
+        python=True,
+        seconds=8.0,
+        plot={"responder": "model"},
+    ),
+    Breakage(
+        "reservation-in-memory",
+        "M1",
+        "a reservation commits before it is on disk, so a crash of PostgreSQL forgets it",
+        ("unpaid",),
+        taken=(
+            (
+                "reserve_call",
+                "ELSIF current_setting('synchronous_commit') = 'off' THEN SET LOCAL synchronous_commit = on;",
+                "ELSE SET LOCAL synchronous_commit = off;",
+            ),
+        ),
+        faults=("postgres-kill",) * 4,
+        rate=40.0,
+        plot={"responder": "model"},
+    ),
+    Breakage(
         "trusting-consumer",
         "R2",
         "a message from Redis is taken as it is",
@@ -386,7 +411,8 @@ def table() -> Table:
     return listed
 
 
-def summary(ledger: Ledger) -> str:
+def summary(outcome: Outcome) -> str:
     """Tell what was found, in a few words."""
     kinds = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
-    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(ledger, kind))) or "nothing"
+    found = {kind: getattr(outcome.ledger, kind) for kind in kinds} | {"unpaid": outcome.unpaid}
+    return " ".join(f"{kind}={count}" for kind, count in found.items() if count) or "nothing"

@@ -111,11 +111,18 @@ class QuickModel:
 @contextmanager
 def quick_model(seconds: float) -> Iterator[QuickModel]:
     """Run the server while the block runs."""
-    command = [sys.executable, "-m", "tests.support.quick_model", f"{seconds:g}"]
+    with running("tests.support.quick_model", f"{seconds:g}") as address:
+        yield QuickModel(address)
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator[str]:
+    """Run a server's module in a process of its own; give the line that it prints once it listens."""
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield QuickModel(process.stdout.readline().strip())
+            yield process.stdout.readline().strip()
         finally:
             process.kill()
 
