@@ -22,7 +22,6 @@ from bridge_service.responders.openai.replier import Replier
 from bridge_service.settings import Settings
 from bridge_service.turns import Model, Reply
 from tests.support.model_server import (
-    CLOSED_SECONDS,
     ModelServer,
     babbles,
     completion,
@@ -30,6 +29,7 @@ from tests.support.model_server import (
     echoes_everything,
     floods,
     half_closed,
+    held,
     says,
     sends,
     slow,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from bridge_service.turns import Task
-    from tests.support.model_server import Act, Call, Handler
+    from tests.support.model_server import Act
 
 CANARY = "kanarienvogel"
 ASKED = replace(
@@ -477,10 +477,6 @@ def test_many_replies_are_written_at_once(server: ModelServer) -> None:
     """As many as MAX_COMPOSING admits are under way at once: the client itself has no bound."""
     many, may_answer = 120, threading.Event()
 
-    def hold(handler: Handler, call: Call) -> None:
-        may_answer.wait(CLOSED_SECONDS)
-        says("oui")(handler, call)
-
     async def ask_all() -> list[Reply]:
         async with replier(server) as made:
             replies = [asyncio.create_task(made.reply(ASKED)) for _ in range(many)]
@@ -488,7 +484,7 @@ def test_many_replies_are_written_at_once(server: ModelServer) -> None:
             may_answer.set()
             return await asyncio.gather(*replies)
 
-    server.does(hold)
+    server.does(held(may_answer, says("oui")))
     assert asyncio.run(ask_all()) == [Reply(("oui",))] * many
 
 

@@ -225,6 +225,18 @@ def slow(seconds: float, then: Act) -> Act:
     return act
 
 
+def held(may_answer: threading.Event, then: Act) -> Act:
+    """Wait until it may answer, unless the client hangs up."""
+
+    def act(handler: Handler, call: Call) -> None:
+        while not may_answer.is_set():
+            if handler.hangs_up(call, 0.05):
+                return
+        then(handler, call)
+
+    return act
+
+
 def drips(seconds: float) -> Act:
     """Send a space every 50 ms and no answer: each byte comes in time."""
 
