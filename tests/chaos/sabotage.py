@@ -20,6 +20,7 @@ from tests.chaos.run import Plot
 from tests.chaos.script import Habits
 from tests.chaos.stage import COMMANDS
 from tests.support.roles import SERVICE
+from tests.support.rules import NEVER_JOINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -221,7 +222,7 @@ BREAKAGES: Final = (
         "T2",
         "grouping inserts with DO NOTHING and joins a turn that is being claimed",
         ("lost",),
-        taken=(("group_events", "DO UPDATE SET opened_at = waiting.opened_at", "DO NOTHING"),),
+        taken=(NEVER_JOINS,),
         widen=(_SLOW_GROUPING,),
         habits=Habits(races=0.9),
         plot={"thinking": (0.0, 0.0)},
