@@ -370,22 +370,6 @@ BREAKAGES: Final = (
         plot={"responder": "model"},
     ),
     Breakage(
-        "reservation-in-memory",
-        "M1",
-        "a reservation commits before it is on disk, so a crash of PostgreSQL forgets it",
-        ("unpaid",),
-        taken=(
-            (
-                "reserve_call",
-                "ELSIF current_setting('synchronous_commit') = 'off' THEN SET LOCAL synchronous_commit = on;",
-                "ELSE SET LOCAL synchronous_commit = off;",
-            ),
-        ),
-        faults=("postgres-kill",) * 4,
-        rate=40.0,
-        plot={"responder": "model"},
-    ),
-    Breakage(
         "trusting-consumer",
         "R2",
         "a message from Redis is taken as it is",
