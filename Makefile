@@ -9,7 +9,7 @@ export PYTHONUTF8 := 1
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: .venv/dev.stamp ## make .venv with everything that the other targets need (PYTHON=python3.12 chooses another Python)
@@ -49,6 +49,10 @@ crashes: .venv/dev.stamp ## let processes die, hang and repeat themselves at eve
 .PHONY: load
 load: .venv/dev.stamp ## write 100 messages a second for a minute and check every answer (ARGS="--workers 2" varies it)
 	@$(BIN)/python -m tests.acceptance.load $(ARGS)
+
+.PHONY: model-load
+model-load: .venv/dev.stamp ## measure what people wait for while a model writes (ARGS="crowd lone" measures some of it)
+	@$(BIN)/python -m tests.acceptance.model_load $(ARGS)
 
 .PHONY: check
 check: lint types imports ## lint, types and imports

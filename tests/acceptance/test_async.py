@@ -13,7 +13,7 @@ from bridge_service.demo.servers import PostgresServer
 from tests.conftest import QUICK as NO_DISK
 from tests.support.app import App
 from tests.support.databases import install, make_template
-from tests.support.model_server import ModelServer, says
+from tests.support.model_server import ModelServer, held, says
 from tests.support.service import QUICK, STOP_SECONDS, Service
 from tests.support.waiting import eventually
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import redis
 
     from bridge_service.demo.servers import RedisServer
-    from tests.support.model_server import Call, Handler
 
 SAID: Final = "Oui, bien sûr."
 MANY: Final = 60
@@ -38,13 +37,7 @@ class Held(ModelServer):
     def __init__(self) -> None:
         super().__init__()
         self.may_answer = threading.Event()
-        self.does(self._hold)
-
-    def _hold(self, handler: Handler, call: Call) -> None:
-        while not self.may_answer.is_set():
-            if handler.hangs_up(call, 0.05):
-                return
-        says(SAID)(handler, call)
+        self.does(held(self.may_answer, says(SAID)))
 
 
 @pytest.fixture

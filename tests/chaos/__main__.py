@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tests.chaos import recovery, sabotage, timeline
-from tests.chaos.faults import KINDS
+from tests.chaos.faults import KINDS, kinds_for
 from tests.chaos.nemesis import Rhythm
 from tests.chaos.run import Plot, play
 from tests.chaos.script import Habits
@@ -55,6 +55,9 @@ def chaos(
     lasting: Annotated[
         float | None, typer.Option(min=0.1, help="Seconds that every fault lasts, instead of what --list says.")
     ] = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="RESPONDER=openai, with a model's server that breaks, too.")
+    ] = False,
     settle: Annotated[float, typer.Option(min=1, help="Seconds to wait for the last answers.")] = 60.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the picture and the processes' lines.")] = None,
     sabotage_: Annotated[
@@ -64,7 +67,8 @@ def chaos(
 ) -> None:
     """Kill, freeze, cut, stall, fill and confuse everything, and check that no promise breaks.
 
-    Without --messages and --seconds every kind of fault comes once. The exit code is 1 if a promise was broken, or a
+    Without --messages and --seconds every kind of fault comes once. Without --model an even seed has a plain responder,
+    an odd one an async one. The exit code is 1 if a promise was broken, or a
     breakage was not caught.
     """
     if show:
@@ -75,7 +79,7 @@ def chaos(
         raise typer.Exit(0 if _sabotage(sabotage_, out) else 1)
     _clear(out)
     seed = secrets.randbelow(10**6) if seed is None else seed
-    kinds = _kinds(faults)
+    kinds = _kinds(faults, kinds_for(model=model))
     plot = Plot(
         seed=seed,
         messages=round(seconds * rate) if seconds is not None else messages,
@@ -85,6 +89,7 @@ def chaos(
         habits=Habits(delay=delay),
         max_merges=merges,
         settle=settle,
+        responder="model" if model else ("plain", "async")[seed % 2],
     )
     outcome = _show(plot, out)
     _report(plot, outcome, out)
@@ -98,13 +103,13 @@ def _clear(folder: Path) -> None:
         file.unlink()
 
 
-def _kinds(text: str) -> tuple[str, ...]:
+def _kinds(text: str, all_kinds: tuple[str, ...]) -> tuple[str, ...]:
     if text == "none":
         return ()
     parts = [part for part in text.split(",") if part]
     chosen = tuple(
         kind
-        for kind in KINDS
+        for kind in all_kinds
         if not parts or any(part == kind or (part not in KINDS and part in kind) for part in parts)
     )
     if not chosen:
@@ -144,6 +149,8 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
         console.print(f"  the kit failed: {words}", markup=False)
     for code, count in outcome.hurt.items():
         console.print(f"  the app was hurt: SQLSTATE {code}, {count} times", markup=False)
+    if plot.responder == "model":
+        console.print(f"calls of the model: {outcome.asked}, not reserved before: {outcome.unpaid}", markup=False)
     _report_recoveries(outcome)
     _report_processes(outcome)
     picture = out / "timeline.svg"
@@ -220,14 +227,14 @@ def _sabotage(name: str, out: Path) -> bool:
             _clear(folder)
             results.append(_show(breakage.run(broken=broken), folder))
         intact, broken_ = results
-        caught = intact.passed and breakage.caught(broken_.ledger)
+        caught = intact.passed and breakage.caught(broken_)
         caught_all &= caught
         table.add_row(
             breakage.name,
             breakage.what,
             ", ".join(breakage.faults),
-            "passes" if intact.passed else f"FAILS: {sabotage.summary(intact.ledger)}",
-            sabotage.summary(broken_.ledger),
+            "passes" if intact.passed else f"FAILS: {sabotage.summary(intact)}",
+            sabotage.summary(broken_),
             "yes" if caught else "NO",
             f"{time.monotonic() - began:.0f}",
         )

@@ -32,6 +32,7 @@ from tests.support.roles import SERVICE
 
 if TYPE_CHECKING:
     import random
+    from pathlib import Path
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
 
@@ -51,6 +52,8 @@ class Target(Enum):
     WORKER = "worker"
     SCHEDULER = "scheduler"
     RESPONDER = "responder"
+    MODEL = "model"
+    MODEL_LINK = "link to the model"
 
 
 class Fault(ABC):
@@ -389,7 +392,8 @@ class LinkFault(Fault):
     @property
     def link(self) -> Proxy:
         """The proxy on that way."""
-        return self.stage.redis_link if self.target is Target.REDIS_LINK else self.stage.postgres_link
+        links = {Target.REDIS_LINK: self.stage.redis_link, Target.POSTGRES_LINK: self.stage.postgres_link}
+        return links.get(self.target) or self.stage.model_link
 
     def heal(self) -> None:
         self.link.set(FINE)
@@ -1045,11 +1049,16 @@ class ResponderFault(Fault):
     mood: ClassVar[str]
     share: ClassVar[float] = 1.0
 
+    @property
+    def control(self) -> Path:
+        """What tells it its mood."""
+        return self.stage.control
+
     def inject(self) -> None:
-        responder.control(self.stage.control, self.mood, self.share)
+        responder.control(self.control, self.mood, self.share)
 
     def heal(self) -> None:
-        responder.control(self.stage.control)
+        responder.control(self.control)
 
 
 class ResponderRaises(ResponderFault):
@@ -1093,6 +1102,80 @@ class ResponderDies(ResponderFault):
     seconds = (3.0, 5.0)
 
 
+# --- a model ---------------------------------------------------------------------------------------------------------
+
+
+class ModelFault(ResponderFault):
+    """The model behind RESPONDER=openai misbehaves in a share of its calls."""
+
+    target = Target.MODEL
+
+    @property
+    def control(self) -> Path:
+        return self.stage.model_control
+
+
+class ModelSlow(ModelFault):
+    """It takes its time, in which people write more."""
+
+    name, mood = "model-slow", "is slow"
+    seconds = (4.0, 8.0)
+
+
+class ModelTooSlow(ModelFault):
+    """It takes longer than OPENAI_TIMEOUT, in silence or byte by byte."""
+
+    name, mood, share = "model-too-slow", "is too slow", 0.7
+    seconds = (5.0, 8.0)
+
+
+class ModelAway(ModelFault):
+    """It answers 429, 500 and 503, with Retry-After and without."""
+
+    name, mood = "model-away", "is away"
+    seconds = (5.0, 10.0)
+
+
+class ModelLies(ModelFault):
+    """It writes nonsense into `usage`."""
+
+    name, mood = "model-lies", "lies"
+
+
+class ModelBabbles(ModelFault):
+    """Its answers are no answers: broken JSON, a tool call, its instructions. Not for five attempts in a row."""
+
+    name, mood, share = "model-babbles", "babbles", 0.6
+    seconds = (3.0, 5.0)
+
+
+class ModelFloods(ModelFault):
+    """It sends 10 MB, or does not end. Not for five attempts in a row."""
+
+    name, mood, share = "model-floods", "floods", 0.5
+    seconds = (3.0, 5.0)
+
+
+class ModelCut(Cut):
+    name, target = "model-cut", Target.MODEL_LINK
+
+
+class ModelRefuse(Refuse):
+    name, target = "model-refuse", Target.MODEL_LINK
+
+
+class ModelStall(Stall):
+    name, target = "model-stall", Target.MODEL_LINK
+
+
+class ModelHalfClose(HalfClose):
+    name, target = "model-half-close", Target.MODEL_LINK
+
+
+class ModelCutMidMessage(CutMidMessage):
+    name, target = "model-cut-mid-message", Target.MODEL_LINK
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
@@ -1105,6 +1188,12 @@ def _kinds(of: type[Fault]) -> list[type[Fault]]:
 
 KINDS: Final[dict[str, type[Fault]]] = {kind.name: kind for kind in _kinds(Fault)}  # type: ignore[type-abstract]
 """Every kind of fault, by name."""
+
+
+def kinds_for(*, model: bool) -> tuple[str, ...]:
+    """Return the kinds that can touch a run with RESPONDER=openai, or one with a responder of ours."""
+    absent = {Target.RESPONDER} if model else {Target.MODEL, Target.MODEL_LINK}
+    return tuple(name for name, kind in KINDS.items() if kind.target not in absent)
 
 
 def _start(server: Any) -> None:  # noqa: ANN401 - PostgresServer or RedisServer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 
 from tests.chaos.crowd import Crowd
-from tests.chaos.faults import KINDS
+from tests.chaos.faults import kinds_for
 from tests.chaos.nemesis import Band, Nemesis, Planned, Rhythm, plan
 from tests.chaos.recovery import Recovery, frozen, longest_wait_in_calm, recoveries
 from tests.chaos.script import Habits, write_script
@@ -49,12 +49,13 @@ class Plot:
       max_merges: MAX_MERGES.
       taken: what to take out of the bridge on purpose, as tests/support/rules.py has it.
       commands: what starts the processes.
+      responder: one of tests.chaos.stage.RESPONDERS.
     """
 
     seed: int
     messages: int | None = None
     rate: float = 15.0
-    faults: tuple[str, ...] = tuple(KINDS)
+    faults: tuple[str, ...] = kinds_for(model=False)
     planned: tuple[Planned, ...] | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
     habits: Habits = field(default_factory=Habits)
@@ -64,6 +65,7 @@ class Plot:
     max_merges: int = 3
     taken: tuple[Taken, ...] = ()
     commands: Mapping[str, Command] = field(default_factory=lambda: COMMANDS)
+    responder: str = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Outcome:
       codes: exit codes of the processes at the final SIGTERM; None: it did not end in time.
       threads: of each role's processes, at the beginning and at the end.
       loud: (most lines a second of one process, the line), where that is more than it should be.
+      asked: requests that the model has seen.
+      unpaid: those of them that were not reserved before (M1).
       alarming: lines that tell of a mistake in the program, with their numbers.
     """
 
@@ -93,11 +97,13 @@ class Outcome:
     threads: tuple[Mapping[str, Sequence[int]], Mapping[str, Sequence[int]]]
     loud: tuple[tuple[int, str], ...]
     alarming: Mapping[str, int]
+    asked: int
+    unpaid: int
 
     @property
     def passed(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.ledger.faults or self.unhealed or self.hurt)
+        return not (self.ledger.faults or self.unhealed or self.hurt or self.unpaid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,7 @@ def play(plot: Plot, logs: Path, tell: Callable[[Progress], None] = lambda _: No
     messages = round(seconds * plot.rate) if plot.messages is None else plot.messages
     script = write_script(rng, messages, seconds, plot.habits)
     tell(Progress("starting", 0, seconds, 0, 0, ()))
-    with Stage(_settings(plot), plot.taken, plot.commands, logs) as stage:
+    with Stage(_settings(plot), plot.responder, plot.taken, plot.commands, logs) as stage:
         return _Run(plot, stage, script, Nemesis(stage, faults), seconds, tell=tell).play()
 
 
@@ -203,6 +209,8 @@ class _Run:
             threads=(before, after),
             loud=tuple(noise.worst()),
             alarming=dict(noise.alarming),
+            asked=stage.asked,
+            unpaid=max(0, stage.asked - self._paid()),
         )
 
     def _until_ready(self) -> None:
@@ -235,6 +243,12 @@ class _Run:
             return (ledger is None or ledger.lost > 0) and time.monotonic() < deadline
 
         return unsettled
+
+    def _paid(self) -> int:
+        with self._stage.admin() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM bridge.calls")
+            [[paid]] = cursor.fetchall()
+        return int(paid)
 
     def _judge(self) -> Ledger | None:
         """Judge what stands in the table now; None if PostgreSQL is not there."""

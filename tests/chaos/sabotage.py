@@ -20,11 +20,12 @@ from tests.chaos.run import Plot
 from tests.chaos.script import Habits
 from tests.chaos.stage import COMMANDS
 from tests.support.roles import SERVICE
+from tests.support.rules import NEVER_JOINS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.support.ledger import Ledger
+    from tests.chaos.run import Outcome
     from tests.support.rules import Taken
 
 SEED: Final = 1
@@ -51,7 +52,7 @@ class Breakage:
       name: as on the command line; saboteur.py has a function of this name, with underscores, if `python` is set.
       rule: the rule's name in CONCURRENCY.md or DESIGN.md.
       what: what the broken service does.
-      sees: what has to be found, one of them at least: fields of the ledger.
+      sees: what has to be found, one of them at least: fields of the ledger, or `unpaid`.
       taken: SQL, as `without` in tests/support/rules.py takes it.
       widen: the same, for the run with the rule and the one without.
       python: whether Python is patched.
@@ -104,9 +105,9 @@ class Breakage:
             yield Planned(kind, at, seconds, number)
             at += 1.0 if self.together else seconds + 1.0
 
-    def caught(self, ledger: Ledger) -> bool:
+    def caught(self, outcome: Outcome) -> bool:
         """Whether the broken run's verdict shows what it has to show."""
-        return any(getattr(ledger, name) > 0 for name in self.sees)
+        return any((outcome.unpaid if name == "unpaid" else getattr(outcome.ledger, name)) > 0 for name in self.sees)
 
 
 _SLOW_GROUPING: Final = (
@@ -221,7 +222,7 @@ BREAKAGES: Final = (
         "T2",
         "grouping inserts with DO NOTHING and joins a turn that is being claimed",
         ("lost",),
-        taken=(("group_events", "DO UPDATE SET opened_at = waiting.opened_at", "DO NOTHING"),),
+        taken=(NEVER_JOINS,),
         widen=(_SLOW_GROUPING,),
         habits=Habits(races=0.9),
         plot={"thinking": (0.0, 0.0)},
@@ -360,6 +361,15 @@ BREAKAGES: Final = (
         plot={"thinking": (0.1, 0.3)},
     ),
     Breakage(
+        "no-reservation",
+        "M1",
+        "a call of the model is begun without a reservation",
+        ("unpaid",),
+        python=True,
+        seconds=8.0,
+        plot={"responder": "model"},
+    ),
+    Breakage(
         "trusting-consumer",
         "R2",
         "a message from Redis is taken as it is",
@@ -386,7 +396,8 @@ def table() -> Table:
     return listed
 
 
-def summary(ledger: Ledger) -> str:
+def summary(outcome: Outcome) -> str:
     """Tell what was found, in a few words."""
     kinds = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
-    return " ".join(f"{kind}={count}" for kind in kinds if (count := getattr(ledger, kind))) or "nothing"
+    found = {kind: getattr(outcome.ledger, kind) for kind in kinds} | {"unpaid": outcome.unpaid}
+    return " ".join(f"{kind}={count}" for kind, count in found.items() if count) or "nothing"

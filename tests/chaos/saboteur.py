@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 from dramatiq import Message
 
 from bridge_service.machine.steps import Deliveries, Outcome, Store
+from bridge_service.worker.budget import StoredBudget
 from schedulers import looks
 from schedulers.__main__ import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
+
+    from bridge_service.responders.budget import Call
 
 BETWEEN_SECONDS: Final = 0.3
 """Between the two transactions of `half_delivery`: a kill has to meet it within a short run."""
@@ -73,6 +76,15 @@ def away_counts() -> None:
 
     intact = Store.fail
     Store.fail = fail  # type: ignore[method-assign]
+
+
+def no_reservation() -> None:
+    """Begin each call of the model without a reservation."""
+
+    async def reserve(self: StoredBudget, call: Call) -> None:
+        del self, call
+
+    StoredBudget.reserve = reserve  # type: ignore[method-assign]
 
 
 def __getattr__(name: str) -> Callable[[], None]:

@@ -19,9 +19,11 @@ from bridge_service.install.plan import migrate
 from bridge_service.settings.pages import VARIABLES
 from tests.chaos import crowd, responder
 from tests.chaos.crew import Command, Crew, Noise
+from tests.chaos.model import OPENAI_TIMEOUT
 from tests.chaos.ports import free_port
 from tests.chaos.proxy import Proxy
 from tests.support.databases import make_template
+from tests.support.quick_model import running
 from tests.support.roles import APP, OWNER, SERVICE
 from tests.support.rules import lay_without
 
@@ -50,18 +52,33 @@ COMMANDS: Final[dict[str, Command]] = {
 }
 
 
+RESPONDERS: Final = {
+    "plain": "tests.chaos.responder:reply",
+    "async": "tests.chaos.responder:reply_async",
+    "model": "openai",
+}
+
+
 class Stage:
     """A running PostgreSQL and Redis with proxies before them, a database with the bridge, and a crew not yet started.
 
+    With the responder `model` there is a model's server, too.
+
     Parameters:
       settings: the service's variables, but for the URLs and the responder.
+      responder_: one of RESPONDERS.
       taken: what to take out of the bridge once it is installed.
       commands: what starts the processes.
       logs: a folder for their lines.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], taken: tuple[Taken, ...], commands: Mapping[str, Command], logs: Path
+        self,
+        settings: Mapping[str, str],
+        responder_: str,
+        taken: tuple[Taken, ...],
+        commands: Mapping[str, Command],
+        logs: Path,
     ) -> None:
         self._open = ExitStack()
         enter = self._open.enter_context
@@ -80,8 +97,9 @@ class Stage:
                 **inherited,
                 "DATABASE_URL": f"postgresql://{SERVICE}@127.0.0.1:{self.postgres_link.port}/{DATABASE}",
                 "REDIS_URL": f"redis://127.0.0.1:{self.redis_link.port}/0",
-                "RESPONDER": "tests.chaos.responder:reply",
+                "RESPONDER": RESPONDERS[responder_],
                 responder.CONTROL: str(self.control),
+                **(self._start_model() if responder_ == "model" else {}),
                 "PYTHONUNBUFFERED": "1",
                 **settings,
             },
@@ -93,6 +111,23 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def _start_model(self) -> dict[str, str]:
+        self.model_control, self._asked = self.folder / "model.json", self.folder / "asked"
+        responder.control(self.model_control)
+        port = self._open.enter_context(running("tests.chaos.model", str(self.model_control), str(self._asked)))
+        self.model_link = self._open.enter_context(Proxy(free_port(), int(port)))
+        return {
+            "OPENAI_MODEL": "local",
+            "OPENAI_BASE_URL": f"http://127.0.0.1:{self.model_link.port}/v1",
+            "OPENAI_TIMEOUT": f"{OPENAI_TIMEOUT:g}",
+            "LIMIT_CALLS_PERSON_DAY": "100000",  # so that each call is reserved on disk before it is begun
+        }
+
+    @property
+    def asked(self) -> int:
+        """How many requests the model has seen."""
+        return self._asked.stat().st_size if hasattr(self, "_asked") else 0
 
     def _install(self, taken: tuple[Taken, ...]) -> None:
         make_template(self.postgres, DATABASE, "app.sql")

@@ -31,6 +31,8 @@ _COLOURS: Final = {
     Target.WORKER: "#1e8449",
     Target.SCHEDULER: "#7d6608",
     Target.RESPONDER: "#7d3c98",
+    Target.MODEL: "#7d3c98",
+    Target.MODEL_LINK: "#bb8fce",
 }
 _FLOOR: Final = 0.05
 _MARKS: Final = (0.1, 1.0, 10.0, 60.0)

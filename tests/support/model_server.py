@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 CLOSED_SECONDS: Final = 10.0
 
@@ -129,9 +129,14 @@ class ModelServer:
         self._thread.join()
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._http.server_address[1])
+
+    @property
     def url(self) -> str:
         """What OPENAI_BASE_URL has to be."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def tokens(self) -> int:
@@ -179,6 +184,12 @@ def completion(content: object, *, finish: str = "stop", usage: object = None, *
     }
 
 
+def group_of(messages: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the contents of the group, which a model is told last, after the clock."""
+    told = [message["content"] if message["role"] == "user" else None for message in messages]
+    return [text for text in told[len(told) - [*told[::-1], None].index(None) :] if text is not None]
+
+
 def answers(document: object) -> Act:
     """Answer with this document as JSON."""
     return lambda handler, _: handler.send(json.dumps(document).encode())
@@ -210,6 +221,18 @@ def slow(seconds: float, then: Act) -> Act:
     def act(handler: Handler, call: Call) -> None:
         if not handler.hangs_up(call, seconds):
             then(handler, call)
+
+    return act
+
+
+def held(may_answer: threading.Event, then: Act) -> Act:
+    """Wait until it may answer, unless the client hangs up."""
+
+    def act(handler: Handler, call: Call) -> None:
+        while not may_answer.is_set():
+            if handler.hangs_up(call, 0.05):
+                return
+        then(handler, call)
 
     return act
 

@@ -54,6 +54,11 @@ INITIATION_DELAY: Final = 60.0
 Taken = tuple[str, ...]
 """What to take out: (function, old text, new text) or ("sql", statement)."""
 
+_GROUP_EVENTS: Final = (SQL_FOLDER / "steps" / "group_events.sql").read_text(encoding="utf-8")
+[JOINS] = re.findall(r"(ON CONFLICT \(match_id\) WHERE kind = 'reply'[^;]*);", _GROUP_EVENTS)
+NEVER_JOINS: Final = ("group_events", JOINS, JOINS.partition("DO UPDATE")[0] + "DO NOTHING")
+"""What a grouping does that inserts and looks later: it joins a turn that is being claimed (T2)."""
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)

@@ -185,7 +185,10 @@ def _bare(text: str, bot_name: str) -> str:
 
 def tells(reply: str, instructions: str) -> bool:
     """Tell whether a reply repeats `ECHO_CHARACTERS` of instructions, whatever their case, spaces and punctuation."""
-    secret, said = _words(instructions), _words(reply)
+    said = _words(reply)
+    if len(said) < ECHO_CHARACTERS:
+        return False
+    secret = _words(instructions)
     runs = {secret[start : start + ECHO_CHARACTERS] for start in range(len(secret) - ECHO_CHARACTERS + 1)}
     return any(said[start : start + ECHO_CHARACTERS] in runs for start in range(len(said) - ECHO_CHARACTERS + 1))
 

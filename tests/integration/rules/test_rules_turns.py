@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -10,10 +9,9 @@ import psycopg2
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused
-from bridge_service.install.files import SQL_FOLDER
 from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
 from tests.support.roles import ADMIN, SERVICE
-from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, without
+from tests.support.rules import CAMILLE, GROUPING_DELAY, JOINS, LEA, NEVER_JOINS, without
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ UPSERT: Final = (
     "ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')"
     " DO UPDATE SET opened_at = waiting.opened_at"
 )
-_GROUP_EVENTS: Final = (SQL_FOLDER / "steps" / "group_events.sql").read_text(encoding="utf-8")
-[JOINS] = re.findall(r"(ON CONFLICT \(match_id\) WHERE kind = 'reply'[^;]*);", _GROUP_EVENTS)
 
 
 def claimed_by(token: UUID, turn: int) -> Callable[[Store], Outcome]:
@@ -177,7 +173,7 @@ def test_T1_a_conversation_composes_one_reply_at_a_time(bridge: Bridge) -> None:
 # T2: grouping is one statement a step, and loses nothing to a claim in flight.
 
 
-@without(("group_events", JOINS, JOINS.partition("DO UPDATE")[0] + "DO NOTHING"))
+@without(NEVER_JOINS)
 def test_T2_an_event_that_meets_a_claim_opens_a_new_turn(bridge: Bridge) -> None:
     """An event that is grouped while the waiting turn is being claimed finds a new turn: the claim has read already."""
     match = bridge.match()
@@ -198,7 +194,7 @@ def test_T2_an_event_that_meets_a_claim_opens_a_new_turn(bridge: Bridge) -> None
     assert bridge.turn(event.turn_id).state == "open"
 
 
-@without(("group_events", JOINS, JOINS.partition("DO UPDATE")[0] + "DO NOTHING"))
+@without(NEVER_JOINS)
 def test_T2_an_event_that_meets_a_claim_that_fails_joins(bridge: Bridge) -> None:
     """An event that waited for a claim which was rolled back joins the turn, and the next claim waits for it."""
     match = bridge.match()
