@@ -34,9 +34,9 @@ ADA: Final = basic(TOKEN, user="Ada")
 
 
 @pytest.fixture(autouse=True)
-def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the console look at each question, so that a test sees what it just did."""
-    monkeypatch.setattr(observer, "LOOK_SECONDS", 0.0)
+def answers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let answers hold for long: a page shows what was just done because an action ends them."""
+    monkeypatch.setattr(observer, "LOOK_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_a_model_is_away_while_its_file_is_there(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(0)
         return "salut"
 
-    monkeypatch.setitem(sys.modules, "bridge_service.responders.openai.worker", SimpleNamespace(reply=waits))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "bridge_service.responders.openai.worker", SimpleNamespace(reply=waits))
     away = tmp_path / "away"
     given = model.switchable({"RESPONDER": chosen}, away)
     for name, value in given.items():
