@@ -112,8 +112,7 @@ def test_it_works_without_a_script(browser: Browser, demo: Demo) -> None:
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing(browser: Browser, demo: Demo, scheme: str, width: int) -> None:
     """Contrast, names, roles and focus hold on each page in light and dark, wide and narrow."""
     match = demo.ask("SELECT match_id::text FROM bridge.events ORDER BY id LIMIT 1")
