@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import Demo, Tab, picture, tab
+from tests.browser.conftest import Demo, Tab, tab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,6 @@ def test_redis_that_is_away_is_said_at_the_top(console: Tab, browser: Browser, d
         page.press("redis")
     expect(console.page.locator(".verdict")).to_contain_text("Redis: down. Turns wait in PostgreSQL")
     expect(console.page).to_have_title("Something is down · bridge")
-    picture(console, "console")
     expect(console.page.locator(".verdict")).to_have_class(re.compile("good"))
     expect(console.page).to_have_title("All is well · bridge")
 

@@ -222,7 +222,7 @@ def test_french_for_a_french_browser(browser: Browser, demo: Demo) -> None:
         expect(page.page.locator("[data-do=three]")).to_have_text("Trois messages rapides")
 
 
-def test_a_thousand_turns_flow_by(page: Tab, demo: Demo) -> None:
+def test_a_thousand_turns_flow_by(browser: Browser, page: Tab, demo: Demo) -> None:
     """The page stays small while a thousand conversations are answered behind it."""
     sent = page.number("sent")
     demo.ask(
@@ -236,6 +236,8 @@ def test_a_thousand_turns_flow_by(page: Tab, demo: Demo) -> None:
     expect(page.page.locator("#sum-open")).to_have_text("0", timeout=240_000)
     assert (page.number("answered"), page.number("lost"), page.number("twice")) == (sent + 1000, 0, 0)
     assert page.page.locator("*").count() < 2500
+    with tab(browser, f"{demo.url}console") as console:
+        picture(console, "console")
 
 
 def test_the_tour_plays_and_a_new_demo_takes_the_page_over(browser: Browser, demo: Demo) -> None:
