@@ -187,7 +187,7 @@ class Playground:
             raise Refused("value")
 
     def _policy(self) -> dict[str, Any]:
-        return self._ask("SELECT to_jsonb(p) FROM bridge.policy(NULL) p")
+        return {name: told["value"] for name, told in self._ask("SELECT bridge.bots_show(NULL)").items()}
 
     def _ask(self, statement: str, *parameters: object) -> dict[str, Any]:
         """Call through the pool: after a restart of PostgreSQL it connects anew."""

@@ -76,13 +76,12 @@ class Stage:
         self.model_away = folder / "model-away"
         model = switchable(environ, self.model_away)
         self.switches_model = bool(model)
-        environ |= model
         try:
-            self.settings = Settings.from_environ(environ)
+            self.settings = Settings.from_environ(environ)  # of the chosen responder, with what that one needs
         except BaseException:
             self._stack.close()
             raise
-        self.processes = Processes(environ, folder / "lines.log", self._on_line)
+        self.processes = Processes(environ | model, folder / "lines.log", self._on_line)
 
     def __enter__(self) -> Self:
         return self

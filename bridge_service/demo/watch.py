@@ -119,12 +119,12 @@ class Watch:
         return {**turn, "typed": self._typed.get(turn["id"])}
 
     def _struck(self, drafts: list[State]) -> list[State]:
-        """Return the drafts that a newer message has overtaken, as lines of the chat."""
+        """Return the replies that a newer message has overtaken, as lines of the chat; their text, if one was there."""
         struck = []
         for draft in drafts:
             text = self._drafts.pop(draft["turn"], None)
-            if draft["state"] == "typing":
-                self._drafts[draft["turn"]] = draft["draft"]
+            if draft["state"] in ("composing", "typing"):
+                self._drafts[draft["turn"]] = draft["draft"] or ""
             elif text is not None and draft["reason"] == "superseded":
                 entry = {"id": f"draft-{draft['turn']}", "match": draft["match"], "bot": True, "text": text}
                 struck.append({**entry, "at": time.time(), "struck": True})

@@ -1,4 +1,4 @@
--- What the chat shows beside the messages: each match that is new, and each draft that was typed when it was last looked at.
+-- What the chat shows beside the messages: each match that is new, and each reply that was under way when it was last looked at.
 SELECT
     (SELECT coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'person', p.first_name, 'bot', b.first_name)
                                ORDER BY m.created_at), '[]')
@@ -8,6 +8,6 @@ SELECT
      WHERE m.created_at >= to_timestamp(%s)),
     (SELECT coalesce(jsonb_agg(jsonb_build_object('turn', t.id, 'match', t.match_id, 'state', t.state,
                                                   'reason', t.reason, 'draft', t.draft)), '[]')
-     FROM bridge.turns t WHERE t.state = 'typing' OR t.id = ANY (%s)),
+     FROM bridge.turns t WHERE t.state IN ('composing', 'typing') OR t.id = ANY (%s)),
     (SELECT count(*) FROM bridge.turns t WHERE t.ended_at IS NULL),
     (SELECT count(*) FROM bridge.events e WHERE e.turn_id IS NULL AND e.error IS NULL)

@@ -8,6 +8,6 @@ SELECT jsonb_build_object(
     'opened', extract(epoch FROM t.opened_at), 'due', extract(epoch FROM t.due_at),
     'queued', extract(epoch FROM t.queued_at), 'claimed', extract(epoch FROM t.claimed_at),
     'deliver', extract(epoch FROM t.deliver_at), 'ended', extract(epoch FROM t.ended_at),
-    'merges', t.merges, 'reason', t.reason, 'waits', t.state = 'composing' AND t.token IS NULL,
+    'merges', t.merges, 'reason', t.reason, 'held', CASE WHEN t.state = 'open' THEN t.held END, 'waits', t.state = 'composing' AND t.token IS NULL,
     'messages', (SELECT count(*) FROM bridge.events e WHERE e.turn_id = t.id AND e.kind = 'message'))
 FROM shown t ORDER BY t.id DESC

@@ -104,6 +104,8 @@ class Actions:
         except BridgeError as error:
             _logger.warning("an action of the console failed: %s", error)
             return None
+        finally:
+            self._books.forget()
 
     def _see(self, path: str, said: str) -> Response:
         return RedirectResponse(f"{self._views.root}/{path}?said={said}", HTTPStatus.SEE_OTHER)

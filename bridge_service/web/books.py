@@ -47,6 +47,11 @@ class Books:
         self.story = Questions(lambda id_: self._one("SELECT bridge.story(%s, %s)", id_, STORY_TURNS), seconds)
         self.bot = Questions(lambda bot: self._one("SELECT bridge.bots_show(%s)", _bot_id(bot)), seconds)
 
+    def forget(self) -> None:
+        """Let the next visitor see what was just done; from the event loop."""
+        for question in (self.latest, self.late, self.bots, self.actions, self.dead, self.story, self.bot):
+            question.forget()
+
     def act(self, who: str, address: str, what: str, on: str, values: Mapping[str, Any] | None = None) -> Line:
         """Do something and write it down; see machine/sql/operate/act.sql.
 

@@ -59,9 +59,18 @@ def rows(lines: Iterable[Mapping[str, Any]], at: float) -> list[dict[str, Any]]:
             **line,
             **{name: moment(value, now) for name, value in line.items() if name == "at" or name.endswith("_at")},
             "css": _STATE_CLASSES.get(line.get("state", ""), "soft"),
+            "why": why(line),
         }
         for line in lines
     ]
+
+
+def why(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why a turn ended as it did, or is held: the name of its word, and what is shown if there is none."""
+    for kind in ("held", "reason"):
+        if cause := turn.get(kind):
+            return f"{kind}_{cause}", cause
+    return None
 
 
 def moment_of(time: datetime | None, at: float) -> tuple[str, str] | None:

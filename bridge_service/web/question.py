@@ -40,6 +40,10 @@ class Question(Generic[T]):
             self._answer = answer
         return await asyncio.shield(self._answer)
 
+    def forget(self) -> None:
+        """Let the next visitor ask anew; from the event loop."""
+        self._answer = None
+
     def _is_over(self, answer: "asyncio.Future[T]") -> bool:
         return answer.exception() is not None or self._clock() >= self._good_until
 
@@ -84,6 +88,10 @@ class Questions(Generic[T]):
         while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
         return await question()
+
+    def forget(self) -> None:
+        """Forget the answers of all keys; from the event loop."""
+        self._kept.clear()
 
     def _one(self, key: str) -> T:
         with self._asking:

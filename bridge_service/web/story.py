@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from bridge_service.web.page import why
+
 _ENDS: Final = {"answered": "good", "cancelled": "soft", "dead": "bad"}
 
 
@@ -14,11 +16,13 @@ class Step(NamedTuple):
       at: None of what is still to come.
       what: the name of a sentence of words.json, and what fills its blanks.
       css: a class of the stylesheet.
+      why: see page.why.
     """
 
     at: datetime | None
     what: tuple[str, Mapping[str, object]]
     css: str = ""
+    why: tuple[str, str] | None = None
 
 
 def timeline(story: Mapping[str, Any]) -> list[Step]:
@@ -44,9 +48,9 @@ def _of_turn(turn: Mapping[str, Any]) -> Iterator[Step]:
     if turn["attempts"] + turn["takeovers"] and turn["state"] != "dead":
         yield Step(_time(turn["claimed_at"] or turn["opened_at"]), ("story_failed", blanks), "warn")
     if turn["ended_at"]:
-        yield Step(_time(turn["ended_at"]), (f"story_{turn['state']}", blanks), _ENDS[turn["state"]])
+        yield Step(_time(turn["ended_at"]), (f"story_{turn['state']}", blanks), _ENDS[turn["state"]], why(turn))
     else:
-        yield Step(None, ("story_waits", blanks), "busy")
+        yield Step(None, ("story_waits", blanks), "busy", why(turn))
 
 
 def _time(text: str | None) -> datetime | None:

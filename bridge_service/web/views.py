@@ -149,7 +149,7 @@ class Views:
             return self._page(request, "unknown", HTTPStatus.NOT_FOUND, what="conversation")
         story = found[0] if found else None
         at = time.time()
-        steps = [(moment_of(step.at, at), step.what, step.css) for step in timeline(story)] if story else []
+        steps = [(moment_of(step.at, at), *step[1:]) for step in timeline(story)] if story else []
         return self._page(
             request,
             "conversation",

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+import urllib.request
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from bridge_service.machine.database import Connection
 from tests.support.http import free_port
 from tests.support.service import ROOT
 from tests.support.waiting import eventually
@@ -64,6 +66,16 @@ class Demo:
         assert found
         return found[1]
 
+    def ask(self, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - of any column
+        """Run a statement as the owner of the app's tables; its first row's first column, if it has rows."""
+        with closing(Connection(self.database_url, application="test")) as connection:
+            return next(iter(next(iter(connection.execute(statement, parameters)), [None])))
+
+    def frame(self, path: str) -> str:
+        """Return the first frame of a stream: the whole state."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=20) as stream:  # noqa: S310 - http
+            return str(next(line.decode() for line in stream if line.startswith(b"data: "))).removeprefix("data: ")
+
 
 @contextmanager
 def running(port: int | None = None, **variables: str) -> Iterator[Demo]:
@@ -83,7 +95,8 @@ def running(port: int | None = None, **variables: str) -> Iterator[Demo]:
             )
         demo = Demo(port, output, process)
         try:
-            eventually(lambda: "Playground: http://localhost:" in demo.said, READY_SECONDS)
+            eventually(lambda: "Playground: " in demo.said or process.poll() is not None, READY_SECONDS)
+            assert "Playground: " in demo.said, demo.said
             demo.port = int(re.findall(r"Playground: http://localhost:(\d+)", demo.said)[0])
             demo.url = f"http://localhost:{demo.port}/"
             yield demo

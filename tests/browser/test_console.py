@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from bridge_service.machine.database import Connection
-from tests.browser.conftest import Demo, Tab, picture, tab
+from tests.browser.conftest import Demo, Tab, tab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,16 +26,9 @@ def console(browser: Browser, demo: Demo) -> Iterator[Tab]:
         yield console
 
 
-def ask(demo: Demo, statement: str, *parameters: object) -> Any:  # noqa: ANN401 - of any column
-    """Run a statement as the owner of the app's tables."""
-    with closing(Connection(demo.database_url, application="test")) as connection:
-        return connection.execute(statement, parameters)[0][0]
-
-
 def die(demo: Demo) -> int:
     """Make a turn that is dead."""
-    turn = ask(
-        demo,
+    turn = demo.ask(
         "INSERT INTO bridge.turns (kind, match_id, bot_id, state, opened_at, ended_at, attempts, last_error)"
         " VALUES ('reply', gen_random_uuid(), gen_random_uuid(), 'dead', now(), now(), 5, 'ValueError: x')"
         " RETURNING id",
@@ -67,7 +58,6 @@ def test_redis_that_is_away_is_said_at_the_top(console: Tab, browser: Browser, d
         page.press("redis")
     expect(console.page.locator(".verdict")).to_contain_text("Redis: down. Turns wait in PostgreSQL")
     expect(console.page).to_have_title("Something is down · bridge")
-    picture(console, "console")
     expect(console.page.locator(".verdict")).to_have_class(re.compile("good"))
     expect(console.page).to_have_title("All is well · bridge")
 
@@ -81,7 +71,7 @@ def test_a_dead_turn_is_dropped_and_written_down(console: Tab, demo: Demo) -> No
     row.locator("text=Drop").click()
     expect(console.page.locator("[role=status]")).to_have_text("Dropped.")
     expect(console.page.locator("text=No turn is dead.")).to_be_visible()
-    assert ask(demo, "SELECT reason FROM bridge.turns WHERE id = %s", turn) == "dropped"
+    assert demo.ask("SELECT reason FROM bridge.turns WHERE id = %s", turn) == "dropped"
     console.page.click("nav >> text=Actions")
     expect(console.page.locator("tbody tr").first).to_contain_text(re.compile(f"drop.*{turn}.*dropped", re.DOTALL))
 
@@ -94,12 +84,12 @@ def test_a_bots_value_is_set_and_taken_back(console: Tab, demo: Demo) -> None:
         console.page.press("[name=max_merges]", "Enter")
         expect(console.page.locator("[role=status]")).to_have_text("Set. It holds from the next step on.")
         expect(console.page.locator("[name=max_merges]")).to_have_value(value)
-    assert ask(demo, "SELECT max_merges FROM bridge.policy(NULL)") == 3
+    assert demo.ask("SELECT max_merges FROM bridge.policy(NULL)") == 3
 
 
 def test_a_conversation_is_found_by_its_message(console: Tab, demo: Demo) -> None:
     """The search box leads from a message's id to the story of its conversation."""
-    message = ask(demo, "SELECT message_id::text FROM bridge.events WHERE kind = 'message' ORDER BY id LIMIT 1")
+    message = demo.ask("SELECT message_id::text FROM bridge.events WHERE kind = 'message' ORDER BY id LIMIT 1")
     console.page.fill("[name=id]", message)
     console.page.press("[name=id]", "Enter")
     expect(console.page.locator(".story")).to_contain_text(f"message {message} captured")
@@ -121,11 +111,10 @@ def test_it_works_without_a_script(browser: Browser, demo: Demo) -> None:
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing(browser: Browser, demo: Demo, scheme: str, width: int) -> None:
     """Contrast, names, roles and focus hold on each page in light and dark, wide and narrow."""
-    match = ask(demo, "SELECT match_id::text FROM bridge.events ORDER BY id LIMIT 1")
+    match = demo.ask("SELECT match_id::text FROM bridge.events ORDER BY id LIMIT 1")
     size = {"width": width, "height": 844}
     with tab(browser, f"{demo.url}console", color_scheme=scheme, viewport=size) as page:
         for path in PAGES:

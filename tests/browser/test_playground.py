@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -10,7 +11,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from bridge_service.machine.database import Connection
 from tests.browser.conftest import TOUR_MS, Demo, Tab, picture, running, tab
 
 if TYPE_CHECKING:
@@ -58,11 +58,20 @@ def test_a_text_stands_in_the_chat_and_nowhere_else(page: Tab, demo: Demo) -> No
     assert CANARY in picture_of_chat
     assert CANARY not in page.page.content()
     assert CANARY not in demo.said
-    for path in ("/console", "/metrics", "/health/ready"):
+    match = demo.ask("SELECT match_id::text FROM messages WHERE content = %s", attack)
+    console = [
+        f"console{path}" for path in ("", "/bots", "/bots/default", "/dead", "/actions", f"/conversations/{match}")
+    ]
+    for path in (*console, "metrics", "health/ready"):
         # Through the address that the page itself uses: another Host is refused.
-        answer = page.page.request.get(demo.url.rstrip("/") + path)
+        answer = page.page.request.get(demo.url + path)
         assert answer.ok
         assert CANARY not in answer.text()
+    for path in ("", "/bots", "/dead", "/actions"):
+        assert CANARY not in demo.frame(f"console{path}/live")
+    state = json.loads(demo.frame("live"))
+    assert CANARY in json.dumps(state.pop("messages"))
+    assert CANARY not in json.dumps(state)
 
 
 def test_three_and_fifty_rapid_messages_are_one_answer_each(page: Tab) -> None:
@@ -158,9 +167,7 @@ def test_a_setting_takes_effect_at_once(browser: Browser, demo: Demo, page: Tab)
         page.page.focus("#text")
         for each in (page, other):
             expect(each.page.locator(delay)).to_have_value("1")
-    app = Connection(demo.database_url, application="test")
-    app.execute("UPDATE bridge.turns SET due_at = bridge.now() WHERE state = 'open'")
-    app.close()
+    demo.ask("UPDATE bridge.turns SET due_at = bridge.now() WHERE state = 'open'")
     page.rest(sent + 1)
 
 
@@ -199,7 +206,7 @@ def test_axe_finds_nothing(browser: Browser, demo: Demo, page: Tab) -> None:
     """Contrast, names, roles and focus hold in light and dark, wide and narrow, with something down or not."""
     page.press("model")
     expect(page.page.locator("#node-model")).to_have_class(re.compile("down"))
-    for scheme, width in (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)):
+    for scheme, width in (("light", 1280), ("dark", 390)):
         options = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}, "reduced_motion": "reduce"}
         with tab(browser, demo.url, **options) as each:
             each.page.select_option("#person", "Karim")
@@ -215,22 +222,22 @@ def test_french_for_a_french_browser(browser: Browser, demo: Demo) -> None:
         expect(page.page.locator("[data-do=three]")).to_have_text("Trois messages rapides")
 
 
-def test_a_thousand_turns_flow_by(page: Tab, demo: Demo) -> None:
+def test_a_thousand_turns_flow_by(browser: Browser, page: Tab, demo: Demo) -> None:
     """The page stays small while a thousand conversations are answered behind it."""
     sent = page.number("sent")
-    app = Connection(demo.database_url, application="test")
-    app.execute(
+    demo.ask(
         "WITH made AS (INSERT INTO matches (user1_id, user2_id)"
         " SELECT 'a0000000-0000-4000-8000-000000000001', 'b0000000-0000-4000-8000-000000000001'"
         " FROM generate_series(1, 1000) RETURNING id, user1_id)"
         " INSERT INTO messages (match_id, sender_id, content) SELECT id, user1_id, 'bonjour' FROM made"
     )
-    app.close()
     expect(page.page.locator("#more")).to_be_visible()
     expect(page.page.locator("#sum-sent")).to_have_text(str(sent + 1000))
     expect(page.page.locator("#sum-open")).to_have_text("0", timeout=240_000)
     assert (page.number("answered"), page.number("lost"), page.number("twice")) == (sent + 1000, 0, 0)
     assert page.page.locator("*").count() < 2500
+    with tab(browser, f"{demo.url}console") as console:
+        picture(console, "console")
 
 
 def test_the_tour_plays_and_a_new_demo_takes_the_page_over(browser: Browser, demo: Demo) -> None:

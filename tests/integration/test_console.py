@@ -253,6 +253,26 @@ def test_nothing_that_people_write_is_shown(app: App, store: Store, port: int) -
     assert waiting in answers["/"].body
 
 
+def test_why_a_turn_was_not_answered_is_said_in_words(app: App, port: int) -> None:
+    """A silence, a bot that left and a turn that is held have a sentence each, in the list and in the story."""
+    matches = [
+        app.value(
+            "INSERT INTO bridge.turns"
+            " (kind, match_id, bot_id, opened_at, state, reason, held, due_at, ended_at, answered_at)"
+            " SELECT 'reply', gen_random_uuid(), gen_random_uuid(), now(), s, r, h, CASE WHEN h <> '' THEN now() END,"
+            " CASE WHEN h IS NULL THEN now() END, CASE WHEN s = 'answered' THEN now() END"
+            " FROM (VALUES (%s, %s, %s)) v (s, r, h) RETURNING match_id::text",
+            *turn,
+        )
+        for turn in (("answered", "silence", None), ("cancelled", "left", None), ("open", None, "limit_tokens"))
+    ]
+    sentences = ("the bot chose to say nothing", "the bot has left this conversation", "held until tomorrow")
+    page = ask(port, "/?refresh=off").body
+    for match, sentence in zip(matches, sentences, strict=True):
+        assert sentence in page
+        assert sentence in ask(port, f"/conversations/{match}").body.partition("<table>")[0]
+
+
 def test_what_is_shown_is_escaped(app: App, port: int) -> None:
     """A text from the database that is shown, such as a reason, cannot become markup."""
     app.rows(

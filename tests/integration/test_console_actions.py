@@ -34,9 +34,9 @@ ADA: Final = basic(TOKEN, user="Ada")
 
 
 @pytest.fixture(autouse=True)
-def looks_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the console look at each question, so that a test sees what it just did."""
-    monkeypatch.setattr(observer, "LOOK_SECONDS", 0.0)
+def answers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let answers hold for long: a page shows what was just done because an action ends them."""
+    monkeypatch.setattr(observer, "LOOK_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -105,6 +105,22 @@ def test_retry_and_drop(app: App, store: Store, port: int) -> None:
     ]
     assert "It is tried again." in ask(port, "/dead?said=retried", authorization=ADA).body
     assert re.search(r"Ada.*127\.0\.0\.1.*drop", ask(port, "/actions", authorization=ADA).body, re.DOTALL)
+
+
+def test_a_page_shows_what_was_just_done(app: App, store: Store, port: int) -> None:
+    """What another visitor has just asked for is asked anew after an action, and not shown as it was before."""
+    _, turn = die(app, store)
+    pages = ("/dead", "/bots/default", "/actions")
+    before = [ask(port, page, authorization=ADA).body for page in pages]
+    post(port, "/dead/drop", {"turn": turn})
+    post(port, "/bots/default", {"max_merges": "7", "was_max_merges": ""})
+    after = [ask(port, page, authorization=ADA).body for page in pages]
+    for sign, place, shown in (
+        (f'value="{turn}"', 0, False),
+        ('name="max_merges" value="7"', 1, True),
+        ("Ada", 2, True),
+    ):
+        assert (sign in before[place], sign in after[place]) == (not shown, shown)
 
 
 def test_a_bots_values(app: App, port: int) -> None:

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import asyncio
+import sys
 from datetime import UTC, datetime
 from threading import Timer
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge_service.demo import show
+from bridge_service.demo import model, show
 from bridge_service.demo.log import Log, LogLine, first_missing, parse
 from bridge_service.demo.scenes import Outcome
 from bridge_service.demo.show import closing_table
 from bridge_service.demo.stage import DEFAULTS, environment
 from bridge_service.operate.commands import demo
+from bridge_service.responders import ResponderUnavailable, is_async, load_responder
 from bridge_service.scenes.judge import Result
 from bridge_service.settings import Settings
+from tests.unit.test_responders import task
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 QUICK = Result(replies=1, faults=(), detection=(0.002, 0.012), push=(0.004,))
 SLOW = Result(replies=1, faults=(), detection=(0.6,), push=(8.0,))
@@ -108,3 +117,32 @@ def test_a_demo_that_ends_by_itself_spends_nothing(
     monkeypatch.setattr(show, "run", run)
     assert demo.run({"RESPONDER": "openai"}, ends=ends) == int(ends)
     assert played == [responder]
+
+
+@pytest.mark.parametrize("chosen", ["echo", "openai"])
+def test_a_model_is_away_while_its_file_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str) -> None:
+    """The switch stands before a plain responder and before one that is awaited, and the worker may cancel either."""
+
+    async def waits(asked: object) -> str:
+        del asked
+        await asyncio.sleep(0)
+        return "salut"
+
+    monkeypatch.setitem(sys.modules, "bridge_service.responders.openai.worker", SimpleNamespace(reply=waits))
+    away = tmp_path / "away"
+    given = model.switchable({"RESPONDER": chosen}, away)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    model._responder.cache_clear()
+    responder = load_responder(given["RESPONDER"])
+    assert is_async(responder)
+    asked = task("salut")
+    assert asyncio.run(responder(asked)) == "salut"  # type: ignore[arg-type]
+    away.touch()
+    with pytest.raises(ResponderUnavailable):
+        asyncio.run(responder(asked))  # type: ignore[arg-type]
+
+
+def test_a_responder_of_ones_own_stands_alone(tmp_path: Path) -> None:
+    """Only what is built in has the switch, and nothing of it is in the settings."""
+    assert model.switchable({"RESPONDER": "mine:reply"}, tmp_path) == {}

@@ -101,8 +101,9 @@ function bubble(message) {
   const low = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
   const kind = message.bot ? "theirs" : "mine";
   const item = make("div", `bubble ${kind}${message.struck ? " struck" : ""}`);
-  item.append(make(message.struck ? "s" : "span", "", message.text || ""));
-  item.append(make("time", "", `${clock(message.at)}${message.struck ? ` · ${words.overtaken}` : ""}`));
+  item.append(make(message.struck ? "s" : "span", "", message.text || (message.struck ? "…" : "")));
+  const why = message.text ? words.overtaken : words.overtaken_early;
+  item.append(make("time", "", `${clock(message.at)}${message.struck ? ` · ${why}` : ""}`));
   box.append(item);
   while (box.children.length > BUBBLES) box.firstElementChild.remove();
   if (low) box.scrollTop = box.scrollHeight;
@@ -233,8 +234,8 @@ function renderCard(card, turn) {
   put(who, both ? both.join(" → ") : "");
   const count = say(turn.messages === 1 ? "count_one" : "count_many", { count: turn.messages });
   const kind = turn.kind === "reply" ? count : words.opener;
-  const why = turn.waits ? words.waits_model : turn.reason;
-  put(what, words[`reason_${turn.reason}`] || [kind, why].filter(Boolean).join(" · "));
+  const why = turn.waits ? words.waits_model : words[`held_${turn.held}`] || words[`reason_${turn.reason}`] || turn.reason;
+  put(what, turn.reason === "superseded" ? why : [kind, why].filter(Boolean).join(" · "));
   const begun = moments(turn);
   const here = ended ? STEPS.length - 1 : STEPS.indexOf(turn.state);
   [...card.querySelector(".track").children].forEach((part, step) => {
