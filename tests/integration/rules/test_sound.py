@@ -17,12 +17,13 @@ _ROWS: Final = {
     "open": "due_at = now(), ended_at = NULL, draft = NULL",
     "queued": "due_at = now(), ended_at = NULL, draft = NULL",
     "composing": "due_at = now(), ended_at = NULL, draft = NULL",
-    "typing": "due_at = now(), ended_at = NULL, draft = 'oui', deliver_at = now(), reply_message_id = gen_random_uuid()",
-    "answered": "due_at = NULL, ended_at = now(), draft = NULL, answered_at = now(), reply_message_id = gen_random_uuid()",
+    "typing": "due_at = now(), ended_at = NULL, draft = '-', deliver_at = now(), reply_message_id = gen_random_uuid()",
+    "answered": "due_at = NULL, ended_at = now(), draft = NULL, answered_at = now()",
     "cancelled": "due_at = NULL, ended_at = now(), draft = NULL, reason = 'gone'",
     "dead": "due_at = NULL, ended_at = now(), draft = NULL, last_error = 'ValueError'",
 }
-"""A sound turn in each state."""
+"""A sound turn in each state, each made of the one before."""
+_SET: Final = "UPDATE bridge.turns SET {} WHERE id = %s"
 _BROKEN: Final = [
     ("open", "kind = 'story'", "turns_kind"),
     ("open", "action = 'shout'", "turns_action"),
@@ -53,18 +54,14 @@ def test_a_turn_that_breaks_a_rule_is_not_stored_and_the_error_names_the_rule(br
     admin = bridge.session(ADMIN)
     admin.autocommit = True
     for state, row in _ROWS.items():
-        bridge.rows(f"UPDATE bridge.turns SET state = '{state}', {row} WHERE id = %s", turn, connection=admin)
+        bridge.rows(_SET.format(f"state = '{state}', {row}"), turn, connection=admin)
         for broken_state, change, rule in _BROKEN:
             if broken_state == state:
                 with pytest.raises(psycopg2.errors.CheckViolation) as refused:
-                    bridge.rows(f"UPDATE bridge.turns SET {change} WHERE id = %s", turn, connection=admin)
+                    bridge.rows(_SET.format(change), turn, connection=admin)
                 assert refused.value.diag.constraint_name == rule, change
-    bridge.rows(
-        "UPDATE bridge.turns SET state = 'answered', answered_at = now(), reply_message_id = NULL, reason = 'silence'"
-        " WHERE id = %s",
-        turn,
-        connection=admin,
-    )
+    silence = _ROWS["answered"] + ", reply_message_id = NULL, reason = 'silence'"
+    bridge.rows(_SET.format(f"state = 'answered', {silence}"), turn, connection=admin)
 
 
 @without(("event_is_sound", "RETURN CASE", "RETURN true OR CASE"))
@@ -74,5 +71,5 @@ def test_an_event_of_no_known_kind_or_without_its_message_is_not_stored(bridge: 
     bridge.write(match)
     for change in ("kind = 'story'", "message_id = NULL", "kind = 'match'"):
         with pytest.raises(psycopg2.errors.CheckViolation) as refused:
-            bridge.rows(f"UPDATE bridge.events SET {change} WHERE kind = 'message'")
+            bridge.rows(f"UPDATE bridge.events SET {change} WHERE kind = 'message'")  # noqa: S608
         assert refused.value.diag.constraint_name == "events_sound", change
