@@ -233,19 +233,22 @@ BREAKAGES: Final = (
         "the claim reads its messages before it has the turn's lock, and delivery does not compare",
         ("lost",),
         taken=(
-            ("claim", "v_task jsonb;", "v_task jsonb; v_early bigint[];"),
+            ("claim", "v_task jsonb;", "v_task jsonb; v_early bigint[]; v_first uuid[];"),
             (
                 "claim",
                 "SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;",
-                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_early
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
+                   INTO v_early, v_first
                    FROM bridge.events e WHERE e.turn_id = p_turn;
                    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;""",
             ),
             (
                 "claim",
-                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events
+                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'),
+                   coalesce(array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message'), '{}')
+                   INTO v_events, v_messages
                    FROM bridge.events e WHERE e.turn_id = t.id;""",
-                "v_events := v_early;",
+                "v_events := v_early; v_messages := v_first;",
             ),
             ("deliver_turn", "IF v_events <> t.covers THEN", "IF false THEN"),
         ),

@@ -11,9 +11,10 @@ DECLARE
 BEGIN
     -- Nearly always the lines stand in that order already.
     PERFORM FROM (
-        SELECT (k.event_id, k.ours) < lag((k.event_id, k.ours)) OVER (ORDER BY m.number) AS is_before
-        FROM unnest(v_messages) WITH ORDINALITY AS m (id, number)
-        JOIN bridge.known_lines(p_match, v_messages) k ON k.message_id = m.id) s
+        SELECT k.place < lag(k.place) OVER (ORDER BY k.number) AS is_before
+        FROM (SELECT array_position(v_messages, l.message_id) AS number, l.event_id * 2 + l.ours::integer AS place
+              FROM bridge.known_lines(p_match, v_messages) l) k
+        WHERE k.number IS NOT NULL) s
     WHERE s.is_before;
     IF NOT FOUND THEN
         RETURN p_lines;

@@ -19,7 +19,7 @@ BEGIN
             WHERE v.kind = 'message' AND v.message_id = m.id OFFSET 0) e)
     SELECT h.message_id, h.id, false FROM heard h
     UNION ALL
-    SELECT t.reply_message_id, (SELECT max(c.id) FROM unnest(t.covers) AS c (id)), true
+    SELECT t.reply_message_id, t.covers[cardinality(t.covers)], true
     FROM (SELECT DISTINCT h.turn_id FROM heard h WHERE h.turn_id IS NOT NULL) d
     CROSS JOIN LATERAL (
         SELECT a.reply_message_id, a.covers, a.state FROM bridge.turns a WHERE a.id = d.turn_id OFFSET 0) t

@@ -1,27 +1,24 @@
 -- What a responder is told of a turn: who talks, the messages to answer (whole, in the order of their capture), and what was
 -- said before. Changes nothing.
 --
--- p_events: the events that the turn covers
+-- p_messages: those that the turn covers, in the order of their capture
 -- p_lines: how many earlier messages to return as history, 4,000 characters of each
 --
 -- Returns the task; or {reason: gone | left | message} if there is nothing to say; or {error: TooMuchToAnswer: ...} if the messages
 -- together hold more than 100 MB, which PostgreSQL would refuse to build, or no call carry in time, at every claim.
 --
 -- STABLE: the names, the messages and the history are those of one moment.
-CREATE OR REPLACE FUNCTION bridge.task(p_turn bigint, p_events bigint[], p_lines integer) RETURNS jsonb
+CREATE OR REPLACE FUNCTION bridge.task(t bridge.turns, p_messages uuid[], p_lines integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    t            bridge.turns%ROWTYPE;
     v_sides      record;
-    v_messages   uuid[];
     v_covered    jsonb;
     v_history    jsonb;
     v_bytes      bigint;
     c_most_bytes CONSTANT bigint := 100000000;  -- of what is to be answered, 200 for each message's frame
     c_line       CONSTANT integer := 4000;      -- characters of a line of history
 BEGIN
-    SELECT * INTO t FROM bridge.turns WHERE id = p_turn;
     SELECT * INTO v_sides FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
     IF NOT FOUND THEN
         RETURN '{"reason": "gone"}';
@@ -30,11 +27,6 @@ BEGIN
         RETURN '{"reason": "left"}';
     END IF;
 
-    SELECT coalesce(array_agg(e.message_id ORDER BY e.id), '{}') INTO v_messages
-    FROM unnest(p_events) AS i (id)
-    CROSS JOIN LATERAL (
-        SELECT v.id, v.kind, v.message_id FROM bridge.events v WHERE v.id = i.id OFFSET 0) e  -- as in history.sql
-    WHERE e.kind = 'message';
     -- Times leave as text: the app may hold any (C3).
     SELECT coalesce(jsonb_agg(line ORDER BY position) FILTER (WHERE covered), '[]'),
            coalesce(jsonb_agg(line ORDER BY number) FILTER (WHERE NOT covered), '[]'),
@@ -49,10 +41,10 @@ BEGIN
         FROM (SELECT h.*, o.position, coalesce(
                   sum(200 + coalesce(octet_length(h.content), 0)) FILTER (WHERE h.covered) OVER (), 0) AS bytes
               -- Asked for by id, a later turn's messages take no line of the history, and are left out.
-              FROM bridge.history(t.match_id, v_messages || CASE WHEN t.kind = 'reply' AND p_lines > 0
+              FROM bridge.history(t.match_id, p_messages || CASE WHEN t.kind = 'reply' AND p_lines > 0
                                       THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END, p_lines)
               WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)
-              LEFT JOIN unnest(v_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
+              LEFT JOIN unnest(p_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
               WHERE NOT h.covered OR o.position IS NOT NULL) h) lines;
 
     IF t.kind = 'reply' AND v_covered = '[]' THEN
@@ -62,7 +54,7 @@ BEGIN
     ELSIF v_bytes > c_most_bytes THEN
         RETURN jsonb_build_object('error', format(
             'TooMuchToAnswer: %s bytes in %s messages, more than the %s that a claim can carry',
-            v_bytes, cardinality(v_messages), c_most_bytes));
+            v_bytes, cardinality(p_messages), c_most_bytes));
     END IF;
     RETURN jsonb_build_object(
         'kind', t.kind, 'match_id', t.match_id, 'bot_id', t.bot_id,

@@ -19,13 +19,14 @@ RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    t         bridge.turns%ROWTYPE;
-    v_events  bigint[];
-    v_now     timestamptz := bridge.now();
-    v_policy  record;
-    v_task    jsonb;
-    v_held    jsonb;
-    v_waiting bigint;
+    t          bridge.turns%ROWTYPE;
+    v_events   bigint[];
+    v_messages uuid[];
+    v_now      timestamptz := bridge.now();
+    v_policy   record;
+    v_task     jsonb;
+    v_held     jsonb;
+    v_waiting  bigint;
 BEGIN
     PERFORM bridge.assert_read_committed();
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again; and its token fits no more (T6)
@@ -35,25 +36,27 @@ BEGIN
     IF NOT FOUND THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', 'unknown');
     ELSIF t.state = 'composing' AND t.token = p_token THEN
-        v_events := t.covers;
+        NULL;
     ELSIF NOT (t.state = 'queued' OR (t.state = 'composing' AND t.token IS NULL)) THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
     ELSIF t.retry_at > bridge.now() THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'early', true);
     ELSIF t.state = 'queued' AND bridge.waits_for_active(t.id, t.match_id) THEN
         RETURN jsonb_build_object('outcome', 'busy');
-    ELSE
-        IF t.kind = 'reply' THEN
-            PERFORM bridge.take_along(t.id, t.match_id);
-        END IF;
-        SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}') INTO v_events FROM bridge.events e WHERE e.turn_id = t.id;
+    ELSIF t.kind = 'reply' THEN
+        PERFORM bridge.take_along(t.id, t.match_id);
     END IF;
+    -- No event joins or leaves an active turn, so the same token finds the same.
+    SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'),
+           coalesce(array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message'), '{}')
+    INTO v_events, v_messages
+    FROM bridge.events e WHERE e.turn_id = t.id;
 
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
            p.limit_calls_person_day, p.limit_tokens_bot_day
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
-    v_task := bridge.task(t.id, v_events, p_lines);
+    v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
     ELSIF v_task ? 'error' THEN

@@ -14,11 +14,11 @@ RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    t         bridge.turns%ROWTYPE;
+    t         record;
     v_deliver timestamptz;
     v_waiting bigint;
 BEGIN
-    SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    SELECT id, kind, match_id, state, token INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
     IF NOT FOUND OR t.token IS DISTINCT FROM p_token THEN
         RETURN jsonb_build_object('outcome', 'fenced');
     ELSIF t.state = 'composing' THEN

@@ -1,0 +1,7 @@
+-- Whether an event may be stored: the one CHECK of bridge.events. A function as turn_is_sound.sql.
+CREATE OR REPLACE FUNCTION bridge.event_is_sound(p_kind text, p_message uuid) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE p_kind WHEN 'message' THEN p_message IS NOT NULL WHEN 'match' THEN p_message IS NULL ELSE false END;
+END
+$$;
