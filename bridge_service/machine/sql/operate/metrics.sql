@@ -36,7 +36,7 @@ BEGIN
                      secs => (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision) AS due_at,
                  g.first IS NOT NULL AND NOT EXISTS (
                      SELECT FROM bridge.turns w
-                     WHERE w.match_id = g.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')) AS alone
+                     WHERE w.match_id = g.match_id AND bridge.is_waiting(w.kind, w.state)) AS alone
           FROM (SELECT e.match_id, (array_agg(e.bot_id))[1] AS bot_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
                 FROM (SELECT n.* FROM bridge.events n
                       WHERE n.turn_id IS NULL AND n.error IS NULL ORDER BY n.id LIMIT p_most) e
@@ -66,7 +66,7 @@ BEGIN
         'oldest_unanswered_at', extract(epoch FROM least(v_first, (
             SELECT min(greatest(e.captured_at, o.held_until))
             FROM unfinished o JOIN bridge.events e ON e.turn_id = o.id
-            WHERE o.kind = 'reply' AND e.kind = 'message' AND (o.held_until > v_now) IS NOT TRUE))),
+            WHERE e.kind = 'message' AND (o.held_until > v_now) IS NOT TRUE))),
         'overdue_since', extract(epoch FROM least(v_late_by, min(u.due_at) FILTER (WHERE u.due_at <= v_now))))
     INTO v_answer
     FROM unfinished u;

@@ -54,7 +54,7 @@ BEGIN
     FROM (SELECT count(*) AS messages,
                  extract(epoch FROM t.queued_at - t.planned_at)::double precision AS late
           FROM bridge.turns t JOIN bridge.events e ON e.turn_id = t.id
-          WHERE t.kind = 'reply' AND t.queued_at > v_since
+          WHERE bridge.answers(t.kind) AND t.queued_at > v_since
           GROUP BY t.id HAVING bool_or(e.captured_at = t.opened_at)) g;
 
     SELECT jsonb_build_object(

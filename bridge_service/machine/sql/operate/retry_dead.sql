@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     PERFORM bridge.assert_read_committed();
     PERFORM FROM bridge.events e JOIN bridge.turns i ON i.match_id = e.match_id
-    WHERE i.id = p_turn AND i.kind = 'initiation' AND i.state IN ('dead', 'cancelled') AND e.kind = 'match'
+    WHERE i.id = p_turn AND bridge.speaks_first(i.kind) AND i.state IN ('dead', 'cancelled') AND e.kind = 'match'
     FOR UPDATE OF e;
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
@@ -25,7 +25,7 @@ BEGIN
                                       AND EXISTS (SELECT FROM bridge.events e WHERE e.turn_id = t.id));
     IF v_retried IS NOT TRUE THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
-    ELSIF t.kind = 'reply' THEN
+    ELSIF bridge.answers(t.kind) THEN
         v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'retried');

@@ -25,7 +25,7 @@ BEGIN
     WITH covered AS MATERIALIZED (
         SELECT c.event_id
         FROM bridge.turns t CROSS JOIN LATERAL unnest(t.covers) AS c (event_id)
-        WHERE t.kind = 'reply' AND t.state = 'answered'
+        WHERE bridge.answers(t.kind) AND t.state = 'answered'
         GROUP BY c.event_id HAVING count(*) > 1),
     repeated AS MATERIALIZED (
         SELECT t.reply_message_id FROM bridge.turns t

@@ -20,7 +20,7 @@ BEGIN
 
     -- -1 tells push_due that the next push is none that was lost.
     UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1
-    WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+    WHERE t.match_id = v_match AND bridge.is_waiting(t.kind, t.state)
       AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
     IF FOUND THEN
         PERFORM bridge.notify('bridge_due');

@@ -12,7 +12,7 @@ BEGIN
         UNION ALL
         SELECT e.message_id
         FROM (SELECT t.id FROM bridge.turns t
-              WHERE t.match_id = p_match AND t.kind = 'reply' AND t.state IN ('open', 'queued') AND t.id <> p_turn
+              WHERE t.match_id = p_match AND bridge.is_waiting(t.kind, t.state) AND t.id <> p_turn
               OFFSET 0) w
         JOIN bridge.events e ON e.turn_id = w.id
         WHERE (e.kind = 'message') IS TRUE);

@@ -18,7 +18,7 @@ BEGIN
     SELECT t.match_id, t.bot_id INTO v_match, v_bot FROM bridge.turns t WHERE t.id = p_turn;
     SELECT min(e.captured_at) INTO v_first FROM bridge.ungrouped_events(v_match) e WHERE e.kind = 'message';
     SELECT w.id INTO v_waiting FROM bridge.turns w
-    WHERE w.match_id = v_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn;
+    WHERE w.match_id = v_match AND bridge.is_waiting(w.kind, w.state) AND w.id <> p_turn;
     IF v_first IS NULL AND v_waiting IS NULL THEN
         RETURN NULL;
     END IF;

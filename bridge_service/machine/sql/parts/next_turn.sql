@@ -6,7 +6,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     RETURN (SELECT t.id FROM bridge.turns t
-            WHERE t.match_id = p_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+            WHERE t.match_id = p_match AND bridge.is_waiting(t.kind, t.state)
               AND (t.state = 'queued') IS TRUE AND (t.retry_at > bridge.now()) IS NOT TRUE);
 END
 $$;

@@ -18,7 +18,7 @@ BEGIN
         LEFT JOIN bridge.events e ON e.kind = 'message' AND e.message_id = w.message_id
         WHERE (p_match IS NULL OR w.match_id = p_match)
           AND (e.id IS NULL OR e.turn_id IN (
-              SELECT t.id FROM bridge.turns t WHERE t.kind = 'reply' AND t.state = 'cancelled' AND t.reason = 'gone'))),
+              SELECT t.id FROM bridge.turns t WHERE bridge.answers(t.kind) AND t.state = 'cancelled' AND t.reason = 'gone'))),
     answered AS MATERIALIZED (
         SELECT a.match_id, a.sender_id, bridge.answered_until(a.match_id, a.sender_id) AS until
         FROM (SELECT DISTINCT m.match_id, m.sender_id FROM missed m) a)

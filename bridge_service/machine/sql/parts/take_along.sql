@@ -13,7 +13,7 @@ BEGIN
     FROM bridge.ungrouped_events(p_match) e
     WHERE e.kind = 'message' AND NOT EXISTS (
           SELECT FROM bridge.turns w
-          WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn);
+          WHERE w.match_id = p_match AND bridge.is_waiting(w.kind, w.state) AND w.id <> p_turn);
     IF v_seen IS NULL THEN
         RETURN;
     END IF;

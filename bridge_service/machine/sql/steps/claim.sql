@@ -43,7 +43,7 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'early', true);
     ELSIF t.state = 'queued' AND bridge.waits_for_active(t.id, t.match_id) THEN
         RETURN jsonb_build_object('outcome', 'busy');
-    ELSIF t.kind = 'reply' THEN
+    ELSIF bridge.answers(t.kind) THEN
         PERFORM bridge.take_along(t.id, t.match_id);
     END IF;
     -- No event joins or leaves an active turn, so the same token finds the same.
@@ -69,7 +69,7 @@ BEGIN
             RETURN v_held;
         END IF;
     END IF;
-    IF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL THEN
+    IF bridge.answers(t.kind) AND t.state = 'composing' AND t.token IS NULL THEN
         -- Is there a newer message? One answer to all, before a call is wasted (E1). Only now, since what cannot be read or
         -- is too much ends alone.
         v_waiting := bridge.newer_turn(t.id, p_max_merges);

@@ -28,7 +28,7 @@ BEGIN
     LOOP
         EXIT WHEN v_locked OR (v_turns <> '[]' AND bridge.now() > v_until);
         BEGIN
-            IF v_kind = 'initiation' THEN  -- the match's event before the turn, as in deliver_turn (F1)
+            IF bridge.speaks_first(v_kind) THEN  -- the match's event before the turn, as in deliver_turn (F1)
                 PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = v_match FOR UPDATE;
             END IF;
             PERFORM FROM bridge.turns t
@@ -36,7 +36,7 @@ BEGIN
             CONTINUE WHEN NOT FOUND;
             -- The turn that this one's end wakes. Its lock is taken here, where it is waited for 20 ms at most.
             PERFORM FROM bridge.turns w
-            WHERE w.match_id = v_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') FOR NO KEY UPDATE;
+            WHERE w.match_id = v_match AND bridge.is_waiting(w.kind, w.state) FOR NO KEY UPDATE;
             v_answer := bridge.deliver_turn(v_turn, p_patience => current_setting('lock_timeout'));
             IF v_answer ->> 'outcome' = 'later' AND NOT v_answer ? 'error' THEN
                 RAISE lock_not_available;  -- takes its new due time back: delivered alone, it may succeed at once

@@ -16,13 +16,13 @@ BEGIN
     RETURN QUERY
     SELECT least(
                (SELECT greatest(t.due_at, v_room_at) FROM bridge.turns t
-                WHERE t.state = 'open' AND t.kind = 'reply' ORDER BY t.due_at LIMIT 1),
+                WHERE t.state = 'open' AND bridge.answers(t.kind) ORDER BY t.due_at LIMIT 1),
                (SELECT t.due_at FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT 1),
                (SELECT t.due_at FROM bridge.turns t WHERE t.state = 'composing' ORDER BY t.due_at LIMIT 1),
                CASE WHEN p_deliveries THEN
                    (SELECT t.due_at FROM bridge.turns t WHERE t.state = 'typing' ORDER BY t.due_at LIMIT 1) END),
            (SELECT greatest(t.due_at, v_room_at) FROM bridge.turns t
-            WHERE t.state = 'open' AND t.kind = 'initiation' ORDER BY t.due_at LIMIT 1),
+            WHERE t.state = 'open' AND bridge.speaks_first(t.kind) ORDER BY t.due_at LIMIT 1),
            v_now;
 END
 $$;

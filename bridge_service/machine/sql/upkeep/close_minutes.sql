@@ -26,7 +26,7 @@ BEGIN
                    ORDER BY greatest(extract(epoch FROM r.answered_at - r.deliver_at)::double precision, 0)) AS late
         FROM bridge.turns r
         WHERE r.ended_at >= s.minute AND r.ended_at < s.minute + interval '1 minute'
-          AND r.kind = 'reply' AND r.state IN ('answered', 'cancelled')  -- as the index has it
+          AND bridge.answers(r.kind) AND r.state IN ('answered', 'cancelled')  -- as the index has it
           AND r.state = 'answered') t
     ON CONFLICT (minute) DO NOTHING;
     GET DIAGNOSTICS v_count = ROW_COUNT;
