@@ -7,13 +7,14 @@ when, PostgreSQL decides whether. All of them raise what `Database.call` raises.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from bridge_service.machine.database import Database
+from bridge_service.machine.tasks import task_of
 from bridge_service.responders.budget import Call
-from bridge_service.turns import Action, Kind, Line, Model, Task
+from bridge_service.turns import Action, Kind, Task
 
 LEASE_SECONDS: Final = 15.0
 """How long a worker owns a turn without renewing; it renews every third of it."""
@@ -209,7 +210,7 @@ class Store:
         [[answer]] = self._database.call(
             "SELECT bridge.claim(%s, %s, %s, %s, p_plain => %s)", turn_id, str(token), LEASE_SECONDS, lines, plain
         )
-        task = _task(turn_id, token, answer) if answer["outcome"] == "claimed" else None
+        task = task_of(turn_id, token, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
@@ -373,45 +374,3 @@ class Store:
 
 def _unzip(leases: Mapping[int, UUID]) -> tuple[list[int], list[str]]:
     return list(leases), [str(token) for token in leases.values()]
-
-
-def _task(turn_id: int, token: UUID, answer: Mapping[str, Any]) -> Task:
-    return Task(
-        turn_id=turn_id,
-        kind=Kind(answer["kind"]),
-        match_id=answer["match_id"],
-        bot_id=answer["bot_id"],
-        bot_name=answer["bot_name"] or "",
-        person_name=answer["person_name"] or "",
-        messages=_lines(answer["messages"]),
-        history=_lines(answer["history"]),
-        attempts=answer["attempts"],
-        merges=answer["merges"],
-        refused=answer["refused"] or "",
-        claim=token,
-        persona=answer["persona"] or "",
-        bot_profile=_object(answer["bot_profile"]),
-        person_profile=_object(answer["person_profile"]),
-        matched_at=_time(answer["matched_at"]),
-        local_time=datetime.fromisoformat(answer["local_time"]).replace(
-            tzinfo=timezone(timedelta(seconds=answer["utc_offset"]))
-        ),
-        model=Model(**answer["model"]),
-    )
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    """Return what an app's `profile` gave, if it is an object: a NULL or a list tells a responder nothing."""
-    return value if isinstance(value, dict) else {}
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
-    return tuple(Line(row["message_id"], bool(row["from_bot"]), row["content"], _time(row["sent_at"])) for row in rows)
-
-
-def _time(text: str | None) -> datetime | None:
-    """Read an app's time, which may be any that PostgreSQL holds: infinity, before Christ, the year 294276 (C3)."""
-    try:
-        return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
