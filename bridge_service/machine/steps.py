@@ -20,11 +20,11 @@ LEASE_SECONDS: Final = 15.0
 """How long a worker owns a turn without renewing; it renews every third of it."""
 
 PUSH_WINDOW: Final = 2000
-"""At most so many turns are `queued` at once; the rest wait as `open` (T9)."""
+"""The push limit: how many turns are `queued` at most; the rest wait as `open` (T9)."""
 
 PUSH_AGAIN_SECONDS: Final = 10.0
 PUSH_AGAIN_MAX_SECONDS: Final = 20.0
-"""When a push is believed lost. Pushing again is free while the first one still lies in Redis (see broker.py)."""
+"""When a push is believed lost. To push again costs nothing while the first push still waits in Redis."""
 
 HISTORY_LINES: Final = 50
 
@@ -56,7 +56,7 @@ class Grouped:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """A reply that was to make way for a newer message; `superseded` is False if another session locked it just now."""
+    """A reply that makes way for a newer message; `superseded` is False if another session has locked it."""
 
     turn_id: int
     match_id: str
@@ -68,8 +68,8 @@ class Overtaken:
 class Push:
     """A turn to enqueue: `first` if the journal is to tell of it.
 
-    `step` is `compose`; or `woken`, if the conversation's active turn has ended and this one goes on; or `dead`, which
-    is nothing to enqueue: the turn lost its last worker just now.
+    `step` is `compose`; or `woken`, if the end of the conversation's active turn made it due; or `dead`: the turn lost
+    its last worker, and there is nothing to enqueue.
 
     `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
     """
@@ -167,7 +167,7 @@ class Store:
         return bool(written)
 
     def notify(self, channel: str, payload: str) -> bool:
-        """Send a notification; whether it was sent, for a filling queue of them takes none."""
+        """Send a notification; False if PostgreSQL's queue of notifications is filling, and it was not sent."""
         [[sent]] = self._database.call("SELECT bridge.notify(%s, %s)", channel, payload)
         return bool(sent)
 
@@ -214,7 +214,7 @@ class Store:
         return Outcome(answer["outcome"], answer, task)
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
-        """Renew leases; the turns that were not renewed: no longer their worker's, or held by somebody just now."""
+        """Renew leases; the turns that were not renewed: lost, or locked by another session."""
         [[lost]] = self._database.call(
             "SELECT bridge.renew(%s::bigint[], %s::uuid[], %s)", *_unzip(leases), LEASE_SECONDS
         )
@@ -327,7 +327,7 @@ class Store:
         return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
 
     def close_minutes(self, limit: int) -> int:
-        """Count the minutes that are over, at most so many; how many were counted. See sql/upkeep/close_minutes.sql."""
+        """Count at most `limit` minutes that are over; how many were counted. See sql/upkeep/close_minutes.sql."""
         return self._number("SELECT bridge.close_minutes(%s)", limit)
 
     def heartbeat(
@@ -360,7 +360,7 @@ class Store:
         )
 
     def note_incident(self, kind: str, role: str, times: int, age: float) -> None:
-        """Note that an event of this name happened so many times, first `age` seconds ago."""
+        """Note that the signal of this name came `times` times, first `age` seconds ago."""
         self._database.call("SELECT bridge.note_incident(%s, %s, %s, %s)", kind, role, times, age)
 
     def _number(self, statement: str, *parameters: object) -> int:

@@ -1,5 +1,5 @@
--- The story of one conversation, for the console: by its match, or by a message in it. Ids and times, no text. Everything is
--- found by index, and at most `p_limit` finished turns and as many events are told.
+-- The story of one conversation, for the console: by its match, or by a message in it. Ids and times, no text.
+-- Everything is found by index, and at most `p_limit` finished turns and as many events are told.
 --
 -- p_id: of a match, or of a message that the bridge captured
 --

@@ -2,8 +2,8 @@
 -- (D1): for them the waiting turn is made here, by the same upsert as in group_events; they themselves stay ungrouped,
 -- because a scheduler may hold them and wait for this step.
 --
--- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy, which is read only if
---   there is a newer message
+-- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy, which is read only
+--   if there is a newer message
 -- Internal: the caller holds the lock of the turn `p_turn`.
 CREATE OR REPLACE FUNCTION bridge.newer_turn(p_turn bigint, p_max_merges integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
