@@ -1309,7 +1309,7 @@ def _names(bridge: Bridge, condition: str) -> set[str]:
     return {name for (name,) in bridge.rows(f"{_FUNCTIONS} AND {condition}")}
 
 
-_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, integer, integer, boolean)"
+_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, boolean)"
 
 
 @without(("sql", f"ALTER FUNCTION {_CLAIM} RESET lock_timeout"))

@@ -5,7 +5,7 @@
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy, which is read only
 --   if there is a newer message
 -- Internal: the caller holds the lock of the turn `p_turn`.
-CREATE OR REPLACE FUNCTION bridge.newer_turn(p_turn bigint, p_max_merges integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION bridge.newer_turn(p_turn bigint, p_max_merges integer DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE

@@ -1,13 +1,13 @@
 -- typing --> answered, as a set: at most `p_limit` replies whose time has come, in one transaction (B1). deliver_turn
--- delivers each in its own subtransaction, with a lock timeout of 20 ms. The set ends at the first lock that it does not
--- get, and after 50 ms: until it commits, the app's transactions may wait for what it holds.
+-- delivers each in its own subtransaction, with a lock timeout of 20 ms. The set ends at the first lock that it does
+-- not get, and after 50 ms: until it commits, the app's transactions may wait for what it holds.
 --
--- p_alone: turns that the caller delivers alone, for they failed or held up a set. A hint, and no truth.
+-- p_alone: turns that the caller delivers alone, because they failed or held up a set
 --
 -- Conversations are taken in the order of `match_id`, as group_events takes them, and a turn that another step holds is
 -- skipped (B2). So two schedulers deliver side by side, and neither waits for the other.
 --
--- Returns {turns: [[id, what deliver_turn returned, or {outcome: alone}], ...], due_in: seconds until the next one is due}.
+-- Returns {turns: [[id, what deliver_turn returned, or {outcome: alone}], ...], due_in: seconds until the next one}.
 -- `alone`: a lock timed out, or deliver_turn raised; nothing was changed. `due_in` is NULL if none is planned.
 CREATE OR REPLACE FUNCTION bridge.deliver_due(p_limit integer, p_alone bigint[]) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms'
