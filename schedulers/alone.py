@@ -1,7 +1,7 @@
 """The loop that delivers alone what failed in a set of deliveries, or held one up.
 
-Which turns these are is a hint, and lost with the process: then a set takes the turn once more. No turn that the app
-holds for an hour delays the sets, and none that was never tried alone waits behind it for more than one call.
+Which turns these are is lost with the process; then a set takes them once more. A turn that the app locks for an hour
+delays no set, and a turn that was not tried alone yet waits for at most one call.
 """
 
 import threading
@@ -15,7 +15,7 @@ from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import Emit, database_trouble
 
 MOST: Final = 1000
-"""At most so many turns are remembered. Beyond them the oldest is forgotten, so a set takes it again."""
+"""How many turns are remembered at most. Beyond that the oldest is forgotten, so a set takes it again."""
 
 RETRY_SECONDS: Final = 1.0
 RETRY_MAX_SECONDS: Final = 5.0

@@ -17,14 +17,14 @@ from bridge_service.telemetry.signals import Emit, database_trouble
 from schedulers.alone import Alone, must_be_alone
 
 BATCH: Final = 16
-"""Replies of a set. Each costs up to three subtransactions, and beyond 64 PostgreSQL gets slow for every session."""
+"""Replies of a set. Each costs up to three subtransactions, and beyond 64 of them PostgreSQL slows each session."""
 
 SWEEP_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0
 
 GATHER_SECONDS: Final = 0.02
-"""Sets are this far apart under load, so that they are sets; the first one comes at once, and a full one is followed at
-once."""
+"""Sets are this far apart under load, so that each gathers some replies. The first one comes at once, and so does the
+one after a full set."""
 
 
 class Deliverer(Loop):
@@ -45,7 +45,7 @@ class Deliverer(Loop):
         self.alone = Alone(store, tell=self._tell, emit=emit)
 
     def first(self) -> None:
-        """Look at once: a process that was started again finds what is due."""
+        """Look at once for what is due."""
         self.wake()
 
     def wake(self) -> None:

@@ -1,4 +1,4 @@
-"""Lets replies under way make way for newer messages, and tells of it."""
+"""Lets replies under way make way for newer messages, and reports it."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from bridge_service.telemetry.signals import Emit, TurnSuperseded
 
 
 class Overtaker:
-    """Knows which conversations have a reply to overtake. It may forget all of them: the sweep looks at every one."""
+    """Knows which conversations have a reply to overtake. If it forgets them, the sweep finds them."""
 
     def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class Overtaker:
         """Overtake what was added, or what there is in any conversation; what is locked is tried at the next call.
 
         Raises:
-          DatabaseUnavailable, DatabaseRefused, SchemaMissing: the sweep comes back to it.
+          DatabaseUnavailable, DatabaseRefused, SchemaMissing: the sweep tries again.
         """
         if not everywhere and not self._matches:
             return

@@ -1,6 +1,6 @@
 """`context:{match_id}` in Redis: shows people the open groups. The bridge never reads it back.
 
-It writes from its own thread, so a Redis that stalls delays nothing else; what does not fit its queue is left out.
+It writes from its own thread, so a Redis that stalls delays nothing else; what does not fit into its queue is left out.
 """
 
 import contextlib

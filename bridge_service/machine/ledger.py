@@ -1,6 +1,6 @@
-"""What the operator asks and decides, as Python calls: beside `store`, which is the machine, the books.
+"""What the operator asks and decides, as Python calls. The steps of the machine are in steps.py.
 
-Every method is one call of one function in sql/functions, in one transaction. All of them raise what
+Every method is one call of one function in sql/operate or sql/policy, in one transaction. All of them raise what
 `Connection.execute` raises. Nothing here returns the text of a message. Turns and stories are the JSON objects that the
 functions `turn_story` and `why` build, with ids and times in UTC as text.
 """
@@ -19,12 +19,12 @@ from bridge_service.errors import DatabaseBusy, RightMissing
 from bridge_service.machine.database import CALL_SECONDS, Connection
 
 LONG_CALL_SECONDS: Final = 600.0
-"""For what looks at every message or turn: some seconds a million of them."""
+"""For a call that looks at every message or turn, which takes some seconds a million."""
 
 REPLAY_BATCH: Final = 10_000
 FAULTS_SHOWN: Final = 20
 _PAGE: Final = 1000
-# In one message with the call, so it lasts as long as that and never reaches another client of a pooler.
+# Sent in one message with the call, so it ends with the call and reaches no other client of a pooler.
 _TAKING_LONG: Final = f"SET LOCAL statement_timeout = {LONG_CALL_SECONDS * 1000:.0f}; "
 
 _patiently = tenacity.retry(
@@ -183,7 +183,7 @@ class Ledger:
             self._connection.execute("SELECT bridge.assert_complete()", seconds=self._seconds)
 
     def status(self) -> Status:
-        """Count."""
+        """Count the turns by state."""
         return Status(**self._ask("SELECT bridge.status()"))
 
     def policy(self, bot_id: str | None = None) -> dict[str, Any]:

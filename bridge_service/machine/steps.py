@@ -7,23 +7,24 @@ when, PostgreSQL decides whether. All of them raise what `Database.call` raises.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from bridge_service.machine.database import Database
+from bridge_service.machine.tasks import task_of
 from bridge_service.responders.budget import Call
-from bridge_service.turns import Action, Kind, Line, Model, Task
+from bridge_service.turns import Action, Kind, Task
 
 LEASE_SECONDS: Final = 15.0
 """How long a worker owns a turn without renewing; it renews every third of it."""
 
 PUSH_WINDOW: Final = 2000
-"""At most so many turns are `queued` at once; the rest wait as `open` (T9)."""
+"""The push limit: how many turns are `queued` at most; the rest wait as `open` (T9)."""
 
 PUSH_AGAIN_SECONDS: Final = 10.0
 PUSH_AGAIN_MAX_SECONDS: Final = 20.0
-"""When a push is believed lost. Pushing again is free while the first one still lies in Redis (see broker.py)."""
+"""When a push is believed lost. To push again costs nothing while the first push still waits in Redis."""
 
 HISTORY_LINES: Final = 50
 
@@ -55,7 +56,7 @@ class Grouped:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """A reply that was to make way for a newer message; `superseded` is False if another session locked it just now."""
+    """A reply that makes way for a newer message; `superseded` is False if another session has locked it."""
 
     turn_id: int
     match_id: str
@@ -67,8 +68,8 @@ class Overtaken:
 class Push:
     """A turn to enqueue: `first` if the journal is to tell of it.
 
-    `step` is `compose`; or `woken`, if the conversation's active turn has ended and this one goes on; or `dead`, which
-    is nothing to enqueue: the turn lost its last worker just now.
+    `step` is `compose`; or `woken`, if the end of the conversation's active turn made it due; or `dead`: the turn lost
+    its last worker, and there is nothing to enqueue.
 
     `messages` counts the group (first pushes only); `recovered` if a worker's lease ran out; `due_at` when it was due.
     """
@@ -166,7 +167,7 @@ class Store:
         return bool(written)
 
     def notify(self, channel: str, payload: str) -> bool:
-        """Send a notification; whether it was sent, for a filling queue of them takes none."""
+        """Send a notification; False if PostgreSQL's queue of notifications is filling, and it was not sent."""
         [[sent]] = self._database.call("SELECT bridge.notify(%s, %s)", channel, payload)
         return bool(sent)
 
@@ -209,11 +210,11 @@ class Store:
         [[answer]] = self._database.call(
             "SELECT bridge.claim(%s, %s, %s, %s, p_plain => %s)", turn_id, str(token), LEASE_SECONDS, lines, plain
         )
-        task = _task(turn_id, token, answer) if answer["outcome"] == "claimed" else None
+        task = task_of(turn_id, token, answer) if answer["outcome"] == "claimed" else None
         return Outcome(answer["outcome"], answer, task)
 
     def renew(self, leases: Mapping[int, UUID]) -> list[int]:
-        """Renew leases; the turns that were not renewed: no longer their worker's, or held by somebody just now."""
+        """Renew leases; the turns that were not renewed: lost, or locked by another session."""
         [[lost]] = self._database.call(
             "SELECT bridge.renew(%s::bigint[], %s::uuid[], %s)", *_unzip(leases), LEASE_SECONDS
         )
@@ -326,7 +327,7 @@ class Store:
         return self._number("SELECT bridge.prune(%s, %s)", retention_days, limit)
 
     def close_minutes(self, limit: int) -> int:
-        """Count the minutes that are over, at most so many; how many were counted. See sql/upkeep/close_minutes.sql."""
+        """Count at most `limit` minutes that are over; how many were counted. See sql/upkeep/close_minutes.sql."""
         return self._number("SELECT bridge.close_minutes(%s)", limit)
 
     def heartbeat(
@@ -359,7 +360,7 @@ class Store:
         )
 
     def note_incident(self, kind: str, role: str, times: int, age: float) -> None:
-        """Note that an event of this name happened so many times, first `age` seconds ago."""
+        """Note that the signal of this name came `times` times, first `age` seconds ago."""
         self._database.call("SELECT bridge.note_incident(%s, %s, %s, %s)", kind, role, times, age)
 
     def _number(self, statement: str, *parameters: object) -> int:
@@ -373,45 +374,3 @@ class Store:
 
 def _unzip(leases: Mapping[int, UUID]) -> tuple[list[int], list[str]]:
     return list(leases), [str(token) for token in leases.values()]
-
-
-def _task(turn_id: int, token: UUID, answer: Mapping[str, Any]) -> Task:
-    return Task(
-        turn_id=turn_id,
-        kind=Kind(answer["kind"]),
-        match_id=answer["match_id"],
-        bot_id=answer["bot_id"],
-        bot_name=answer["bot_name"] or "",
-        person_name=answer["person_name"] or "",
-        messages=_lines(answer["messages"]),
-        history=_lines(answer["history"]),
-        attempts=answer["attempts"],
-        merges=answer["merges"],
-        refused=answer["refused"] or "",
-        claim=token,
-        persona=answer["persona"] or "",
-        bot_profile=_object(answer["bot_profile"]),
-        person_profile=_object(answer["person_profile"]),
-        matched_at=_time(answer["matched_at"]),
-        local_time=datetime.fromisoformat(answer["local_time"]).replace(
-            tzinfo=timezone(timedelta(seconds=answer["utc_offset"]))
-        ),
-        model=Model(**answer["model"]),
-    )
-
-
-def _object(value: object) -> Mapping[str, Any]:
-    """Return what an app's `profile` gave, if it is an object: a NULL or a list tells a responder nothing."""
-    return value if isinstance(value, dict) else {}
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
-    return tuple(Line(row["message_id"], bool(row["from_bot"]), row["content"], _time(row["sent_at"])) for row in rows)
-
-
-def _time(text: str | None) -> datetime | None:
-    """Read an app's time, which may be any that PostgreSQL holds: infinity, before Christ, the year 294276 (C3)."""
-    try:
-        return datetime.fromisoformat(text or "")
-    except ValueError:
-        return None

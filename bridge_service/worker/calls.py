@@ -12,11 +12,11 @@ from typing import Any, Final, TypeAlias
 from bridge_service.process.loop import Loop
 
 HANDS: Final = 4
-"""Threads that hand in what calls returned: PostgreSQL is never waited for on the event loop."""
+"""Threads that hand in what calls returned: the event loop never waits for PostgreSQL."""
 
 TURN_SECONDS: Final = 0.25
 ABANDON_SECONDS: Final = 2.0
-"""How long a cancelled call may take to end; then it keeps its slot no more."""
+"""How long a cancelled call may take to end. After that its slot is free, even if it runs on."""
 
 Answer: TypeAlias = Future[object]
 """What a call returned or raised."""
@@ -69,11 +69,11 @@ class Calls(Loop):
         self._begun.set()
 
     def turn(self) -> None:
-        """Run it for a moment."""
+        """Run the event loop for `TURN_SECONDS`."""
         self._loop.run_until_complete(asyncio.sleep(TURN_SECONDS))
 
     def last(self) -> None:
-        """End all calls, and close it."""
+        """End all calls, and close the event loop."""
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()

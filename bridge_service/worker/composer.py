@@ -186,7 +186,7 @@ class Composer:
     def _hand_in(self, token: UUID, task: Task, reply: Reply, pace: Pace) -> int | None:
         turn_id = task.turn_id
         draft = "".join(reply.parts)
-        # Nobody waits for a silence, so it takes no time.
+        # A silence takes no time.
         pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random) * bool(draft)
         try:
             outcome = self._store.finish(turn_id, token, draft, pause=pause, action=reply.action)

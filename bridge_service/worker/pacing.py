@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAXIMUM_TYPING_SECONDS = 120.0
-"""The limit of typing, however long the reply: a person does not watch a bot type for half an hour."""
+"""The most that typing takes, however long the reply is."""
 
 PUNCTUATION_PAUSE_SECONDS = 0.3
 EMOJI_PAUSE_SECONDS = 0.5
 
-# A run ("...", "?!", three hearts, an emoji joined of several) is one pause.
+# A run of marks ("...", "?!") or of emojis is one pause.
 _PUNCTUATION = re.compile(r"[.,;:!?…]+")
 _EMOJI = re.compile("(?:[\u2600-\u27bf\U0001f000-\U0001faff][\ufe0f\u200d]*)+")
 
-# Effort is counted in characters to read. Half of the thinking range is reached at this much.
+# Effort is counted in characters to read. This much effort reaches half of the thinking range.
 _HALFWAY_EFFORT = 200.0
 _QUESTION_EFFORT = 60.0
 _MESSAGE_EFFORT = 30.0
-# The share of the range that the group decides; chance decides the rest, or equal groups would take equal times.
+# The share of the range that effort decides. Chance decides the rest, or equal groups would take equal times.
 _EFFORT_SHARE = 0.7
 
 

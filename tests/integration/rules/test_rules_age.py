@@ -247,7 +247,7 @@ def _typing(bridge: Bridge, turn: int) -> int:
         "retry_dead",
         "v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);",
         """SELECT w.id INTO v_waiting FROM bridge.turns w
-           WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued');""",
+           WHERE w.match_id = t.match_id AND bridge.is_waiting(w.kind, w.state);""",
     )
 )
 def test_A2_a_dead_reply_retried_while_its_waiting_turn_is_claimed_opens_a_new_one(
@@ -303,7 +303,7 @@ def test_A2_a_dead_opener_speaks_after_all_if_nobody_wrote(bridge: Bridge, ledge
 # Rule A3: retention
 
 
-@without(("prune", "AND t.kind = 'reply' AND t.state IN ('answered', 'cancelled')", ""))
+@without(("prune", "AND bridge.answers(t.kind) AND t.state IN ('answered', 'cancelled')", ""))
 def test_A3_retention_takes_what_is_over_and_nothing_else(bridge: Bridge) -> None:
     """Finished replies go with their events; unfinished and dead turns and openers stay, however old."""
     answered, dead, opened, undrawn = bridge.match(), bridge.match(HUGO), bridge.match(opener=True), bridge.match()

@@ -13,7 +13,7 @@ import pytest
 from psycopg2 import sql
 
 from bridge_service.demo.servers import PostgresServer
-from bridge_service.machine import steps as store
+from bridge_service.machine import tasks
 from bridge_service.machine.database import Connection
 from bridge_service.telemetry.signals import ListenActive, ListenSilent, MessageGrouped
 from schedulers import bells, listener
@@ -499,7 +499,7 @@ def test_C3_a_claim_reads_any_time_of_the_app(bridge: Bridge, monkeypatch: pytes
 
     match = bridge.match()
     bridge.rows(WRITE_AT, str(uuid4()), match, LEA, "infinity")
-    monkeypatch.setattr(store, "_time", datetime.fromisoformat)
+    monkeypatch.setattr(tasks, "_time", datetime.fromisoformat)
     with pytest.raises(ValueError, match="infinity"):
         bridge.claim(bridge.pushed(match))
 

@@ -362,7 +362,7 @@ GONE: Final = pytest.mark.parametrize(
 )
 NO_CHECK: Final[tuple[Taken, ...]] = (
     ("task", 'IF NOT FOUND THEN RETURN \'{"reason": "gone"}\'; END IF;', ""),
-    ("task", "IF t.kind = 'reply' AND v_covered = '[]' THEN RETURN '{\"reason\": \"gone\"}'; ELSIF", "IF"),
+    ("task", "IF bridge.answers(t.kind) AND v_covered = '[]' THEN RETURN '{\"reason\": \"gone\"}'; ELSIF", "IF"),
     ("is_gone", "RETURN true;", "RETURN false;"),
     ("is_gone", "RETURN NOT FOUND;", "RETURN false;"),
 )

@@ -58,8 +58,8 @@ def test_F1_a_message_from_before_the_grouping_holds_the_opener_up(bridge: Bridg
 @without(
     (
         "deliver_turn",
-        "IF v_kind = 'initiation' THEN",
-        """IF v_kind = 'initiation' THEN
+        "IF bridge.speaks_first(v_kind) THEN",
+        """IF bridge.speaks_first(v_kind) THEN
                SELECT 'seen' INTO v_error FROM bridge.history(v_match, '{}', 1);""",
     ),
     ("deliver_turn", "PERFORM FROM bridge.history(t.match_id, '{}', 1); IF FOUND THEN", "IF v_error = 'seen' THEN"),
@@ -251,7 +251,7 @@ def test_F1_a_delivery_never_locks_the_app_s_match(bridge: Bridge) -> None:
     bridge.execute(bridge.connect(), "INSERT INTO likes VALUES (%s)", match).result_at_once()
 
 
-@without(("finish", "AND t.kind = 'reply'", ""))
+@without(("finish", "AND bridge.answers(t.kind)", ""))
 def test_F1_an_opener_is_never_delivered_by_the_step_that_stores_its_draft(bridge: Bridge) -> None:
     """Not even without a pause: `finish` holds the turn, and the match's event has to be locked first."""
     match = bridge.match(opener=True)
@@ -266,7 +266,7 @@ def test_F1_an_opener_is_never_delivered_by_the_step_that_stores_its_draft(bridg
 @without(
     (
         "group_events",
-        "WHERE t.kind = 'initiation' AND t.match_id = ANY (v_matches)",
+        "WHERE bridge.speaks_first(t.kind) AND t.match_id = ANY (v_matches)",
         "WHERE false AND t.match_id = ANY (v_matches)",
     )
 )
@@ -299,7 +299,7 @@ def test_F1_a_message_cancels_the_opener_wherever_it_stands(bridge: Bridge, stat
     assert bridge.deliver(bridge.typing(match)).name == "answered"
 
 
-@without(("task", "ELSIF t.kind = 'initiation' AND v_history <> '[]' THEN", "ELSIF false THEN"))
+@without(("task", "ELSIF bridge.speaks_first(t.kind) AND v_history <> '[]' THEN", "ELSIF false THEN"))
 @pytest.mark.parametrize("sender", [LEA, CAMILLE], ids=["the person", "the bot"])
 def test_F1_an_opener_is_not_composed_for_a_match_with_a_message(bridge: Bridge, sender: str) -> None:
     """The claim sees any message, grouped or not, captured or not: the bot's own counts too."""

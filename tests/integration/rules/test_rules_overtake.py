@@ -103,7 +103,7 @@ def test_E1_what_is_locked_is_left_to_the_next_call(bridge: Bridge, state: str) 
     assert [each.superseded for each in bridge.store.overtake(matches)] == [True]
 
 
-@without(("finish", "IF t.kind = 'reply' THEN", "IF false THEN"))
+@without(("finish", "IF bridge.answers(t.kind) THEN", "IF false THEN"))
 def test_E1_a_draft_makes_way_as_soon_as_it_is_handed_in(bridge: Bridge) -> None:
     """An `overtake` that met the lock of this step, or a call that cannot be ended, leaves the newer message to it."""
     bridge.stop_clock()
@@ -284,9 +284,7 @@ def test_E5_a_bot_that_queues_answers_one_message_after_the_other(bridge: Bridge
 # T8: found by index
 
 
-@without(
-    ("overtake", "AND w.kind = 'reply' AND w.state IN ('open', 'queued') OFFSET 0", "AND w.state = 'open' OFFSET 0")
-)
+@without(("overtake", "AND bridge.is_waiting(w.kind, w.state) OFFSET 0", "AND w.state = 'open' OFFSET 0"))
 def test_T8_a_sweep_finds_what_to_overtake_without_reading_what_waits(bridge: Bridge) -> None:
     """However many turns are finished or wait alone, only what is active is read, and its waiting turn by index."""
     match, claim = composing(bridge)

@@ -32,8 +32,7 @@ OLD_PUSH: Final = "SELECT turn_id, step FROM bridge.push_due(2000, 1000, 10, 20,
 PUSH: Final = "SELECT turn_id FROM bridge.push_due(%s, 1000, 10, %s)"
 
 UPSERT: Final = (
-    "ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')"
-    " DO UPDATE SET opened_at = waiting.opened_at"
+    "ON CONFLICT (match_id) WHERE bridge.is_waiting(kind, state) DO UPDATE SET opened_at = waiting.opened_at"
 )
 
 
@@ -449,8 +448,8 @@ def test_T4_a_claim_takes_along_what_nobody_has_grouped(bridge: Bridge) -> None:
 @without(
     (
         "take_along",
-        """AND NOT EXISTS ( SELECT FROM bridge.turns w WHERE w.match_id = p_match AND w.kind = 'reply'
-        AND w.state IN ('open', 'queued') AND w.id <> p_turn)""",
+        """AND NOT EXISTS ( SELECT FROM bridge.turns w
+        WHERE w.match_id = p_match AND bridge.is_waiting(w.kind, w.state) AND w.id <> p_turn)""",
         "",
     )
 )
@@ -945,8 +944,34 @@ def test_T8_looking_for_what_is_ungrouped_reads_no_history(bridge: Bridge) -> No
     assert _rows_read(bridge, "events", GROUP) < 100
 
 
+def test_each_kind_of_turns_either_answers_or_speaks_first(bridge: Bridge) -> None:
+    """For every kind that Python knows exactly one of the two functions of kinds says yes."""
+    for kind in Kind:
+        [answer] = bridge.rows("SELECT bridge.answers(%s), bridge.speaks_first(%s)", kind.value, kind.value)
+        assert sorted(answer) == [False, True], kind
+
+
+@pytest.mark.parametrize(
+    ("index", "condition"),
+    [
+        ("turns_one_waiting", "match_id = gen_random_uuid() AND bridge.is_waiting(kind, state)"),
+        ("turns_one_initiation", "match_id = gen_random_uuid() AND bridge.speaks_first(kind)"),
+        ("turns_due_opener", "bridge.speaks_first(kind) AND state = 'open'"),
+        ("turns_ended", "bridge.answers(kind) AND state IN ('answered', 'cancelled') AND ended_at < bridge.now()"),
+    ],
+)
+@without(*(("sql", f"ALTER FUNCTION bridge.{name} SET jit = off") for name in ("answers(text)", "speaks_first(text)")))
+def test_T8_an_index_of_some_kinds_serves_a_condition_that_names_their_property(
+    bridge: Bridge, index: str, condition: str
+) -> None:
+    """PostgreSQL inlines the functions of kinds, so the plan is as for a literal."""
+    bridge.rows("SET enable_seqscan = off")
+    plan = bridge.rows(f"EXPLAIN SELECT id FROM bridge.turns WHERE {condition} ORDER BY due_at LIMIT 1")  # noqa: S608
+    assert any(re.search(rf"\b{index}\b", line) for [line] in plan), plan
+
+
 _UNGROUPED: Final = "WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.turn_id IS NULL"
-_WAITING: Final = "t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued')"
+_WAITING: Final = "t.match_id = e.match_id AND bridge.is_waiting(t.kind, t.state)"
 
 
 @without(
@@ -1050,8 +1075,8 @@ def test_T8_a_claim_reads_no_active_turns_of_others(bridge: Bridge) -> None:
 
 
 @without(
-    ("end_turn", "t.state IN ('open', 'queued') AND (t.state = 'queued') IS TRUE", "t.state = 'queued'"),
-    ("next_turn", "t.state IN ('open', 'queued') AND (t.state = 'queued') IS TRUE", "t.state = 'queued'"),
+    ("end_turn", "bridge.is_waiting(t.kind, t.state) AND (t.state = 'queued') IS TRUE", "t.state = 'queued'"),
+    ("next_turn", "bridge.is_waiting(t.kind, t.state) AND (t.state = 'queued') IS TRUE", "t.state = 'queued'"),
 )
 def test_T8_an_end_reads_no_queued_turns_of_others(bridge: Bridge) -> None:
     """The waiting turn that an end wakes is found by its conversation, although by the statistics none is queued."""
@@ -1266,6 +1291,9 @@ _HELPERS: Final = {
     "max_takeovers",
     "turn_is_sound",
     "event_is_sound",
+    "answers",
+    "speaks_first",
+    "is_waiting",
 }  # read nothing
 _INLINED: Final = {
     "conversation",
@@ -1281,7 +1309,7 @@ def _names(bridge: Bridge, condition: str) -> set[str]:
     return {name for (name,) in bridge.rows(f"{_FUNCTIONS} AND {condition}")}
 
 
-_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, integer, integer, boolean)"
+_CLAIM: Final = "bridge.claim(bigint, uuid, double precision, integer, boolean)"
 
 
 @without(("sql", f"ALTER FUNCTION {_CLAIM} RESET lock_timeout"))

@@ -1,6 +1,6 @@
--- Notes that a person and a bot matched; returns the event's id, or NULL when exactly one side is not a bot or the match
--- was noted before. Called by the trigger on `matches`, or by the app itself. The event's row is also the lock that
--- keeps the opener and a first message apart (F1). An old match is born with a finished opener, as in capture_message.sql.
+-- Notes that a person and a bot matched; returns the event's id, or NULL when exactly one side is not a bot or the
+-- match was noted before. Called by the trigger on `matches`, or by the app itself. The event's row is also the lock
+-- that keeps the opener and a first message apart (F1). An old match gets a finished opener, as in capture_message.sql.
 CREATE OR REPLACE FUNCTION bridge.capture_match(p_match uuid, p_user1 uuid, p_user2 uuid, p_created_at timestamptz)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0

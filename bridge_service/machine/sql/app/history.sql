@@ -1,10 +1,11 @@
 -- The messages of a match: those asked for by id (`covered`), and the last `p_lines` others. Oldest first.
 --
--- Written so that the planner has no choice that is quadratic in the covered ones, whatever it believes of them: one
--- look by id for each (OFFSET 0 keeps it apart), and one hash of them for the others (NOT IN is no join). Hence a plan can
--- be kept; made while the tables are still small, it must not be one that reads them whole.
+-- The query leaves the planner no choice that is quadratic in the covered messages: it finds each by id (OFFSET 0 keeps
+-- that apart), and hashes them once to leave them out of the others (NOT IN is no join). So a plan may be kept, except
+-- one that was made while the tables were small and reads them whole: `enable_seqscan` is off.
 --
--- An app with other tables replaces this function; `migrate` leaves a replaced one alone. (Casts as in conversation.sql.)
+-- An app with other tables replaces this function; `migrate` leaves a replaced one alone. (Casts as in
+-- conversation.sql.)
 CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)
 RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

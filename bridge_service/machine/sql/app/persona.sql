@@ -1,5 +1,5 @@
--- Who the bot is, in the words that a model is told; NULL: as the built-in persona. What an operator sets in bridge.bots
--- comes before it. An app that keeps personas of its own replaces this function; `migrate` leaves a replaced one alone.
--- Without SET and rights of its own PostgreSQL makes it a constant of its caller, so it costs nothing until it is replaced.
+-- Who the bot is, in the words that a model is told; NULL: as the built-in persona. What an operator sets in
+-- bridge.bots comes before it. An app that keeps personas replaces this function; `migrate` leaves a replaced one
+-- alone. It has no SET and not its owner's rights, so PostgreSQL inlines it, and it costs nothing until it is replaced.
 CREATE OR REPLACE FUNCTION bridge.persona(p_bot uuid) RETURNS text
 LANGUAGE sql STABLE AS $$ SELECT NULL::text $$;

@@ -1,8 +1,7 @@
--- For a match, and for functions of the adapter that an app replaced; capture_message.sql has the same look in its INSERT.
--- Rings the bell on a channel, but only when nobody is about to look anyway (C4): NOTIFY makes the commit take a lock
--- of the whole instance until it is on disk, and a burst needs one bell. Another ungrouped event among the hundred
--- before this one has rung, or is younger than the scheduler's next look. When the notification queue fills, silence
--- (notify.sql): a full queue would fail the app's COMMIT.
+-- Rings the bell on a channel, if no scheduler is about to look anyway (C4): NOTIFY makes the commit take a lock of the
+-- whole instance until it is on disk, and a burst needs one bell. Another ungrouped event among the hundred before this
+-- one has rung, or is younger than the scheduler's next look. Called for a match, and by functions of the adapter that
+-- an app replaced; capture_message.sql has the same look in its INSERT.
 --
 -- An app that writes under another isolation level than READ COMMITTED rings every time: its snapshot still shows
 -- events that were grouped long ago, and under SERIALIZABLE the look itself would make any two messages conflict.

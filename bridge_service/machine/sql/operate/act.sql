@@ -1,5 +1,5 @@
--- One action of the console, and its row in bridge.actions, in one transaction: neither is there without the other. An action
--- that finds nothing to do is written down, too. An error, such as a lock that is held, undoes both.
+-- One action of the console, and its row in bridge.actions, in one transaction: neither is there without the other. An
+-- action that finds nothing to do is written down, too. An error, such as a lock that is held, undoes both.
 --
 -- p_who, p_address: who asks, as the console was told
 -- p_what: retry, drop or set

@@ -1,6 +1,6 @@
--- Raises BRG01 where rows are missing that `migrate` writes, as after the restore of a dump of the schema alone; else true.
--- `migrate` finishes such an installation. Until then the moment of the installation is unknown, and a count of the
--- messages since that moment would be wrong in silence.
+-- Raises BRG01 where rows are missing that `migrate` writes, as after the restore of a dump of the schema alone; else
+-- true. `migrate` finishes such an installation. Until then the moment of the installation is unknown, and a count of
+-- the messages since that moment would be wrong in silence.
 CREATE OR REPLACE FUNCTION bridge.assert_complete() RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,7 +1,8 @@
--- The bots of the console's list, and what each owes: those with a row of policy, with an unfinished turn, with a dead one,
--- or among the newest turns. At most `p_most` unfinished turns of a state, and dead ones, are counted.
+-- The bots of the console's list, and what each owes: those with a row of policy, with an unfinished turn, with a dead
+-- one, or among the newest turns. At most `p_most` unfinished turns of a state, and dead ones, are counted.
 --
--- Returns {bot, values: see bots_list.sql, open, queued, composing, typing, dead}; `default` and `environment` owe nothing.
+-- Returns {bot, values: see bots_list.sql, open, queued, composing, typing, dead}; `default` and `environment` owe
+--   nothing.
 CREATE OR REPLACE FUNCTION bridge.bots_load(p_limit integer, p_most integer) RETURNS SETOF jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
     WITH owed AS MATERIALIZED (

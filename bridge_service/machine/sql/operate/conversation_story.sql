@@ -21,10 +21,10 @@ BEGIN
     FROM (SELECT t.id, 1 AS place FROM bridge.turns t WHERE t.match_id = p_match AND t.state IN ('composing', 'typing')
           UNION ALL
           SELECT t.id, 2 FROM bridge.turns t
-          WHERE t.match_id = p_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+          WHERE t.match_id = p_match AND bridge.is_waiting(t.kind, t.state)
           UNION ALL
           SELECT t.id, 3 FROM bridge.turns t
-          WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state IN ('open', 'queued')) IS TRUE) u;
+          WHERE t.match_id = p_match AND bridge.speaks_first(t.kind) AND (t.state IN ('open', 'queued')) IS TRUE) u;
     IF v_bot IS NULL AND v_ungrouped = 0 AND v_pauses = '[]' AND v_turns = '[]' THEN
         RETURN NULL;
     END IF;

@@ -17,13 +17,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         'events', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'message_id', f.message_id, 'match_id', f.match_id, 'captured_at', extract(epoch FROM f.captured_at),
-                'grouped_at', extract(epoch FROM f.grouped_at), 'turn_id', f.turn_id, 'error', f.error) ORDER BY f.id), '[]')
+                'grouped_at', extract(epoch FROM f.grouped_at), 'turn_id', f.turn_id, 'error', f.error)
+                ORDER BY f.id), '[]')
             FROM followed f),
         'turns', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'turn_id', t.id, 'kind', t.kind, 'match_id', t.match_id, 'state', t.state,
                 'opened_at', extract(epoch FROM t.opened_at), 'due_at', extract(epoch FROM t.due_at),
-                'planned_at', extract(epoch FROM t.planned_at), 'queued_at', extract(epoch FROM t.queued_at), 'claimed_at', extract(epoch FROM t.claimed_at),
+                'planned_at', extract(epoch FROM t.planned_at), 'queued_at', extract(epoch FROM t.queued_at),
+                'claimed_at', extract(epoch FROM t.claimed_at),
                 'answered_at', extract(epoch FROM t.answered_at),
                 'reply_message_id', CASE WHEN t.state = 'answered' THEN t.reply_message_id END,
                 'reason', t.reason, 'last_error', t.last_error) ORDER BY t.id), '[]')

@@ -1,5 +1,6 @@
--- Deletes all that the bridge knows of matches that are gone from the app: `validate` cleans up after itself. Of a match
--- whose conversation or messages are still there nothing is deleted: a forgotten opener would be said again (A3).
+-- Deletes all that the bridge knows of matches that are gone from the app: `validate` cleans up after itself. If a
+-- match's conversation or messages are still there, nothing of it is deleted: a forgotten opener would be said again
+-- (A3).
 -- Returns how many events and turns went.
 CREATE OR REPLACE FUNCTION bridge.forget_matches(p_matches uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$

@@ -1,7 +1,7 @@
 -- What was laid into this database, for `check`: the newest migration, each function's digest of the file it was laid
--- from, and those that are no longer as they were laid; and the app's tables that the installation is bound to, each with
--- its identity, its present name (NULL: it is gone), its name in the functions, what has this name now, and whether that is
--- a view.
+-- from, and those that are no longer as they were laid; and the app's tables that the installation is bound to, each
+-- with its identity, its present name (NULL: it is gone), its name in the functions, what has this name now, and
+-- whether that is a view.
 -- Returns {migration, installed_at, digests: {name: digest}, changed: [name, ...],
 --          tables: {name: {oid, name, laid_for, found, view}}}.
 CREATE OR REPLACE FUNCTION bridge.installed() RETURNS jsonb

@@ -1,5 +1,5 @@
--- The turns that are due and not taken yet, the longest overdue first, for the console's page; see latest_turns.sql. Each
--- state has its own index.
+-- The turns that are due and not taken yet, the longest overdue first, for the console's page; see latest_turns.sql.
+-- Each state has its own index.
 CREATE OR REPLACE FUNCTION bridge.late_turns(p_limit integer) RETURNS SETOF jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 SET enable_seqscan = off SET jit = off AS $$

@@ -1,15 +1,16 @@
 -- What the whole bridge owes at this moment, for the console's page and its /metrics. It is asked every few seconds, so
--- nothing here grows with history: finished turns are not counted, each branch names one index of the unfinished (no partial
--- index serves a `state IN (...)` of several), and no table is read whole, whatever the statistics say.
+-- its cost does not grow with history. Finished turns are not counted, each query names one index of unfinished turns
+-- (no partial index serves a `state IN (...)` of several), and no table is read whole, whatever the statistics say.
 --
 -- p_delay: unused, for the version before passes it
 -- p_most: counts above it are estimates, from the statistics of the index; NULL: none is
 --
 -- Returns {open, queued, composing, typing, overdue, dead, estimated, inbox_open, captures, notify_queue_usage,
 --   oldest_unanswered_at, overdue_since: seconds since the epoch, or null}
---   open, overdue: with the conversations that no scheduler has grouped yet, as in status
---   inbox_open: captured events that no scheduler has grouped yet
---   estimated: whether a count is an estimate; `overdue` and `oldest_unanswered_at` then are of the turns that are due first
+--   open, overdue: with the conversations that have only ungrouped events, as in status
+--   inbox_open: ungrouped events
+--   estimated: whether a count is an estimate; `overdue` and `oldest_unanswered_at` then are of the turns that are due
+--   first
 --   oldest_unanswered_at: since its capture, or since the end of a wait that policy ordered
 --   captures: how many times something was captured, repeats and rollbacks included
 CREATE OR REPLACE FUNCTION bridge.metrics(p_delay double precision DEFAULT NULL, p_most integer DEFAULT NULL)
@@ -36,16 +37,19 @@ BEGIN
                      secs => (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision) AS due_at,
                  g.first IS NOT NULL AND NOT EXISTS (
                      SELECT FROM bridge.turns w
-                     WHERE w.match_id = g.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')) AS alone
-          FROM (SELECT e.match_id, (array_agg(e.bot_id))[1] AS bot_id, count(*) AS events, min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
+                     WHERE w.match_id = g.match_id AND bridge.is_waiting(w.kind, w.state)) AS alone
+          FROM (SELECT e.match_id, (array_agg(e.bot_id))[1] AS bot_id, count(*) AS events,
+                       min(e.captured_at) FILTER (WHERE e.kind = 'message') AS first
                 FROM (SELECT n.* FROM bridge.events n
                       WHERE n.turn_id IS NULL AND n.error IS NULL ORDER BY n.id LIMIT p_most) e
                 GROUP BY e.match_id) g) p;
     SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO v_captures FROM bridge.events_id_seq s;
     WITH unfinished AS MATERIALIZED (
-        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'open' ORDER BY t.due_at LIMIT p_most)
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'open'
+         ORDER BY t.due_at LIMIT p_most)
         UNION ALL
-        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'queued' ORDER BY t.due_at LIMIT p_most)
+        (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state = 'queued'
+         ORDER BY t.due_at LIMIT p_most)
         UNION ALL
         (SELECT t.id, t.kind, t.state, t.due_at, t.held_until FROM bridge.turns t WHERE t.state IN ('composing', 'typing')
          ORDER BY t.due_at LIMIT p_most))
@@ -66,7 +70,7 @@ BEGIN
         'oldest_unanswered_at', extract(epoch FROM least(v_first, (
             SELECT min(greatest(e.captured_at, o.held_until))
             FROM unfinished o JOIN bridge.events e ON e.turn_id = o.id
-            WHERE o.kind = 'reply' AND e.kind = 'message' AND (o.held_until > v_now) IS NOT TRUE))),
+            WHERE e.kind = 'message' AND (o.held_until > v_now) IS NOT TRUE))),
         'overdue_since', extract(epoch FROM least(v_late_by, min(u.due_at) FILTER (WHERE u.due_at <= v_now))))
     INTO v_answer
     FROM unfinished u;

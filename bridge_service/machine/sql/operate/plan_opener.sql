@@ -1,10 +1,10 @@
--- Plans the bot's first word for one match `p_delay` seconds from now, whatever was drawn for it: `validate` must not
--- depend on INITIATION_PROBABILITY. Only an opener that is still open, or was cancelled because it was not drawn: what is
--- under way, was said, or was cancelled by a message stays as it is (I4). Nothing is inserted, so there is never a second.
+-- Plans one match's opener `p_delay` seconds from now, whatever was drawn for it: `validate` must not depend on
+-- INITIATION_PROBABILITY. It plans only an opener that is open, or was cancelled because it was not drawn. What is
+-- under way, was said, or was cancelled by a message stays as it is (I4). Nothing is inserted, so there is never a
+-- second.
 --
--- Returns {outcome: planned, turn_id, due_at in seconds since the epoch} or
---   {outcome: no_bot (not exactly one side is a bot) | not_grouped (no scheduler has seen the match yet) | message |
---    nothing, state, turn_id}.
+-- Returns {outcome: planned, turn_id, due_at in seconds since the epoch} or {outcome: no_bot (not exactly one side is a
+--   bot) | not_grouped (no scheduler has seen the match yet) | message | nothing, state, turn_id}.
 CREATE OR REPLACE FUNCTION bridge.plan_opener(p_match uuid, p_delay double precision) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE

@@ -1,4 +1,5 @@
--- The processes that were seen within the last `p_seconds`, the latest start first, for `status`, `report` and the console.
+-- The processes that were seen within the last `p_seconds`, the latest start first, for `status`, `report` and the
+-- console.
 -- environment: what its environment sets of the policy, or NULL.
 -- cpu_share: of one processor, on average since the start. vanished: not seen for `p_silence` seconds without having
 -- ended in order: killed, crashed, or cut off from PostgreSQL.

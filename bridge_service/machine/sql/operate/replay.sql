@@ -1,19 +1,22 @@
--- Brings back what is owed (owed.sql) and what was set aside, in a span of the app's times. Messages that no event knows are
--- captured in the order of the app's times, at most p_limit a call; events that are known are given back to be grouped.
--- What is old by is_old.sql is captured like any old message: kept and not answered. An event that was set aside ends so too
--- if it is old by now; if its message was answered meanwhile for the bot, it ends as `taken_over`.
+-- Brings back what is owed (owed.sql) and what was set aside, in a span of the app's times. Messages that no event
+-- knows are captured in the order of the app's times, at most p_limit a call; events that are known are given back to
+-- be grouped. A message that is_old.sql calls old is captured, and not answered. An event that was set aside and is old
+-- by now ends the same way; if its message was answered meanwhile for the bot, it ends as `taken_over`.
 --
--- p_since, p_until: by the app's times (of what was set aside, by its capture); NULL: as far back as `verify` looks, until
---   now. p_match NULL: every conversation
+-- p_since, p_until: by the app's times (of what was set aside, by its capture); NULL: as far back as `verify` looks,
+--   until now
+-- p_match: NULL for every conversation
 -- p_dry: only counts, without a limit
 --
--- Returns {outcome: replayed, found, old, ignored, captured, given_back}. Of `found`, `old` are from before the installation
--- and `ignored` are kept without an answer. Call again while `found` reaches the limit and something was captured.
+-- Returns {outcome: replayed, found, old, ignored, captured, given_back}. Of `found`, `old` are from before the
+-- installation and `ignored` are kept without an answer. Call again while `found` reaches the limit and something was
+-- captured.
 CREATE OR REPLACE FUNCTION bridge.replay(
     p_since timestamptz, p_until timestamptz, p_match uuid, p_retention_days double precision, p_limit integer,
     p_dry boolean)
 RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET work_mem = '64MB' SET lock_timeout = '300ms' AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET work_mem = '64MB'
+SET lock_timeout = '300ms' AS $$
 DECLARE
     v_now       timestamptz := bridge.now();
     v_since     timestamptz := coalesce(p_since, v_now - make_interval(secs => p_retention_days * 86400 * 0.9));

@@ -1,5 +1,5 @@
--- What the last `p_seconds` came to, for `report`. It reads all of their rows, some seconds a million messages, and locks
--- none. What only the processes know comes from the incidents that they noted.
+-- What the last `p_seconds` came to, for `report`. It reads all of their rows, some seconds a million messages, and
+-- locks none. What only the processes know comes from the incidents that they noted.
 --
 -- p_delay: unused, for the version before passes it
 --
@@ -7,11 +7,11 @@
 --   messages: {captured, answered, open, cancelled, dead, set_aside}, of those captured in that time
 --   groups: {pushed, of_three, early}: replies pushed; with three messages or more; before their planned time
 --   openers: {answered, waiting, not_drawn, cancelled, dead}, of the matches of that time
---   detection, push, reply, lateness: see `spread`. From a capture to its group; from the planned time of a group to its
---     push; from the last claim to the reply, at a human pace; from a reply's planned time to the reply.
+--   detection, push, reply, lateness: see `spread`. From a capture to its group; from the planned time of a group to
+--     its push; from the last claim to the reply, at a human pace; from a reply's planned time to the reply.
 --   failed_attempts, takeovers, superseded, dead: of the turns of that time
---   calls: {begun, unsettled, cancelled, discarded, spared}: of a model; without a known cost; given up while they ran; for
---     replies that newer messages superseded. `spared`: superseded replies for which no call was begun
+--   calls: {begun, unsettled, cancelled, discarded, spared}: of a model; without a known cost; given up while they ran;
+--     for replies that newer messages superseded. `spared`: superseded replies for which no call was begun
 --   incidents: {kind: times}
 CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
@@ -54,7 +54,7 @@ BEGIN
     FROM (SELECT count(*) AS messages,
                  extract(epoch FROM t.queued_at - t.planned_at)::double precision AS late
           FROM bridge.turns t JOIN bridge.events e ON e.turn_id = t.id
-          WHERE t.kind = 'reply' AND t.queued_at > v_since
+          WHERE bridge.answers(t.kind) AND t.queued_at > v_since
           GROUP BY t.id HAVING bool_or(e.captured_at = t.opened_at)) g;
 
     SELECT jsonb_build_object(

@@ -1,11 +1,11 @@
--- The operator lets a dead turn try again; or a turn that was cancelled as `gone` or `refused` and still has its events,
--- since what was missing may be there again.
+-- The operator lets a dead turn try again; or a turn that was cancelled as `gone` or `refused` and still has its
+-- events, since what was missing may be there again.
 --
--- A reply's events move into the conversation's waiting turn, made if there is none and due at once, and the dead one is
--- cancelled as `retried`: set back itself, it would collide with the waiting one (A2, T1).
--- An opener cannot be made a second time (I4: one row a match, for ever), so it is queued again in its place, with its
--- failures forgotten, unless somebody wrote meanwhile: then it is cancelled. The match's event is locked before that look,
--- as for a delivery (F1): a message on its way holds it, for a dead opener as for an unfinished one.
+-- A reply's events move into the conversation's waiting turn, made if there is none and due at once, and the dead turn
+-- is cancelled as `retried`: set back itself, it would collide with the waiting one (A2, T1).
+-- A match gets only one opener, for ever (I4). So an opener is queued again in its own row, with its failures
+-- forgotten. If the match has a message by now, it is cancelled instead. The match's event is locked before that look,
+-- as for a delivery (F1).
 --
 -- Returns {outcome: retried | cancelled | nothing, state: of a turn that cannot, turn_id: where it goes on}.
 CREATE OR REPLACE FUNCTION bridge.retry_dead(p_turn bigint) RETURNS jsonb
@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     PERFORM bridge.assert_read_committed();
     PERFORM FROM bridge.events e JOIN bridge.turns i ON i.match_id = e.match_id
-    WHERE i.id = p_turn AND i.kind = 'initiation' AND i.state IN ('dead', 'cancelled') AND e.kind = 'match'
+    WHERE i.id = p_turn AND bridge.speaks_first(i.kind) AND i.state IN ('dead', 'cancelled') AND e.kind = 'match'
     FOR UPDATE OF e;
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
@@ -25,7 +25,7 @@ BEGIN
                                       AND EXISTS (SELECT FROM bridge.events e WHERE e.turn_id = t.id));
     IF v_retried IS NOT TRUE THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
-    ELSIF t.kind = 'reply' THEN
+    ELSIF bridge.answers(t.kind) THEN
         v_waiting := bridge.open_waiting(t.match_id, t.bot_id, NULL);
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'retried');

@@ -2,8 +2,8 @@
 -- `check`. Nothing fails without a policy: a match that may not be seen is one without a bot.
 --
 -- Looked at is what the functions name, which a renamed table may have left to a view.
--- rows: 'all' (every row is seen and, in messages, may be written), 'none', or 'unsure': a view, or policies that decide
---   row by row; of their expressions only `true` is understood here.
+-- rows: 'all' (every row is seen and, in messages, may be written), 'none', or 'unsure': a view, or policies that
+--   decide row by row; of their expressions only `true` is understood here.
 -- policy: the command that opens the table.
 -- Returns {owner, tables: [{name, rows, policy}, ...]}; a table that is gone is not told of.
 CREATE OR REPLACE FUNCTION bridge.row_security() RETURNS jsonb

@@ -1,5 +1,6 @@
--- The sequences of schema bridge that give out ids which their tables hold already, for `check`: a restore or a cut-over of
--- logical replication leaves them so. Found in the catalog, so that a table of a later migration is looked at, too.
+-- The sequences of schema bridge that give out ids which their tables hold already, for `check`: a restore or a
+-- cut-over of logical replication leaves them so. Found in the catalog, so that a table of a later migration is looked
+-- at, too.
 -- Returns [name, ...].
 CREATE OR REPLACE FUNCTION bridge.sequences_behind() RETURNS text[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

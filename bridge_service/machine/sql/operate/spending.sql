@@ -1,5 +1,5 @@
--- What the bots' calls of models came to on their last `p_days` days, today included: one row a bot and day, newest first.
--- Read from the budgets, so its cost does not grow with the number of calls.
+-- What the bots' calls of models came to on their last `p_days` days, today included: one row a bot and day, newest
+-- first. Read from the budgets, so its cost does not grow with the number of calls.
 --
 -- tokens_in, tokens_out: settled ones, and of calls that are not settled what they may cost at most (`unsettled`)
 -- cost: by OPENAI_PRICE_INPUT and OPENAI_PRICE_OUTPUT as they are now; NULL: no price is known

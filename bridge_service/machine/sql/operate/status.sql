@@ -1,9 +1,9 @@
--- How many turns stand where, and how long the longest waiting person has waited: `python -m bridge_service status`. The
--- same figures as the console's (see metrics.sql), so that the two never disagree.
+-- How many turns stand where, and how long the longest waiting person has waited: `python -m bridge_service status`.
+-- The same figures as the console's (see metrics.sql), so that the two never disagree.
 --
 -- p_delay: unused, for the version before passes it
 --
--- Returns {open, queued, composing, typing, overdue, dead, oldest_unanswered_seconds}; `overdue`: due and not taken yet.
+-- Returns {open, queued, composing, typing, overdue, dead, oldest_unanswered_seconds}; `overdue`: due and not taken.
 CREATE OR REPLACE FUNCTION bridge.status(p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(

@@ -1,5 +1,5 @@
--- The story of one conversation, for the console: by its match, or by a message in it. Ids and times, no text. Everything is
--- found by index, and at most `p_limit` finished turns and as many events are told.
+-- The story of one conversation, for the console: by its match, or by a message in it. Ids and times, no text.
+-- Everything is found by index, and at most `p_limit` finished turns and as many events are told.
 --
 -- p_id: of a match, or of a message that the bridge captured
 --
@@ -14,9 +14,9 @@ DECLARE
     v_events jsonb;
 BEGIN
     SELECT array_agg(f.id) INTO v_turns
-    FROM (SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+    FROM (SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND bridge.is_waiting(t.kind, t.state)
           UNION SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND t.state IN ('composing', 'typing')
-          UNION SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND t.kind = 'initiation'
+          UNION SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND bridge.speaks_first(t.kind)
           UNION (SELECT t.id FROM bridge.turns t WHERE t.match_id = v_match AND t.ended_at IS NOT NULL
                  ORDER BY t.ended_at DESC LIMIT p_limit)) f;
     SELECT jsonb_agg(jsonb_build_object(

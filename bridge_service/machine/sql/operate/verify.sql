@@ -1,12 +1,13 @@
 -- The ledger: every message from a person to a bot that was captured since the installation and is younger than the
 -- retention, in exactly one column. `python -m bridge_service verify`.
 --
--- unaccounted: the app has it (from after the installation) and it is owed by owed.sql, or its event was set aside, points
---   nowhere, or belongs to an answered turn whose draft did not cover it. `replay` mends what is owed or was set aside.
+-- unaccounted: the app has it (from after the installation) and it is owed by owed.sql, or its event was set aside,
+--   points nowhere, or belongs to an answered turn whose draft did not cover it. `replay` mends what is owed or was set
+--   aside.
 -- doubled: covered by two answered turns, or its reply's id is another turn's reply too; counted beside the columns
 --
--- What the app dates in the future is not asked after, nor is the last tenth of the retention: there an app's clock that
--- is ahead of ours would make a message look lost whose event was pruned in good order (C3).
+-- What the app dates in the future is not asked after, nor is the last tenth of the retention: there an app's clock
+-- that is ahead of ours would make a message look lost whose event was pruned in good order (C3).
 -- STABLE: all of it is one look, so a message and its event are seen together or not at all.
 --
 -- MATERIALIZED: each is made once, and not for every message, as statistics of a time with few answers would have it.
@@ -25,7 +26,7 @@ BEGIN
     WITH covered AS MATERIALIZED (
         SELECT c.event_id
         FROM bridge.turns t CROSS JOIN LATERAL unnest(t.covers) AS c (event_id)
-        WHERE t.kind = 'reply' AND t.state = 'answered'
+        WHERE bridge.answers(t.kind) AND t.state = 'answered'
         GROUP BY c.event_id HAVING count(*) > 1),
     repeated AS MATERIALIZED (
         SELECT t.reply_message_id FROM bridge.turns t

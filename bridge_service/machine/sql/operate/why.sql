@@ -1,5 +1,5 @@
--- The story of one message: its event, the turn that holds it now, and the earlier ones it passed through, oldest first:
--- a superseded or retried turn remembers in `covers` what it once was to answer. Never the content.
+-- The story of one message: its event, the turn that holds it now, and the earlier ones it passed through, oldest
+-- first. A superseded or retried turn keeps in `covers` the events that it was to answer. Never the content.
 -- Returns NULL for a message that no event knows.
 CREATE OR REPLACE FUNCTION bridge.why(p_message uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$

@@ -1,7 +1,8 @@
--- Until which of the app's times the messages of `p_person` in a match need no answer of the bridge's, or NULL: the last word
--- that another program or a human said for the bot, or the newest message that retention has deleted. Such a word is every
--- message that is neither the person's, nor known to the bridge as a person's, nor the bridge's own.
--- What the app dates more than a day ahead is no such word: it would answer all that comes until then.
+-- Up to which of the app's times the bridge owes `p_person` no answer in a match; NULL: it owes one to every message.
+-- It is the later of two: the time of the newest message that retention has deleted, and that of the newest message
+-- that a human or another program wrote for the bot. A message was written for the bot if it is not the person's and
+-- the bridge does not know it (known_lines.sql).
+-- A message that the app dates more than a day ahead does not count, or it would answer all that comes until then.
 CREATE OR REPLACE FUNCTION bridge.answered_until(p_match uuid, p_person uuid) RETURNS timestamptz
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- The steps look again after they waited for a lock; under REPEATABLE READ they would look at the past. A database or
--- role with another default is refused in words, before anything happens.
+-- A step looks again after it has waited for a lock. Under REPEATABLE READ it would see the past. So a step that needs
+-- this refuses another isolation level before it changes anything.
 CREATE OR REPLACE FUNCTION bridge.assert_read_committed() RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

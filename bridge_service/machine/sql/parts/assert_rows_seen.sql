@@ -1,7 +1,7 @@
--- Row-level security hides rows without an error, so what it hides looks gone. A turn that found nothing does not end by
--- that: where a policy is missing the step raises as for a missing right, and the turn waits for the operator. Where the
--- policies decide row by row the step raises as for an unreadable row, which is an attempt: the turn dies in the end, and
--- `dead retry` brings it back.
+-- Row-level security hides rows without an error, and a hidden row looks like one that is gone. So a step asks here
+-- before it ends a turn as `gone`. Where no policy opens a table this raises as for a missing right, and the turn waits
+-- for the operator. Where policies decide row by row it raises as for an unreadable row, which counts as an attempt.
+-- `dead retry` brings back a turn that died of it.
 CREATE OR REPLACE FUNCTION bridge.assert_rows_seen() RETURNS void
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

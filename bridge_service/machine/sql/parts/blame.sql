@@ -1,5 +1,5 @@
--- Whose fault an SQLSTATE is. This is the one list: bridge_service/machine/blame.py reads it from this file, so Python and
--- SQL give the same answer. The first pattern that fits counts.
+-- Whose fault an SQLSTATE is. This is the one list: bridge_service/machine/blame.py reads it from this file, so Python
+-- and SQL give the same answer. The first pattern that fits counts.
 --
 -- busy:        a lock, a deadlock, a serialization failure. The same step succeeds in a moment.
 -- unavailable: the connection, the server, its disk or memory, a time limit, a standby. The same step succeeds later.

@@ -1,8 +1,9 @@
--- The lines of a history in the order in which things happened: what the bridge knows stands in the order of its capture, a
--- reply just after what it answers. The rest, which only the app's times place, stays where it is. So neither a clock that is
--- wrong nor a history that the app replaced turns the order round.
+-- The lines of a history in the order of capture. A line that the bridge knows takes its place in that order, a reply
+-- just after what it answers. A line that only the app's time places stays where it is. So neither a wrong clock nor a
+-- replaced `history` turns the order round.
 --
--- p_lines: [{message_id, ...}, ...] in the order of the app's times. The lines that are known share out their places.
+-- p_lines: [{message_id, ...}, ...] in the order of the app's times. The known lines exchange places only among
+--   themselves.
 CREATE OR REPLACE FUNCTION bridge.capture_order(p_match uuid, p_lines jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$

@@ -1,4 +1,5 @@
--- One failed attempt of an active turn: tried again after `p_retry` seconds and not before, or dead after `max_attempts`.
+-- One failed attempt of an active turn: tried again after `p_retry` seconds and not before, or dead after
+-- `max_attempts`.
 -- Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.count_failure(p_turn bigint, p_error text, p_retry double precision) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$

@@ -1,5 +1,5 @@
--- What an error of the app's table is called, whose fault it is, and whether another text could mend it. PostgreSQL's own
--- words quote the row, so only the names that its diagnostics give are told.
+-- What an error of the app's table is called, whose fault it is, and whether another text could mend it. PostgreSQL's
+-- own words quote the row, so only the names that its diagnostics give are told.
 --
 -- blame: as bridge.blame says, except that a missing partition is no fault of the text
 -- named: SQLSTATE, constraint, column, table or type, and the limit of a `varchar(n)`: these may be logged
@@ -10,7 +10,8 @@ CREATE OR REPLACE FUNCTION bridge.diagnose(
     OUT blame text, OUT named text, OUT words text, OUT refused text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-    -- By a RAISE, which the first line of the context names. It may give any text as a constraint's name, even a message's.
+    -- Whether a RAISE made the error: the first line of its context says so. A RAISE may give any text as a
+    -- constraint's name, even a message's.
     v_raised boolean := p_state LIKE 'P0%' OR split_part(p_context, E'\n', 1) ~ '\mRAISE\M';
     v_place  text := concat_ws(' of ',
         'column ' || nullif(p_column, ''),
@@ -40,7 +41,7 @@ BEGIN
 
     v_mends := CASE blame
         WHEN 'text' THEN true
-        -- Only the key of the text. Any other may say that this very reply stands there already.
+        -- Only a key of the text. Any other key may say that this very reply is there already.
         WHEN 'key' THEN NOT v_raised AND EXISTS (
             SELECT FROM pg_index i
             JOIN pg_class k ON k.oid = i.indexrelid

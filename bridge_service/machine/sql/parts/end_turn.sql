@@ -1,6 +1,6 @@
 -- The one way out of the machine: every turn that is answered, cancelled or dead came through here. Erases the draft
--- and why one was refused. Wakes the conversation's waiting turn in the same transaction, or it would sleep until its next
--- push (T7).
+-- and why one was refused. Wakes the conversation's waiting turn in the same transaction, or that turn would wait for
+-- its next push (T7).
 -- Internal: the caller holds the turn's lock and has checked that it may end.
 CREATE OR REPLACE FUNCTION bridge.end_turn(p_turn bigint, p_state text, p_reason text DEFAULT NULL, p_error text DEFAULT NULL)
 RETURNS void
@@ -20,7 +20,7 @@ BEGIN
 
     -- -1 tells push_due that the next push is none that was lost.
     UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1
-    WHERE t.match_id = v_match AND t.kind = 'reply' AND t.state IN ('open', 'queued')
+    WHERE t.match_id = v_match AND bridge.is_waiting(t.kind, t.state)
       AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
     IF FOUND THEN
         PERFORM bridge.notify('bridge_due');

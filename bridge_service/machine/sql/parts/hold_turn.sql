@@ -21,9 +21,9 @@ BEGIN
     v_due := v_over.until + make_interval(secs => 300 * bridge.draw(t.match_id, 'held'));
     v_waiting := t.id;
     LOOP
-        IF t.kind = 'reply' THEN
+        IF bridge.answers(t.kind) THEN
             SELECT w.id INTO v_waiting FROM bridge.turns w
-            WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> t.id
+            WHERE w.match_id = t.match_id AND bridge.is_waiting(w.kind, w.state) AND w.id <> t.id
             FOR NO KEY UPDATE;
             v_waiting := coalesce(v_waiting, t.id);
         END IF;
@@ -43,7 +43,7 @@ BEGIN
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'superseded');
     END IF;
-    IF t.kind = 'reply' THEN
+    IF bridge.answers(t.kind) THEN
         PERFORM bridge.say_over_limit(v_waiting, v_over.day);
     END IF;
     RETURN jsonb_build_object('outcome', 'held', 'cause', v_over.cause, 'until', to_char(

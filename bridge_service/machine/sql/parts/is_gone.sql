@@ -1,4 +1,4 @@
--- Whether there is no longer anything to answer: the conversation with this bot is gone, or all of these messages are (D5).
+-- Whether nothing is left to answer: the conversation with this bot is gone, or all of these messages are (D5).
 -- p_messages: NULL for an opener, which answers none
 CREATE OR REPLACE FUNCTION bridge.is_gone(p_match uuid, p_bot uuid, p_messages uuid[]) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

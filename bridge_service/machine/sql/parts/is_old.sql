@@ -2,8 +2,8 @@
 -- `ignore_older_days` back (0: never), or not after a message of its conversation that retention has deleted: it may be
 -- the deleted one, and an answer would be its second (A3).
 --
--- The app's time may be any (C3): NULL and the future are never old, and nothing is added to it. What was written within
--- the last second is not old either, whatever the policy: so the app's usual INSERT does not pay for reading it.
+-- The app's time may be any (C3): NULL and the future are never old, and nothing is added to it. What was written
+-- within the last second is not old either, whatever the policy, so the app's usual INSERT does not read the policy.
 CREATE OR REPLACE FUNCTION bridge.is_old(p_match uuid, p_created_at timestamptz) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off AS $$

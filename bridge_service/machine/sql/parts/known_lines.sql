@@ -1,9 +1,9 @@
--- Which of a conversation's messages the bridge knows, and when it came to know them: `event_id` is a person's message's own
--- event, or the newest event that a reply of the bridge covers (`ours`); 0 for its opener; the newest event
--- when a notice was said.
+-- Which of a conversation's messages the bridge knows, and since which event. `event_id` is, of a person's message, its
+-- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a notice, the
+-- newest event when it was said.
 --
--- A reply is found through the event of a message that it covers, and that one among `p_messages`: there is no index of
--- replies. Each look is by a unique index, so the cost grows with `p_messages` and not with the history (as history.sql).
+-- There is no index of replies. A reply is found only if one of the messages that it covers is among `p_messages`. Each
+-- row is found by a unique index, so the cost grows with `p_messages` and not with the history.
 CREATE OR REPLACE FUNCTION bridge.known_lines(p_match uuid, p_messages uuid[])
 RETURNS TABLE (message_id uuid, event_id bigint, ours boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- The messages that a later turn will answer: those of the waiting turn, and those that are not grouped yet. A responder
--- is not told of them as history, or it would read them twice.
--- STABLE: called in the statement that reads the history, it sees the same moment. A message that commits just then is in
--- both or in neither.
+-- The messages that a later turn will answer: those of the waiting turn, and those that are not grouped yet. A
+-- responder is not told of them as history, or it would read them twice.
+-- STABLE: called in the statement that reads the history, it sees the same moment. A message that commits just then is
+-- in both or in neither.
 CREATE OR REPLACE FUNCTION bridge.later_messages(p_turn bigint, p_match uuid) RETURNS uuid[]
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
@@ -12,7 +12,7 @@ BEGIN
         UNION ALL
         SELECT e.message_id
         FROM (SELECT t.id FROM bridge.turns t
-              WHERE t.match_id = p_match AND t.kind = 'reply' AND t.state IN ('open', 'queued') AND t.id <> p_turn
+              WHERE t.match_id = p_match AND bridge.is_waiting(t.kind, t.state) AND t.id <> p_turn
               OFFSET 0) w
         JOIN bridge.events e ON e.turn_id = w.id
         WHERE (e.kind = 'message') IS TRUE);

@@ -10,7 +10,7 @@ BEGIN
     INSERT INTO bridge.pauses (match_id, cause, since, turn_id) VALUES (p_match, 'left', bridge.now(), p_turn)
     ON CONFLICT (match_id, cause) DO NOTHING;
     SELECT w.id INTO v_waiting FROM bridge.turns w
-    WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued')
+    WHERE w.match_id = p_match AND bridge.is_waiting(w.kind, w.state)
     FOR NO KEY UPDATE;
     IF FOUND THEN
         PERFORM bridge.end_turn(v_waiting, 'cancelled', 'left');

@@ -10,7 +10,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET
     SELECT 'reply', p_match, p_bot, 'open', f.first, f.planned, f.planned
     FROM (SELECT coalesce(p_first, bridge.now()) AS first,
                  coalesce(p_first + make_interval(secs => p_delay), bridge.now()) AS planned) f
-    ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
+    ON CONFLICT (match_id) WHERE bridge.is_waiting(kind, state)
     DO UPDATE SET opened_at = waiting.opened_at
     RETURNING waiting.id
 $$;

@@ -1,5 +1,5 @@
--- Whether no further call may be begun today by a bot for a person: which limit says so, its number, on which day, and until
--- when. All NULL: a call may be begun, if its tokens fit (reserve_call.sql).
+-- Which limit forbids a bot to begin another call for a person today: its name in `cause`, its number in `ruling`, the
+-- day, and until when. All NULL: none does, and a call may begin if its tokens fit (reserve_call.sql).
 CREATE OR REPLACE FUNCTION bridge.over_limit(
     p_bot uuid, p_person uuid, OUT cause text, OUT ruling bigint, OUT day date, OUT until timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$

@@ -1,8 +1,8 @@
--- What is owed and no turn will answer: the one rule of `verify` and `replay`. Of the messages from people to bots in a span
--- of the app's times, by the app's tables as they are now, those
---   that no event knows (`event_id` NULL), or
---   whose turn was cancelled as `gone` while their conversation is there again, unless they are old by now (is_old.sql);
--- and in both cases only what came after `answered_until`.
+-- What is owed and no turn will answer: the one rule of `verify` and `replay`. It looks at the messages from people to
+-- bots in a span of the app's times, by the app's tables as they are now. Owed is what came after `answered_until`, of
+--   a message that no event knows (`event_id` NULL);
+--   a message whose turn was cancelled as `gone` while its conversation is there again, unless it is old by now
+--   (is_old.sql).
 --
 -- p_match NULL: every conversation
 CREATE OR REPLACE FUNCTION bridge.owed(p_since timestamptz, p_until timestamptz, p_match uuid)
@@ -18,7 +18,8 @@ BEGIN
         LEFT JOIN bridge.events e ON e.kind = 'message' AND e.message_id = w.message_id
         WHERE (p_match IS NULL OR w.match_id = p_match)
           AND (e.id IS NULL OR e.turn_id IN (
-              SELECT t.id FROM bridge.turns t WHERE t.kind = 'reply' AND t.state = 'cancelled' AND t.reason = 'gone'))),
+              SELECT t.id FROM bridge.turns t
+              WHERE bridge.answers(t.kind) AND t.state = 'cancelled' AND t.reason = 'gone'))),
     answered AS MATERIALIZED (
         SELECT a.match_id, a.sender_id, bridge.answered_until(a.match_id, a.sender_id) AS until
         FROM (SELECT DISTINCT m.match_id, m.sender_id FROM missed m) a)

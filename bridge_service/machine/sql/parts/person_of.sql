@@ -1,5 +1,5 @@
--- The person to whom a turn speaks, or NULL if the conversation is gone: the sender of its newest message; for an opener the
--- match's other side.
+-- The person to whom a turn speaks, or NULL if the conversation is gone: the sender of its newest message; for an
+-- opener the match's other side.
 CREATE OR REPLACE FUNCTION bridge.person_of(p_turn bigint) RETURNS uuid
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$

@@ -1,6 +1,7 @@
--- Tells the schedulers that a step is due earlier than they may know, so that a pause of two seconds is not ended by a
--- sweep. Only when no other turn in the same state will make them look before: NOTIFY is not free (see ring.sql), and after
--- every look they plan the next from the table. Like every bell it may be lost. (The order as in push_due.)
+-- Rings if a turn's next step may be due earlier than the schedulers know. Without this bell a pause of two seconds
+-- could last until the sweep. It does not ring if another turn in the same state is due before: then the schedulers
+-- look anyway, and plan the next look from the table. NOTIFY is not free (ring.sql). Like every bell it may be lost.
+-- (The order as in push_due.)
 CREATE OR REPLACE FUNCTION bridge.ring_due(p_turn bigint, p_due timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$

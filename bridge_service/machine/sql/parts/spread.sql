@@ -1,4 +1,5 @@
--- What some durations in seconds come to, in milliseconds: {count, p50, p95, p99, max}; nulls where there are none.
+-- Count, percentiles and maximum of some durations, given in seconds, in milliseconds: {count, p50, p95, p99, max};
+-- nulls where there are none.
 CREATE OR REPLACE FUNCTION bridge.spread(p_seconds double precision[]) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(

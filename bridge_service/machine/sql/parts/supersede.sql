@@ -3,9 +3,9 @@
 -- the time before which it is not asked again, or a message would make them forgotten (E4). Only the turn's own events
 -- move; ungrouped ones are the scheduler's (D1).
 --
--- A draft that is thrown away counts in `merges`, a call under way that is ended counts in `overtakes` (E3). After MAX_MERGES
--- calls the next one waits until the group is quiet: the open turn's `due_at` follows its last message from here on, and
--- group_events goes on with that. A queued turn's window has closed, and stays so.
+-- A draft that is thrown away counts in `merges`, a call under way that is ended counts in `overtakes` (E3). After
+-- MAX_MERGES calls the next one waits until the group is quiet: the open turn's `due_at` follows its last message from
+-- here on, and group_events goes on with that. A queued turn's window has closed, and stays so.
 --
 -- p_policy: of the bot, as policies.sql has it; NULL: read here if it is needed
 -- Internal: the caller holds both turns' locks.

@@ -1,7 +1,8 @@
--- Lets the turn that is being claimed take the conversation's ungrouped events along, unless a newer turn waits for them:
--- without this a later message could be answered before an earlier one (T4). Never waits for a scheduler that is grouping
--- them just now, which may wait for the claimed turn; if it holds one of them, all are left to it, for the same reason.
--- (IS TRUE as in group_events: by id alone.)
+-- Lets the turn that is being claimed take the conversation's ungrouped events along, unless a newer turn waits for
+-- them: without this a later message could be answered before an earlier one (T4).
+-- It does not wait for a scheduler that groups these events, because that scheduler may wait for the claimed turn. If
+-- the scheduler holds one of the events, all are left to it, so that no later message is answered first. (IS TRUE as in
+-- group_events: by id alone.)
 -- Internal: the caller holds the turn's lock.
 CREATE OR REPLACE FUNCTION bridge.take_along(p_turn bigint, p_match uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
@@ -13,7 +14,7 @@ BEGIN
     FROM bridge.ungrouped_events(p_match) e
     WHERE e.kind = 'message' AND NOT EXISTS (
           SELECT FROM bridge.turns w
-          WHERE w.match_id = p_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') AND w.id <> p_turn);
+          WHERE w.match_id = p_match AND bridge.is_waiting(w.kind, w.state) AND w.id <> p_turn);
     IF v_seen IS NULL THEN
         RETURN;
     END IF;

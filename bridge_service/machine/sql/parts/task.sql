@@ -41,15 +41,15 @@ BEGIN
         FROM (SELECT h.*, o.position, coalesce(
                   sum(200 + coalesce(octet_length(h.content), 0)) FILTER (WHERE h.covered) OVER (), 0) AS bytes
               -- Asked for by id, a later turn's messages take no line of the history, and are left out.
-              FROM bridge.history(t.match_id, p_messages || CASE WHEN t.kind = 'reply' AND p_lines > 0
+              FROM bridge.history(t.match_id, p_messages || CASE WHEN bridge.answers(t.kind) AND p_lines > 0
                                       THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END, p_lines)
               WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)
               LEFT JOIN unnest(p_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
               WHERE NOT h.covered OR o.position IS NOT NULL) h) lines;
 
-    IF t.kind = 'reply' AND v_covered = '[]' THEN
+    IF bridge.answers(t.kind) AND v_covered = '[]' THEN
         RETURN '{"reason": "gone"}';
-    ELSIF t.kind = 'initiation' AND v_history <> '[]' THEN
+    ELSIF bridge.speaks_first(t.kind) AND v_history <> '[]' THEN
         RETURN '{"reason": "message"}';
     ELSIF v_bytes > c_most_bytes THEN
         RETURN jsonb_build_object('error', format(

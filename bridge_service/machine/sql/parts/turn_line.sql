@@ -1,5 +1,5 @@
--- One turn as the console's lists show it: ids, numbers and times in UTC. Of an error only its type or SQLSTATE, since its
--- words may quote a message.
+-- One turn as the console's lists show it: ids, numbers and times in UTC. Of an error only its type or SQLSTATE, since
+-- its words may quote a message.
 CREATE OR REPLACE FUNCTION bridge.turn_line(p_turn bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_build_object(

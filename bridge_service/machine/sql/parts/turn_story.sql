@@ -1,4 +1,5 @@
--- What an operator may read of a turn, its times in UTC: everything except its draft and its token. `leased`: a worker has it.
+-- What an operator may read of a turn, its times in UTC: everything except its draft and its token. `leased`: a worker
+-- has it.
 CREATE OR REPLACE FUNCTION bridge.turn_story(p_turn bigint) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT jsonb_build_object(

@@ -1,8 +1,8 @@
--- A conversation's events that nobody has grouped yet, in order of capture.
+-- A conversation's ungrouped events, in order of capture.
 --
--- Two indexes hold what is ungrouped. Vacuumed while nothing was, both are empty by the statistics, and one is as good as the
--- other to the planner; the one by id reads a whole backlog, for each turn. An order that only the other one gives,
--- of a range that it does not know to be one conversation, leaves it no choice.
+-- Two indexes hold ungrouped events: one by id, one by conversation. If both were empty when PostgreSQL last vacuumed
+-- the table, the planner may take either, and by id it reads the whole backlog for each turn. So the query asks for a
+-- range of `match_id` in an order that only the second index gives.
 CREATE OR REPLACE FUNCTION bridge.ungrouped_events(p_match uuid)
 RETURNS TABLE (id bigint, kind text, captured_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
--- Whether another turn of the conversation is active, so that the queued turn `p_turn` has to wait. The step that ends the
--- active turn wakes this one (T7). If a step holds the active turn's lock, it may be ending it just now, and may have looked
--- for this turn before the push of this turn was committed: then this one is made due again in a second.
+-- Whether another turn of the conversation is active, so that the queued turn `p_turn` has to wait. The step that ends
+-- the active turn wakes this one (T7). A step that holds the active turn's lock may be ending it, and may have looked
+-- for this turn before the push of this turn was committed. Then this turn is made due again in a second.
 -- Internal: the caller holds the lock of the turn `p_turn`.
 CREATE OR REPLACE FUNCTION bridge.waits_for_active(p_turn bigint, p_match uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'

@@ -1,6 +1,6 @@
--- How many more turns may be `queued` in a window of so many (T9). The window is for what the workers can take: a turn
--- whose conversation has an active one finds it busy and leaves Redis at once, and as long as somebody "types" it would
--- keep its place from others.
+-- How many more turns may be `queued` under the push limit `p_window` (T9). Once the limit is reached, a turn whose
+-- conversation has an active one does not count: a worker that takes it finds the conversation busy and drops the push
+-- at once. Counted, it would keep others from being pushed as long as the bot types.
 CREATE OR REPLACE FUNCTION bridge.window_room(p_window integer) RETURNS integer
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$

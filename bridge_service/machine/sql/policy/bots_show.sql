@@ -1,8 +1,8 @@
 -- What holds for a bot, and which row says so: {column: {value, source: bot | default | environment | built in}}.
 -- p_bot NULL: for a bot without a row of its own
 --
--- policy.sql moves a minimum and its maximum together, so a value may stand in the row under its partner's name. What a row
--- switches off stands there as 'none', 0 or -1.
+-- policy.sql moves a minimum and its maximum together, so a value may stand in the row under its partner's name. What a
+-- row switches off stands there as 'none', 0 or -1.
 CREATE OR REPLACE FUNCTION bridge.bots_show(p_bot uuid) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_object_agg(v.name, jsonb_build_object('value', v.value, 'source', coalesce((

@@ -2,8 +2,8 @@
 --
 -- p_bot NULL: the row `default`
 --
--- Returns {outcome: set}, or {outcome: refused, constraint} of bridge.bots, which has the bounds. An unknown column is left
--- out.
+-- Returns {outcome: set}, or {outcome: refused, constraint} of bridge.bots, which has the bounds. An unknown column is
+--   left out.
 CREATE OR REPLACE FUNCTION bridge.set_bot(p_bot uuid, p_values jsonb) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE

@@ -1,6 +1,10 @@
--- A notification from a foreign trigger, on a database without the bridge's: nothing it says is believed except the ids. The
--- row is read again and captured if it is there and not from before the installation; what is_old.sql calls old is captured
--- as the triggers capture it. `p_message` NULL: a match. `p_retention_days` is unused, for the version before passes it.
+-- Captures what a notification of the app's own trigger names, where the bridge's triggers are not installed. Only its
+-- ids are used. The row is read again, and captured if it is there and not from before the installation. What
+-- is_old.sql calls old is captured as the triggers capture it.
+--
+-- p_message: NULL for a match
+-- p_retention_days: unused, for the version before passes it
+--
 -- Returns the event's id, made now or by another scheduler that heard the same notification, or NULL.
 CREATE OR REPLACE FUNCTION bridge.capture_notified(p_match uuid, p_message uuid, p_retention_days double precision DEFAULT NULL)
 RETURNS bigint

@@ -1,20 +1,18 @@
 -- queued --> composing, by one worker, fenced by its token. Also composing without a token: a turn whose worker died or
--- failed. Any other turn finds nothing to do, and so does a turn that failed and is asked for before its `retry_at` (T5).
+-- failed. There is nothing to do for any other turn, nor for a failed one before its `retry_at` (T5).
 --
--- p_token: a fresh random uuid made by the worker; the same token asks again after an answer that got lost, and gets the
---   same answer (T6)
+-- p_token: a fresh random uuid made by the worker. If the answer is lost, a call with the same token returns it again
+--   (T6)
 -- p_lease: seconds until the turn is taken away again, unless renewed
 -- p_lines: how many earlier messages to return as history
--- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
--- p_max_attempts: unused, for the version before passes it
 -- p_plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3). A worker of the
 --   version before says nothing, and its calls are all of this kind.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time, utc_offset in
--- seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}; of a claim before `retry_at` also `early`.
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time,
+--   utc_offset in seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}. A
+--   claim before `retry_at` also returns `early`.
 CREATE OR REPLACE FUNCTION bridge.claim(
-    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_max_merges integer DEFAULT NULL,
-    p_max_attempts integer DEFAULT NULL, p_plain boolean DEFAULT true)
+    p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_plain boolean DEFAULT true)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -30,8 +28,8 @@ DECLARE
 BEGIN
     PERFORM bridge.assert_read_committed();
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again; and its token fits no more (T6)
-    -- The turn first. A later statement reads what it covers, or an event that joined while the claim waited for this lock
-    -- would be neither in the draft nor in a newer turn (T3).
+    -- The turn first. A later statement reads what it covers, or an event that joined while the claim waited for this
+    -- lock would be neither in the draft nor in a newer turn (T3).
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', 'unknown');
@@ -43,7 +41,7 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state, 'early', true);
     ELSIF t.state = 'queued' AND bridge.waits_for_active(t.id, t.match_id) THEN
         RETURN jsonb_build_object('outcome', 'busy');
-    ELSIF t.kind = 'reply' THEN
+    ELSIF bridge.answers(t.kind) THEN
         PERFORM bridge.take_along(t.id, t.match_id);
     END IF;
     -- No event joins or leaves an active turn, so the same token finds the same.
@@ -69,10 +67,10 @@ BEGIN
             RETURN v_held;
         END IF;
     END IF;
-    IF t.kind = 'reply' AND t.state = 'composing' AND t.token IS NULL THEN
-        -- Is there a newer message? One answer to all, before a call is wasted (E1). Only now, since what cannot be read or
-        -- is too much ends alone.
-        v_waiting := bridge.newer_turn(t.id, p_max_merges);
+    IF bridge.answers(t.kind) AND t.state = 'composing' AND t.token IS NULL THEN
+        -- Is there a newer message? One answer to all, before a call is wasted (E1). Only now, since what cannot be
+        -- read or is too much ends alone.
+        v_waiting := bridge.newer_turn(t.id);
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;

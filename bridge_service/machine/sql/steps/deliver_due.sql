@@ -1,13 +1,13 @@
 -- typing --> answered, as a set: at most `p_limit` replies whose time has come, in one transaction (B1). deliver_turn
--- delivers each in its own subtransaction, with a lock timeout of 20 ms. The set ends at the first lock that it does not
--- get, and after 50 ms: until it commits, the app's transactions may wait for what it holds.
+-- delivers each in its own subtransaction, with a lock timeout of 20 ms. The set ends at the first lock that it does
+-- not get, and after 50 ms: until it commits, the app's transactions may wait for what it holds.
 --
--- p_alone: turns that the caller delivers alone, for they failed or held up a set. A hint, and no truth.
+-- p_alone: turns that the caller delivers alone, because they failed or held up a set
 --
 -- Conversations are taken in the order of `match_id`, as group_events takes them, and a turn that another step holds is
 -- skipped (B2). So two schedulers deliver side by side, and neither waits for the other.
 --
--- Returns {turns: [[id, what deliver_turn returned, or {outcome: alone}], ...], due_in: seconds until the next one is due}.
+-- Returns {turns: [[id, what deliver_turn returned, or {outcome: alone}], ...], due_in: seconds until the next one}.
 -- `alone`: a lock timed out, or deliver_turn raised; nothing was changed. `due_in` is NULL if none is planned.
 CREATE OR REPLACE FUNCTION bridge.deliver_due(p_limit integer, p_alone bigint[]) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '20ms'
@@ -28,7 +28,7 @@ BEGIN
     LOOP
         EXIT WHEN v_locked OR (v_turns <> '[]' AND bridge.now() > v_until);
         BEGIN
-            IF v_kind = 'initiation' THEN  -- the match's event before the turn, as in deliver_turn (F1)
+            IF bridge.speaks_first(v_kind) THEN  -- the match's event before the turn, as in deliver_turn (F1)
                 PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = v_match FOR UPDATE;
             END IF;
             PERFORM FROM bridge.turns t
@@ -36,7 +36,7 @@ BEGIN
             CONTINUE WHEN NOT FOUND;
             -- The turn that this one's end wakes. Its lock is taken here, where it is waited for 20 ms at most.
             PERFORM FROM bridge.turns w
-            WHERE w.match_id = v_match AND w.kind = 'reply' AND w.state IN ('open', 'queued') FOR NO KEY UPDATE;
+            WHERE w.match_id = v_match AND bridge.is_waiting(w.kind, w.state) FOR NO KEY UPDATE;
             v_answer := bridge.deliver_turn(v_turn, p_patience => current_setting('lock_timeout'));
             IF v_answer ->> 'outcome' = 'later' AND NOT v_answer ? 'error' THEN
                 RAISE lock_not_available;  -- takes its new due time back: delivered alone, it may succeed at once

@@ -42,7 +42,7 @@ BEGIN
     PERFORM bridge.assert_read_committed();
     PERFORM set_config('lock_timeout', p_patience, true) WHERE p_patience IS NOT NULL;
     SELECT kind, match_id INTO v_kind, v_match FROM bridge.turns WHERE id = p_turn;
-    IF v_kind = 'initiation' THEN
+    IF bridge.speaks_first(v_kind) THEN
         -- F1: every uncommitted message of this match holds this row FOR KEY SHARE. Under this lock each message has
         -- committed, and the look below finds it, or waits until the opener is in the table. The row is never changed, or a
         -- REPEATABLE READ app would fail with 40001.
@@ -66,7 +66,7 @@ BEGIN
     END IF;
 
     -- The last look. Each of these is a new statement with a new snapshot.
-    IF t.kind = 'reply' THEN
+    IF bridge.answers(t.kind) THEN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
         INTO v_events, v_messages
         FROM bridge.events e WHERE e.turn_id = t.id;
@@ -80,7 +80,7 @@ BEGIN
     END IF;
     IF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
-    ELSIF t.kind = 'initiation' THEN
+    ELSIF bridge.speaks_first(t.kind) THEN
         PERFORM FROM bridge.history(t.match_id, '{}', 1);
         IF FOUND THEN
             RETURN bridge.cancel_turn(t.id, 'message');

@@ -1,13 +1,14 @@
--- The responder raised. An error counts as an attempt. A responder that is away (`p_counts` false) costs none, or an hour
--- without it would kill every turn (A1). Either way the token is given up, and no push has the turn claimed before its
--- `retry_at` (T5).
+-- The responder raised. An error counts as an attempt. A responder that is away (`p_counts` false) costs none, or an
+-- hour without it would kill every turn (A1). Either way the worker's token is taken away, and the turn is not claimed
+-- before its `retry_at` (T5).
 --
--- p_retry: seconds until then. While the responder is away the turn waits longer each time: a quarter of the time since its
---   first push, between `p_retry` and 60 s, minus up to 25 % by a draw of its match.
+-- p_retry: seconds until then. While the responder is away the turn waits longer each time: a quarter of the time since
+--   its first push, between `p_retry` and 60 s, minus up to 25 % by a draw of its match.
 -- p_max_attempts: unused, for the version before passes it
 -- p_refused: why PostgreSQL refused the draft, if that was the error; the responder is told it at the next call
 --
--- Returns {outcome: failed | dead | fenced, ...}; of a responder that is away also `retry`, the seconds it came to.
+-- Returns {outcome: failed | dead | fenced, ...}; of a responder that is away also `retry`, the seconds until the next
+-- call.
 CREATE OR REPLACE FUNCTION bridge.fail(
     p_turn bigint, p_token uuid, p_error text, p_retry double precision, p_counts boolean,
     p_max_attempts integer DEFAULT NULL, p_refused text DEFAULT NULL)

@@ -1,5 +1,5 @@
--- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. A reply without
--- a pause is delivered in the same call.
+-- composing --> typing: stores the draft of the worker that holds the token, and when it may be delivered. A reply
+-- without a pause is delivered in the same call.
 --
 -- p_pause: seconds of thinking and typing still to come
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
@@ -31,11 +31,11 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'fenced');
     END IF;
     -- An opener's delivery takes its match's event before the turn (F1): never from here, where the turn is locked.
-    IF t.state = 'answered' OR (p_pause <= 0 AND t.kind = 'reply') THEN
+    IF t.state = 'answered' OR (p_pause <= 0 AND bridge.answers(t.kind)) THEN
         RETURN bridge.deliver_turn(p_turn, p_max_merges);
     END IF;
     IF p_pause > 0 THEN  -- else its worker delivers it at once
-        IF t.kind = 'reply' THEN  -- an `overtake` that met this call's lock has passed by (E1)
+        IF bridge.answers(t.kind) THEN  -- an `overtake` that met this call's lock skipped it (E1)
             v_waiting := bridge.newer_turn(t.id, p_max_merges);
             IF v_waiting IS NOT NULL THEN
                 RETURN bridge.supersede(t.id, v_waiting);

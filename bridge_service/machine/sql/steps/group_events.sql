@@ -113,7 +113,7 @@ BEGIN
     -- I4: any message cancels the opener of its match.
     PERFORM bridge.end_turn(i.id, 'cancelled', 'message')
     FROM (SELECT t.id FROM bridge.turns t
-          WHERE t.kind = 'initiation' AND t.match_id = ANY (v_matches)
+          WHERE bridge.speaks_first(t.kind) AND t.match_id = ANY (v_matches)
             AND t.state IN ('open', 'queued', 'composing', 'typing')
           ORDER BY t.match_id FOR NO KEY UPDATE) i;
 
@@ -146,7 +146,7 @@ BEGIN
         SELECT g.first + make_interval(secs => coalesce(
             p_delay, (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision)) AS planned OFFSET 0) d
     ORDER BY g.match_id
-    ON CONFLICT (match_id) WHERE kind = 'reply' AND state IN ('open', 'queued')
+    ON CONFLICT (match_id) WHERE bridge.is_waiting(kind, state)
     DO UPDATE SET (due_at, planned_at) = (
         SELECT greatest(waiting.due_at, q.quiet_at), greatest(waiting.planned_at, q.quiet_at)
         FROM (SELECT CASE WHEN waiting.overtakes > 0 AND waiting.state = 'open'
@@ -161,7 +161,7 @@ BEGIN
     UPDATE bridge.events e
     SET grouped_at = v_now,
         turn_id = (SELECT t.id FROM bridge.turns t
-                   WHERE t.kind = 'reply' AND t.match_id = e.match_id AND t.state IN ('open', 'queued'))
+                   WHERE t.match_id = e.match_id AND bridge.is_waiting(t.kind, t.state))
     WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.turn_id IS NULL;
 
     RETURN QUERY

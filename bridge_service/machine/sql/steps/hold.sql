@@ -1,5 +1,5 @@
--- composing --> open: the worker that holds the token may begin no call, since a limit is reached (Q0). If the limit was raised
--- meanwhile, or a new day has begun, the turn is due at once.
+-- composing --> open: the worker that holds the token may begin no call, since a limit is reached (Q0). If the limit
+-- was raised meanwhile, or a new day has begun, the turn is due at once.
 -- Returns {outcome: held | later | fenced, ...}; see hold_turn.
 CREATE OR REPLACE FUNCTION bridge.hold(p_turn bigint, p_token uuid) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'

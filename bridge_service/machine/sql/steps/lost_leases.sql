@@ -1,6 +1,7 @@
--- Returns the tokens whose turns are committed otherwise: with another token or none, no longer composing, or gone (E2).
+-- Returns the tokens that are lost by what is committed: their turn has another token or none, is not `composing`, or is
+-- gone (E2).
 --
--- A plain read: it waits for no lock, and a turn that another session holds is as it was committed last.
+-- It only reads, so it waits for no lock, and sees a locked turn as it was last committed.
 CREATE OR REPLACE FUNCTION bridge.lost_leases(p_turns bigint[], p_tokens uuid[]) RETURNS uuid[]
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$

@@ -26,10 +26,10 @@ BEGIN
         v_matches := ARRAY(
             SELECT a.match_id
             FROM (SELECT u.id, u.match_id, u.bot_id FROM bridge.turns u
-                  WHERE u.state IN ('composing', 'typing') AND (u.kind = 'reply') IS TRUE OFFSET 0) a
+                  WHERE u.state IN ('composing', 'typing') AND bridge.answers(u.kind) IS TRUE OFFSET 0) a
             CROSS JOIN LATERAL (  -- by the index of the only waiting turn, for each active one
                 SELECT w.id FROM bridge.turns w
-                WHERE w.match_id = a.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued') OFFSET 0) w
+                WHERE w.match_id = a.match_id AND bridge.is_waiting(w.kind, w.state) OFFSET 0) w
             WHERE bridge.may_supersede(a.id, w.id, v_policy -> a.bot_id::text)
             ORDER BY a.match_id LIMIT p_limit);
     END IF;
@@ -41,9 +41,9 @@ BEGIN
         SELECT a.* INTO t FROM bridge.turns a
         WHERE a.id = turn_id AND (a.state IN ('composing', 'typing')) IS TRUE FOR NO KEY UPDATE SKIP LOCKED;
         IF FOUND THEN
-            CONTINUE WHEN t.kind <> 'reply';
+            CONTINUE WHEN NOT bridge.answers(t.kind);
             SELECT w.id INTO v_waiting FROM bridge.turns w
-            WHERE w.match_id = t.match_id AND w.kind = 'reply' AND w.state IN ('open', 'queued')
+            WHERE w.match_id = t.match_id AND bridge.is_waiting(w.kind, w.state)
             FOR NO KEY UPDATE SKIP LOCKED;
             IF FOUND THEN
                 v_policy := bridge.policies(ARRAY[t.bot_id]) -> t.bot_id::text;

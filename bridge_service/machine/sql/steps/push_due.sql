@@ -1,17 +1,18 @@
--- What is due now, as a set: open --> queued, a lease that ran out is taken away, and a pushed step that no worker took is
--- pushed again. The caller then enqueues each row to Dramatiq. If the caller dies before, `due_at` brings the turn back.
+-- Takes what is due now, as a set: an open turn becomes `queued`, a worker loses a lease that ran out, and a push that
+-- no worker took is made again. The caller then enqueues each row to Dramatiq. If it dies before, `due_at` brings the
+-- turn back.
 --
 -- p_window: the push limit. At most `p_window` turns that workers can take are `queued`; the rest stay `open` (T9).
 -- p_again, p_again_max: seconds until a push is believed lost; it doubles from the first to the second
 -- p_lost_after: unused, for the version before passes it
--- p_deliveries: for the version before, whose workers deliver. False: deliver_due does, and `typing` turns are left to it.
+-- p_deliveries: for the version before, whose workers deliver; false: `typing` turns are left to deliver_due
 --
--- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, the order by due time names
--- the index that has it.
+-- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, only an index gives the
+-- order by due time.
 --
--- `step` is `compose` or `deliver`; `woken` is a `compose` that the end of the conversation's active turn made due, and not
--- told to the version before; `dead` is only told. `first` marks the push that the journal tells. A locked row is
--- skipped: another step works on it.
+-- `step` is `compose` or `deliver`; or `woken`, a `compose` that the end of the conversation's active turn made due,
+-- which the version before does not know; or `dead`, which is only reported. `first` marks the push that the journal
+-- reports. A locked row is skipped, because another step works on it.
 CREATE OR REPLACE FUNCTION bridge.push_due(
     p_window integer, p_limit integer, p_again double precision, p_again_max double precision,
     p_lost_after integer DEFAULT NULL, p_deliveries boolean DEFAULT true)
@@ -93,7 +94,7 @@ BEGIN
         FROM due WHERE t.id = due.id
         RETURNING t.id, t.kind, t.match_id, due.due_at)
     SELECT p.id, 'compose', p.kind, p.match_id,
-           CASE p.kind WHEN 'reply' THEN (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id) ELSE 0 END,
+           CASE WHEN bridge.answers(p.kind) THEN (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id) ELSE 0 END,
            true, false, p.due_at
     FROM pushed p ORDER BY p.due_at;
 END

@@ -1,13 +1,13 @@
--- The ID that stands in the names of the queue's keys in Redis, `dramatiq:{ID}:...`, so that installations which share a
--- Redis do not take each other's ids.
+-- The ID that stands in the names of the queue's keys in Redis, `dramatiq:{ID}:...`, so that installations which share
+-- a Redis do not take each other's ids.
 --
 -- The stored id alone would be the same in a copy of this database, as staging often is. A dump that is restored has
 -- another server or another oid. A physical copy shares both with its original, and has another timeline once it is
 -- promoted. A disk snapshot that only recovers from a crash shares all of it: there the operator draws another id,
 -- UPDATE bridge.installation SET id = gen_random_uuid().
 --
--- A failover changes the timeline, too. Schedulers and workers ask again every few seconds, and the scheduler pushes again.
--- A managed PostgreSQL may offer one of the two functions to no role: then the ID is made of the rest.
+-- A failover changes the timeline, too. Schedulers and workers ask again every few seconds, and the scheduler pushes
+-- again. A managed PostgreSQL may offer one of the two functions to no role: then the ID is made of the rest.
 CREATE OR REPLACE FUNCTION bridge.queue_id() RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,5 +1,5 @@
--- Gives unfinished turns back at once, when a worker drains: due now, no attempt and no takeover counted. But for those
--- that somebody holds: they are about to end, and no other waits for them.
+-- Gives unfinished turns back when a worker drains: due now, with no attempt and no takeover counted. A turn that
+-- another session locks is left out: it is about to end, and the other turns do not wait for it.
 CREATE OR REPLACE FUNCTION bridge.release(p_turns bigint[], p_tokens uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE

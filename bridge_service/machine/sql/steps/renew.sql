@@ -1,6 +1,6 @@
--- Renews the leases of these turns for a worker that still composes them. Returns the turns that were not renewed: they
--- are no longer its own, and their drafts will be refused (T6); or somebody holds them just now, such as the worker itself
--- while a trigger of the app's takes its time, and then no other turn waits for that.
+-- Renews the leases of these turns for a worker that still composes them. Returns the turns that were not renewed.
+-- Either the worker has lost them, and their drafts will be refused (T6). Or another session locks them, for example a
+-- delivery during which a trigger of the app takes long; the other turns do not wait for that lock.
 CREATE OR REPLACE FUNCTION bridge.renew(p_turns bigint[], p_tokens uuid[], p_lease double precision) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$

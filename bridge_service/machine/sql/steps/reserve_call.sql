@@ -1,14 +1,15 @@
--- Reserves one call of a model before it is begun (M1). Asked again with the same key it gives the same answer and counts once.
+-- Reserves one call of a model before it is begun (M1). The same key gives the same answer, and
+-- counts once.
 --
 -- p_token, p_number: the claim, and the number of the call within it
 -- p_tokens_in, p_tokens_out: what it costs at most
 -- p_seconds: after which its request times out
 --
--- Where a limit rules, the answer is on disk before the call is begun: a reservation that a crash forgot would let more calls
--- pass. Without a limit it is only a figure. The budgets are locked after no turn, the bot's before the person's.
+-- Where a limit rules, the answer is on disk before the call is begun: a reservation that a crash forgot would let more
+-- calls pass. Without a limit it is only a figure. The budgets are locked after no turn, the bot's before the person's.
 --
--- Returns {outcome: reserved | fenced}; or {outcome: over, cause: limit_calls | limit_tokens}: no call until tomorrow; or
--- {outcome: later, retry: seconds}: only the reservations of calls that are under way stand against it.
+-- Returns {outcome: reserved | fenced}; or {outcome: over, cause: limit_calls | limit_tokens}: no call until tomorrow;
+--   or {outcome: later, retry: seconds}: only the reservations of calls that are under way stand against it.
 CREATE OR REPLACE FUNCTION bridge.reserve_call(
     p_token uuid, p_number integer, p_turn bigint, p_model text, p_tokens_in bigint, p_tokens_out bigint,
     p_seconds double precision)

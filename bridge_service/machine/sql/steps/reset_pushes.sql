@@ -1,6 +1,7 @@
--- Redis came back: whatever was pushed and not taken may be lost, so all of it is due now (T9). A turn that failed is due as
+-- Redis is back. What was pushed and not taken may be lost, so all of it is due now (T9). A turn that failed is due as
 -- soon as it may be tried again.
--- Each index of the unfinished by a look of its own, for no partial index serves both; and history is never read.
+-- Each index of unfinished turns has a query of its own, because no partial index serves both. Finished turns are never
+-- read.
 CREATE OR REPLACE FUNCTION bridge.reset_pushes() RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off AS $$

@@ -1,5 +1,5 @@
--- Are the capture triggers in place and firing, on the tables that the installation is bound to? If not, notifications of
--- other triggers are captured instead.
+-- Are the capture triggers in place and firing, on the tables that the installation is bound to? If not, notifications
+-- of other triggers are captured instead.
 CREATE OR REPLACE FUNCTION bridge.triggers_installed() RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT count(*) >= 3

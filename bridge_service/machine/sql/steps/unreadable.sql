@@ -1,9 +1,9 @@
--- PostgreSQL refused what a step had to read: the adapter raised, or bytes are no text. An attempt of the turn, like an error
--- of its responder, and tried again or given up in the same way.
+-- PostgreSQL refused what a step had to read: the adapter raised, or bytes are no text. This counts as an attempt of
+-- the turn, like an error of its responder.
 --
--- The step was rolled back with all it knew, so this is a call of its own, and no token guards it. A count plans the next
--- attempt (`retry_at`), and before that nothing is counted: neither the same call again, nor another process's. A claim
--- counts once a push besides: push_due adds to `pushes`, and a count takes them away.
+-- The step was rolled back, so this is a call of its own, and no token guards it. Instead, nothing is counted before
+-- the `retry_at` of the last count, neither for the same call again nor for another process. A claim is counted at most
+-- once a push: push_due adds to `pushes`, and a count sets it to 0.
 --
 -- p_step: what was refused, compose or deliver
 -- p_max_attempts: unused, for the version before passes it
@@ -23,7 +23,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN jsonb_build_object('outcome', 'nothing');
     ELSIF t.state = 'queued' THEN
-        -- Active from now on: what is written meanwhile waits for it, and neither joins it nor shares its end.
+        -- Active from now on: a message that comes meanwhile opens a waiting turn, and does not share this turn's end.
         BEGIN
             UPDATE bridge.turns SET state = 'composing' WHERE id = t.id;
         EXCEPTION WHEN unique_violation THEN

@@ -1,8 +1,8 @@
 -- Writes a row of bridge.minutes for each minute that is over and has none yet, the oldest first, at most `p_limit`.
 --
--- A minute is over 30 s after its end: a step commits within its `statement_timeout` of 30 s, so no turn that ended in that
--- minute becomes visible later. Minutes without a scheduler are made up for, at most a day of them. Any number of schedulers
--- may call it: the first row of a minute stays.
+-- A minute is over 30 s after its end: a step commits within its `statement_timeout` of 30 s, so no turn that ended in
+-- that minute becomes visible later. Minutes without a scheduler are made up for, at most a day of them. Any number of
+-- schedulers may call it: the first row of a minute stays.
 --
 -- A call of a model that is not settled by then counts with what is reserved for it.
 --
@@ -26,7 +26,7 @@ BEGIN
                    ORDER BY greatest(extract(epoch FROM r.answered_at - r.deliver_at)::double precision, 0)) AS late
         FROM bridge.turns r
         WHERE r.ended_at >= s.minute AND r.ended_at < s.minute + interval '1 minute'
-          AND r.kind = 'reply' AND r.state IN ('answered', 'cancelled')  -- as the index has it
+          AND bridge.answers(r.kind) AND r.state IN ('answered', 'cancelled')  -- as the index has it
           AND r.state = 'answered') t
     ON CONFLICT (minute) DO NOTHING;
     GET DIAGNOSTICS v_count = ROW_COUNT;

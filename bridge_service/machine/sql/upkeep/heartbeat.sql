@@ -1,7 +1,7 @@
--- A process lives: every fifteen seconds each of them says so, and once more when it ends in order.
+-- Writes a process's heartbeat: every fifteen seconds, and once more when it ends in order.
 --
 -- p_process: drawn by the process when it started
--- p_uptime: seconds since then; the database's clock is the only one that is written down
+-- p_uptime: seconds since then; only the database's clock is written down
 -- p_rss, p_cpu: resident bytes, and seconds of processor time since the start
 -- p_environment: what the process's environment sets of the policy; NULL from a process of the version before
 CREATE OR REPLACE FUNCTION bridge.heartbeat(

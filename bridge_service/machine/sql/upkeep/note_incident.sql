@@ -1,6 +1,6 @@
 -- Notes what only a process can know, for `report`.
 --
--- p_kind: name of the event in bridge_service/telemetry/signals.py
+-- p_kind: name of the signal in bridge_service/telemetry/signals
 -- p_times: how often it happened since it was last noted
 -- p_age: seconds since the first of these
 CREATE OR REPLACE FUNCTION bridge.note_incident(p_kind text, p_role text, p_times integer, p_age double precision)

@@ -13,7 +13,7 @@ BEGIN
     SELECT array_agg(old.id) INTO v_turns
     FROM (SELECT t.id FROM bridge.turns t
           WHERE t.ended_at < v_before
-            AND t.kind = 'reply' AND t.state IN ('answered', 'cancelled')
+            AND bridge.answers(t.kind) AND t.state IN ('answered', 'cancelled')
             -- A scalar, which PostgreSQL asks for each turn: it would hash all events for a NOT EXISTS.
             AND (SELECT bool_or(e.created_at >= v_before AND e.created_at < 'infinity')
                  FROM bridge.events e WHERE e.turn_id = t.id) IS NOT TRUE

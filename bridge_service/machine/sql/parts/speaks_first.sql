@@ -1,0 +1,5 @@
+-- Whether turns of this kind speak first. Such a turn covers no message, any message of its match cancels it, and its
+-- delivery locks the match's event and looks for messages (F1). Retention keeps it while its match lives (A3). See
+-- answers.sql.
+CREATE OR REPLACE FUNCTION bridge.speaks_first(p_kind text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT p_kind = 'initiation' $$;
