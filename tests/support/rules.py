@@ -55,7 +55,7 @@ Taken = tuple[str, ...]
 """What to take out: (function, old text, new text) or ("sql", statement)."""
 
 _GROUP_EVENTS: Final = (SQL_FOLDER / "steps" / "group_events.sql").read_text(encoding="utf-8")
-[JOINS] = re.findall(r"(ON CONFLICT \(match_id\) WHERE kind = 'reply'[^;]*);", _GROUP_EVENTS)
+[JOINS] = re.findall(r"(ON CONFLICT \(match_id\) WHERE bridge\.is_waiting[^;]*);", _GROUP_EVENTS)
 NEVER_JOINS: Final = ("group_events", JOINS, JOINS.partition("DO UPDATE")[0] + "DO NOTHING")
 """What a grouping does that inserts and looks later: it joins a turn that is being claimed (T2)."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -9,6 +10,7 @@ import psycopg2
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused
+from bridge_service.turns import Kind
 from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
 from tests.support.roles import ADMIN, SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, JOINS, LEA, NEVER_JOINS, without
