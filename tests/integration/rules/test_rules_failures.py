@@ -129,7 +129,7 @@ def test_T5_a_worker_that_drains_or_dies_puts_nothing_off(bridge: Bridge) -> Non
 @without(
     ("next_turn", "AND (t.retry_at > bridge.now()) IS NOT TRUE", ""),
     ("end_turn", "greatest(v_now, t.retry_at)", "v_now"),
-    ("sql", "ALTER TABLE bridge.turns DROP CONSTRAINT turns_no_push_before_retry"),
+    ("sql", "ALTER TABLE bridge.turns DROP CONSTRAINT turns_sound"),
 )
 def test_T5_the_end_of_the_active_turn_brings_no_retry_forward(bridge: Bridge) -> None:
     """A waiting turn that inherited a time is neither gone on with nor woken before it (T7)."""
