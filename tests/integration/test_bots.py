@@ -231,7 +231,7 @@ def test_a_process_of_the_version_before_keeps_its_own_environment(app: App) -> 
         app.rows("UPDATE bridge.turns SET due_at = bridge.now() WHERE state = 'open'")
         [push] = call("SELECT turn_id FROM bridge.push_due(2000, 500, 10, 20, 20)")
         token = str(uuid4())
-        assert call("SELECT bridge.claim(%s, %s, 15, 50, 3, 5) ->> 'outcome'", push[0], token) == [("claimed",)]
+        assert call("SELECT bridge.claim(%s, %s, 15, 50) ->> 'outcome'", push[0], token) == [("claimed",)]
         assert call("SELECT bridge.capture_notified(gen_random_uuid(), gen_random_uuid(), 30)") == [(None,)]
         assert call("SELECT bridge.finish(%s, %s, 'oui', 0, 3, 5, 5) ->> 'outcome'", push[0], token) == [("answered",)]
         for step in (

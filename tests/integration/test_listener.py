@@ -440,6 +440,7 @@ def test_where_the_triggers_are_not_a_notification_is_captured(desk: Desk) -> No
     eventually(lambda: not running.listener._foreign._uncaptured)
     assert running.told.of(NotificationRejected) == []
     assert desk.app.value("SELECT count(*) FROM bridge.events") == 2
+    running.told.wait_for(MessageGrouped)
     assert [event.position for event in running.told.of(MessageGrouped)] == [1]
 
 

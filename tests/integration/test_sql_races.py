@@ -215,7 +215,7 @@ def compose(actor: Actor, turn: int | None) -> None:
     while turn is not None:
         token = str(uuid4())
         plain = actor.chance.random() < 0.3
-        claim = (turn, token, actor.chance.choice(LEASES), 0, MAX_MERGES, None, plain)
+        claim = (turn, token, actor.chance.choice(LEASES), 0, plain)
         task = actor.answer("claim", *claim)
         if actor.now_and_then(0.05) and task["outcome"] == "claimed":
             again = actor.answer("claim", *claim)
