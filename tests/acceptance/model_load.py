@@ -140,7 +140,8 @@ def crowd(scene: Scene) -> str:
         replies = scene.replies(len(matches))
     took = [at - written for _, at, _ in replies]
     return (
-        f"1,000 conversations at once, MAX_COMPOSING=500, a model of {MODEL_SECONDS:g} s: last answer after {max(took):.1f} s"
+        f"1,000 conversations at once, MAX_COMPOSING=500, a model of {MODEL_SECONDS:g} s:"
+        f" last answer after {max(took):.1f} s"
         f" (p50 {share(took, 0.5):.1f} s), {len(replies)} replies, {len(scene.model.calls)} calls;"
         f" {samples.connections} connections of the service to PostgreSQL;"
         f" worker processes: RSS {' and '.join(map(str, samples.megabytes))} MB, CPU {samples.cpu:.1f} s"
