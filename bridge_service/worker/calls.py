@@ -61,7 +61,7 @@ class Calls(Loop):
 
     def later(self, seconds: float, job: Callable[[], None]) -> None:
         """Do a job on one of the `HANDS` after some seconds."""
-        self._tell(self._loop.call_later, seconds, self._hand, job)
+        self._tell(lambda: self._loop.call_later(seconds, self._hand, job))
 
     def first(self) -> None:
         """Make the event loop."""
