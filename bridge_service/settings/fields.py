@@ -7,29 +7,41 @@ compose.yaml from these fields.
 # typer brings pydantic anyway. pydantic-settings would add two packages and 2 MB, reads os.environ alone, and takes a
 # blank for a value.
 
-import dataclasses
-import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Final, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from bridge_service.errors import ConfigurationError
-from bridge_service.settings import urls
 from bridge_service.settings.tls import without_tls
-from bridge_service.settings.words import Accepts, accepts
+from bridge_service.settings.types import (
+    OPENAI,
+    ApiKey,
+    BrokerUrl,
+    ByTestMode,
+    DatabaseUrl,
+    Format,
+    GroupingMode,
+    Host,
+    Hours,
+    Level,
+    ModelName,
+    ModelUrl,
+    Number,
+    Port,
+    RedisUrl,
+    ResponderName,
+    SecondMessage,
+    Sentence,
+    TimeZone,
+    Token,
+    Truth,
+    Whole,
+)
+from bridge_service.settings.words import accepts
 
 REQUIRED: Final = ("database_url", "redis_url")
 """Fields without a default. A command that does not use one of them leaves it unset: ''."""
@@ -37,105 +49,7 @@ REQUIRED: Final = ("database_url", "redis_url")
 OTHER_NAMES: Final = {"database_url": "POSTGRES_CONNECTION_STRING"}
 """A second variable of a field, read if the first one is unset."""
 
-OPENAI: Final = "openai"
-"""The responder that needs OPENAI_MODEL."""
-
-
-def number_form(value: object) -> object:
-    """Refuse a text that is no number as an operator writes it."""
-    # pydantic also reads 1_5, digits of every script, and 80.0 as a whole number. The operator meant another value.
-    if isinstance(value, str) and not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):
-        raise ValueError
-    return value
-
-
-def whole_form(value: object) -> object:
-    """Refuse a text that is no whole number as an operator writes it."""
-    if isinstance(value, str) and not re.fullmatch("[+-]?[0-9]+", value):
-        raise ValueError
-    return value
-
-
-def _broker(text: str, info: ValidationInfo) -> str:
-    return urls.broker_url(text) if text else str(info.data.get("redis_url", ""))
-
-
-def _token(text: str) -> str:
-    # Every client can send these characters in a header, and 16 of them are hard to guess.
-    if not re.fullmatch(r"[!-~]{16,256}", text):
-        raise ValueError
-    return text
-
-
-def _responder(text: str) -> str:
-    # Only the form: the worker alone imports the module, for an import may do anything.
-    if text not in ("scripted", "echo", OPENAI) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
-        raise ValueError
-    return text
-
-
-def _model(text: str) -> str:
-    # Such as llama3.2:3b, openai/gpt-5 or @cf/meta/llama-3: what a JSON file or a sentence would be is a slip.
-    if not re.fullmatch(r"[\w@/.][\w./:@+-]{0,199}", text, re.ASCII):
-        raise ValueError
-    return text
-
-
-def _zone(text: str) -> str:
-    # ZoneInfo raises ValueError for a path, and ZoneInfoNotFoundError for a name that this machine does not know.
-    try:
-        return ZoneInfo(text).key
-    except (ZoneInfoNotFoundError, OSError):
-        raise ValueError from None
-
-
-def _api_key(text: str) -> str:
-    # The characters of a bearer token (RFC 6750), and the colon of providers that join two parts.
-    if not re.fullmatch(r"[\w.~+/:-]{1,1000}=*", text, re.ASCII):
-        raise ValueError
-    return text
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ByTestMode:
-    """The two defaults of a field; TEST_MODE chooses."""
-
-    live: float
-    testing: float
-
-    def __call__(self, value: object, info: ValidationInfo) -> object:
-        """Return the value, or the default if it is unset."""
-        if value is not None:
-            return value
-        if "test_mode" not in info.data:
-            raise PydanticCustomError("undecided", "TEST_MODE is wrong, and its own fault says so")
-        return self.testing if info.data["test_mode"] else self.live
-
-
 _UNSET: Final[Any] = None
-
-Number = Annotated[float, BeforeValidator(number_form)]
-Whole = Annotated[int, BeforeValidator(whole_form)]
-Port = Annotated[Whole, Field(ge=1, le=65535)]
-Truth = Annotated[bool, Accepts("true or false (or 1, 0, yes, no, on, off)")]
-DatabaseUrl = Annotated[
-    str, AfterValidator(urls.database_url), Accepts("a postgresql:// URL or the key=value form of libpq")
-]
-RedisUrl = Annotated[str, AfterValidator(urls.redis_url), Accepts("a redis:// or rediss:// URL")]
-BrokerUrl = Annotated[str, AfterValidator(_broker), Accepts("a redis:// or rediss:// URL")]
-ResponderName = Annotated[str, AfterValidator(_responder), Accepts("scripted, echo, openai or package.module:callable")]
-ModelName = Annotated[str, AfterValidator(_model), Accepts("a model's name without spaces, as its server spells it")]
-ModelUrl = Annotated[str, AfterValidator(urls.model_url), Accepts("an https:// URL, or http:// to a private address")]
-ApiKey = Annotated[
-    str, AfterValidator(_api_key), Accepts("a key as its server issued it: letters, digits and -._~+/:=")
-]
-SecondMessage = Annotated[Literal["merge", "queue"], BeforeValidator(str.lower)]
-TimeZone = Annotated[str, AfterValidator(_zone), Accepts("the name of a time zone, such as Europe/Paris")]
-Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)]
-Format = Annotated[Literal["text", "json"], BeforeValidator(str.lower)]
-Host = Annotated[str, AfterValidator(urls.host), Accepts("a host name or an IP address")]
-Token = Annotated[str, AfterValidator(_token), Accepts("16 to 256 characters of ASCII, none of them a space")]
-
 
 _CONFIG: Final = ConfigDict(hide_input_in_errors=True, validate_default=True)
 
@@ -170,6 +84,10 @@ class Settings:
     grouping_max: Number = Field(
         60, ge=0, le=86400, description="Seconds that a group may stay open because the person goes on writing."
     )
+    grouping_mode: GroupingMode = Field(
+        "fixed",
+        description="From where GROUPING_DELAY counts: `fixed` from the first message, `sliding` from the last.",
+    )
     initiation_delay_min: Annotated[Number, BeforeValidator(ByTestMode(120, 0))] = Field(
         _UNSET, ge=0, le=604800, description="Seconds from a match to the bot's first message, at least."
     )
@@ -190,6 +108,38 @@ class Settings:
     second_message: SecondMessage = Field(
         "merge",
         description="What a message does to a reply under way: `merge` answers both at once, `queue` one by one.",
+    )
+    reply_parts: Whole = Field(1, ge=1, le=10, description="Messages of one reply, at most.")
+    part_pause_min: Number = Field(1.5, ge=0, le=60, description="Seconds between two messages of a reply, at least.")
+    part_pause_max: Number = Field(3, ge=0, le=60, description="Seconds between two messages of a reply, at most.")
+    bot_typing: Truth = Field(
+        True,  # noqa: FBT003 - as test_mode
+        description="True: a bot's row in `typing_events` says that it types, if the app has that table.",
+    )
+    takeover_pause: Number = Field(
+        3600,
+        ge=0,
+        le=604800,
+        description="Seconds that a bot is silent after a human wrote in its name; 0: such messages are ignored.",
+    )
+    quiet_hours: Hours | None = Field(None, description="When a bot sleeps: nothing is pushed then; unset: never.")
+    quiet_hours_weekend: Hours | None = Field(
+        None, description="The same on Saturdays and Sundays; unset: as QUIET_HOURS."
+    )
+    quiet_spread: Number = Field(
+        300, ge=0, le=86400, description="Seconds over which what waited for a bot goes out when it wakes."
+    )
+    disclosure: Sentence | None = Field(
+        None,
+        description="The first words of a bot in a conversation, such as that it is a machine; unset: none.",
+        examples=["Je suis un assistant automatique."],
+    )
+    follow_up_after: Annotated[Number, Field(ge=3600, le=2592000)] | None = Field(
+        None, description="Seconds of silence after which a bot writes once more; unset: never."
+    )
+    limit_replies_hour: Annotated[Whole, Field(ge=1, le=100000)] | None = Field(
+        None,
+        description="Replies in one conversation in an hour; above it the bot pauses there for an hour; unset: none.",
     )
     timezone: TimeZone = Field("Europe/Paris", description="The bots' time zone: their days begin and end in it.")
     responder: ResponderName = Field("scripted", description="What a bot says.")
@@ -284,7 +234,7 @@ class Settings:
         description="True: a URL that leads to another machine without verified TLS is refused.",
     )
 
-    @field_validator("initiation_delay_max", "thinking_delay_max")
+    @field_validator("initiation_delay_max", "thinking_delay_max", "part_pause_max")
     @classmethod
     def _not_below_its_minimum(cls, high: float, info: ValidationInfo) -> float:
         name = str(info.field_name)

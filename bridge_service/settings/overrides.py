@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge_service.settings.policy import COLUMNS, OFF, Value, read_value
+from bridge_service.settings.types import NONE
 from bridge_service.settings.words import accepts, as_text
-
-NONE: Final = "none"
 
 _CHECK: Final = "bots_{}_check"
 """How PostgreSQL calls the CHECK of a column."""
@@ -14,6 +13,7 @@ _CHECK: Final = "bots_{}_check"
 _RULES: Final[Mapping[str, str]] = {
     "bots_initiation_delay": "INITIATION_DELAY_MIN must not be above INITIATION_DELAY_MAX: set both",
     "bots_thinking_delay": "THINKING_DELAY_MIN must not be above THINKING_DELAY_MAX: set both",
+    "bots_part_pause": "PART_PAUSE_MIN must not be above PART_PAUSE_MAX: set both",
     "bots_same_age_for_all": "IGNORE_OLDER_DAYS is the same for all bots: set it for `default`",
     **{_CHECK.format(name): f"{name.upper()} must be {accepts(field)}, or none" for name, field in COLUMNS.items()},
 }
@@ -53,4 +53,6 @@ def value_text(name: str, value: Value | None) -> str:
     """Return a value as an operator writes it."""
     if value is None or value == OFF.get(name):
         return NONE
-    return as_text(float(value) if isinstance(value, int) else value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    return as_text(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)

@@ -7,13 +7,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from bridge_service.settings.fields import BY_TEST_MODE, FIELDS, Settings
+from bridge_service.settings.types import NONE, Sentence, Truth, Words
 from bridge_service.settings.words import Accepts, accepts
 
-Value: TypeAlias = float | int | str
+Value: TypeAlias = bool | float | int | str | list[str]
 
 POLICY: Final = (
     "grouping_delay",
     "grouping_max",
+    "grouping_mode",
     "initiation_delay_min",
     "initiation_delay_max",
     "initiation_probability",
@@ -22,6 +24,17 @@ POLICY: Final = (
     "typing_speed_cps",
     "max_merges",
     "second_message",
+    "reply_parts",
+    "part_pause_min",
+    "part_pause_max",
+    "bot_typing",
+    "takeover_pause",
+    "quiet_hours",
+    "quiet_hours_weekend",
+    "quiet_spread",
+    "disclosure",
+    "follow_up_after",
+    "limit_replies_hour",
     "timezone",
     "ignore_older_days",
     "openai_model",
@@ -36,24 +49,35 @@ POLICY: Final = (
 )
 """The fields that `bridge.bots` has as columns. A scheduler writes its own into the row `environment`."""
 
-_TEXTS: Final[Mapping[str, FieldInfo]] = {
-    name: FieldInfo.from_annotation(
-        Annotated[str, Field(min_length=1, max_length=most), Accepts(f"a text of at most {most} characters")]  # type: ignore[arg-type]
-    )
-    for name, most in (("persona", 20000), ("over_limit", 2000))
+_MORE: Final[Mapping[str, FieldInfo]] = {
+    name: FieldInfo.from_annotation(kind)  # type: ignore[arg-type]
+    for name, kind in {
+        "persona": Annotated[str, Field(min_length=1, max_length=20000), Accepts("a text of at most 20000 characters")],
+        "over_limit": Sentence,
+        "active": Truth,
+        "distress_words": Words,
+        "distress_text": Sentence,
+    }.items()
 }
 """Columns that no variable sets."""
 
-COLUMNS: Final[Mapping[str, FieldInfo]] = {**{name: FIELDS[name] for name in POLICY}, **_TEXTS}
+COLUMNS: Final[Mapping[str, FieldInfo]] = {**{name: FIELDS[name] for name in POLICY}, **_MORE}
 """Every column of policy: what it accepts."""
 
 OFF: Final[Mapping[str, Value]] = {
-    "openai_fallback_model": "none",
+    "openai_fallback_model": NONE,
     "openai_temperature": -1,
     "limit_calls_person_day": 0,
     "limit_tokens_bot_day": 0,
-    "persona": "none",
-    "over_limit": "none",
+    "persona": NONE,
+    "over_limit": NONE,
+    "quiet_hours": NONE,
+    "quiet_hours_weekend": NONE,
+    "disclosure": NONE,
+    "follow_up_after": 0,
+    "limit_replies_hour": 0,
+    "distress_words": [],
+    "distress_text": NONE,
 }
 """The columns whose value may be absent, and what stands in `bridge.bots` where a row switches one off."""
 

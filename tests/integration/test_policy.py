@@ -54,7 +54,7 @@ def _policy(admin: Any, bot: str | None = None) -> dict[str, Any]:  # noqa: ANN4
     return dict(row)
 
 
-def _set(admin: Any, scope: str, bot: str | None = None, **values: float | str | None) -> None:  # noqa: ANN401
+def _set(admin: Any, scope: str, bot: str | None = None, **values: Value | None) -> None:  # noqa: ANN401
     admin.execute("INSERT INTO bridge.bots (scope, bot_id) VALUES (%s, %s) ON CONFLICT DO NOTHING", (scope, bot))
     for name, value in values.items():
         admin.execute(
@@ -69,10 +69,9 @@ def test_what_is_built_in_is_what_settings_have_as_defaults(admin: Any) -> None:
     """Its columns are the variables' names in lower case, and a database without any row uses the defaults."""
     admin.execute("DELETE FROM bridge.bots")
     texts = {v.name.lower(): v.default for v in VARIABLES if v.name.lower() in POLICY}
-    built_in = {
-        name: as_text(float(value) if isinstance(value, int) else value) for name, value in _policy(admin).items()
-    }
-    assert built_in == {**texts, "persona": "", "over_limit": ""}
+    built_in = {name: as_text(float(value) if type(value) is int else value) for name, value in _policy(admin).items()}
+    more = {"persona": "", "over_limit": "", "active": "true", "distress_words": "", "distress_text": ""}
+    assert built_in == {**texts, **more}
     admin.execute(
         "SELECT array_agg(attname ORDER BY attname)::text[] AS names FROM pg_attribute"
         " WHERE attrelid = 'bridge.bots'::regclass AND attnum > 0 AND attname NOT IN ('scope', 'bot_id')"
@@ -90,6 +89,18 @@ def test_the_more_special_row_rules(admin: Any) -> None:  # noqa: ANN401
     assert (paul["grouping_delay"], paul["initiation_probability"]) == (2, 0.5)
     _set(admin, "bot", CAMILLE, grouping_delay=None)
     assert _policy(admin, CAMILLE) == paul
+
+
+def test_a_pause_between_parts_is_a_pair_too(admin: Any) -> None:  # noqa: ANN401
+    """A row that sets one end moves the other one along."""
+    _set(admin, "default", part_pause_max=1)
+    _set(admin, "bot", CAMILLE, part_pause_min=9)
+    assert [_policy(admin, bot)[f"part_pause_{end}"] for bot in (CAMILLE, PAUL) for end in ("min", "max")] == [
+        9,
+        9,
+        1,
+        1,
+    ]
 
 
 @pytest.mark.parametrize("pair", ["initiation_delay", "thinking_delay"])
@@ -127,7 +138,7 @@ NUMBERS: Final = [
 def test_what_settings_refuse_no_row_takes(admin: Any, name: str, scope: str) -> None:  # noqa: ANN401
     """Every column takes the bounds of its variable, and nothing beyond them."""
     taken = 0
-    for text in ("-1", "-0.001", "0", "1", "100", "101", "1e5", "604800", "604801", "1e6", "1e7", "inf", "nan"):
+    for text in ("-1", "-0.001", "0", "1", "2", "100", "101", "1e5", "604800", "604801", "1e6", "1e7", "inf", "nan"):
         values = {name: float(text)}
         if OFF.get(name) == float(text):
             continue
@@ -155,21 +166,33 @@ def test_what_settings_refuse_no_row_takes(admin: Any, name: str, scope: str) ->
         ("limit_calls_person_day", ("0",), ("-1",)),
         ("persona", ("You are Camille.", "none"), ("", "p" * 20001)),
         ("over_limit", ("À demain !",), ("", "o" * 2001)),
+        ("grouping_mode", ("fixed", "sliding"), ("other", "")),
+        ("quiet_hours", ("22:30-07:00", "00:00-23:59", "none"), ("7:00-8:00", "24:00-01:00", "08:00-08:00", "")),
+        ("quiet_hours_weekend", ("23:00-09:00", "none"), ("09:00-09:00", "à")),
+        ("disclosure", ("Je suis un robot.", "none"), ("", "d" * 2001)),
+        ("follow_up_after", ("0", "3600"), ("1",)),
+        ("distress_words", ("{}", "{mourir,en finir}"), ('{""}', "{NULL}")),
+        ("distress_text", ("Appelez le 3114.", "none"), ("",)),
     ],
 )
 def test_a_row_takes_what_makes_sense_alone(admin: Any, name: str, good: Sequence[str], bad: Sequence[str]) -> None:  # noqa: ANN401
     """Texts have their forms, and what switches a value off has one."""
     for value in good:
-        _set(admin, "default", **{name: value})
+        _set(admin, "default", None, **{name: value})
     for value in bad:
         with pytest.raises((psycopg2.errors.CheckViolation, psycopg2.errors.InvalidParameterValue)):
             _set(admin, "default", **{name: value})
 
 
 def test_what_a_row_switches_off_is_off(admin: Any) -> None:  # noqa: ANN401
-    """`none`, 0 and -1 end the look for a value at the row that has them."""
+    """`none`, 0, -1 and an empty list end the look for a value at the row that has them."""
+    some: dict[str, Value] = {
+        "quiet_hours": "22:00-07:00",
+        "quiet_hours_weekend": "22:00-07:00",
+        "distress_words": ["mourir"],
+    }
     for name, off in OFF.items():
-        _set(admin, "environment", **{name: "5" if off == 0 else "1"})
+        _set(admin, "environment", None, **{name: some.get(name, "3600" if off == 0 else "1")})
         assert _policy(admin)[name] is not None
         _set(admin, "bot", CAMILLE, **{name: off})
         assert (_policy(admin, CAMILLE)[name], _policy(admin)[name] is None) == (None, False)

@@ -38,6 +38,7 @@ def test_defaults() -> None:
         grouping_delay=15,
         test_mode=False,
         grouping_max=60,
+        grouping_mode="fixed",
         initiation_delay_min=120,
         initiation_delay_max=300,
         initiation_probability=0.5,
@@ -46,6 +47,17 @@ def test_defaults() -> None:
         typing_speed_cps=3.5,
         max_merges=3,
         second_message="merge",
+        reply_parts=1,
+        part_pause_min=1.5,
+        part_pause_max=3,
+        bot_typing=True,
+        takeover_pause=3600,
+        quiet_hours=None,
+        quiet_hours_weekend=None,
+        quiet_spread=300,
+        disclosure=None,
+        follow_up_after=None,
+        limit_replies_hour=None,
         timezone="Europe/Paris",
         responder="scripted",
         responder_timeout=180,
@@ -415,7 +427,7 @@ def test_what_is_no_key(key: str) -> None:
 
 def test_all_faults_at_once() -> None:
     """Every wrong variable is named, once, in one error of one line each."""
-    wrong = {variable.name: "{}" for variable in VARIABLES}
+    wrong = {variable.name: "{}" if variable.name != "DISCLOSURE" else "d" * 2001 for variable in VARIABLES}
 
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_environ(wrong)
@@ -465,7 +477,7 @@ def test_the_error_survives_a_process_border() -> None:
 @pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
 def test_no_fault_repeats_its_value(variable: Variable) -> None:
     """Whatever variable holds a secret by mistake, its fault does not say it."""
-    value = f"{CANARY}!"
+    value = f"{CANARY}!" * 150
 
     (fault,) = faults(**{variable.name: value})
 
@@ -657,10 +669,12 @@ def test_secrets_of_a_key_value_dsn_as_written() -> None:
 def test_summary() -> None:
     """The summary holds every tunable that is set: numbers as %g, booleans in lower case, no URL."""
     assert " ".join(f"{name}={text}" for name, text in summary(read(GROUPING_DELAY="0.50")).items()) == (
-        "GROUPING_DELAY=0.5 TEST_MODE=false GROUPING_MAX=60 INITIATION_DELAY_MIN=120"
+        "GROUPING_DELAY=0.5 TEST_MODE=false GROUPING_MAX=60 GROUPING_MODE=fixed INITIATION_DELAY_MIN=120"
         " INITIATION_DELAY_MAX=300 INITIATION_PROBABILITY=0.5 THINKING_DELAY_MIN=2 THINKING_DELAY_MAX=15"
         " TYPING_SPEED_CPS=3.5 MAX_MERGES=3"
-        " SECOND_MESSAGE=merge TIMEZONE=Europe/Paris RESPONDER=scripted RESPONDER_TIMEOUT=180 MAX_COMPOSING=200"
+        " SECOND_MESSAGE=merge REPLY_PARTS=1 PART_PAUSE_MIN=1.5 PART_PAUSE_MAX=3 BOT_TYPING=true"
+        " TAKEOVER_PAUSE=3600 QUIET_SPREAD=300 TIMEZONE=Europe/Paris"
+        " RESPONDER=scripted RESPONDER_TIMEOUT=180 MAX_COMPOSING=200"
         " OPENAI_MAX_TOKENS=400 OPENAI_HISTORY_TOKENS=4000 OPENAI_PRICE_INPUT=0 OPENAI_PRICE_OUTPUT=0 OPENAI_TIMEOUT=60"
         " REDIS_MAX_ATTEMPTS=3 RETENTION_DAYS=30 IGNORE_OLDER_DAYS=15"
         " LOG_LEVEL=INFO LOG_FORMAT=text HOST=127.0.0.1 PORT=8080 REQUIRE_TLS=false"

@@ -14,7 +14,7 @@ DECLARE
     v_waiting bigint;
 BEGIN
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn;
-    SELECT * INTO v_over FROM bridge.over_limit(t.bot_id, bridge.person_of(t.id));
+    SELECT * INTO v_over FROM bridge.not_now(t.id);
     IF v_over.cause IS NULL THEN
         RETURN NULL;
     END IF;

@@ -20,7 +20,6 @@ BEGIN
                         ELSE NOT t.plain AND t.overtakes < v_most END
             FROM bridge.turns t WHERE t.id = p_turn)
        AND (SELECT w.held FROM bridge.turns w WHERE w.id = p_waiting) IS NULL
-       AND (SELECT o.cause FROM bridge.turns t CROSS JOIN LATERAL bridge.over_limit(t.bot_id, bridge.person_of(t.id)) o
-            WHERE t.id = p_turn) IS NULL;
+       AND (SELECT n.cause FROM bridge.not_now(p_turn) n) IS NULL;
 END
 $$;
