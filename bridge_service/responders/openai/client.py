@@ -14,6 +14,7 @@ import openai
 
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.responders.openai.answers import ModelFault, fault_of
+from bridge_service.responders.openai.pools import pools
 from bridge_service.responders.openai.prompt import Message
 from bridge_service.settings import Settings
 from bridge_service.turns import Model
@@ -22,7 +23,7 @@ ANSWER_BYTES: Final = 1_000_000
 """Bytes of an answer that are read. The longest useful one, with the thoughts of a model that thinks aloud, is less."""
 
 IDLE_CONNECTIONS: Final = 100
-"""Connections that are kept for the next calls; each call looks at all of them."""
+"""Connections that are kept for the next calls."""
 
 _LIBRARY_URL: Final = "https://api.openai.com/v1"
 _GATEWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT)
@@ -49,10 +50,12 @@ class Client:
         self._key = settings.openai_api_key
         self.seconds = settings.openai_timeout
         self._limit = "max_completion_tokens" if (urlsplit(url).hostname or "").endswith(_NEW_LIMIT) else "max_tokens"
+        trust_env = url.startswith("https://")  # no proxy sees what is not encrypted
         http = httpx2.AsyncClient(
             timeout=self.seconds,
             limits=httpx2.Limits(max_keepalive_connections=IDLE_CONNECTIONS),  # MAX_COMPOSING bounds the busy ones
-            trust_env=url.startswith("https://"),  # no proxy sees what is not encrypted
+            transport=pools(IDLE_CONNECTIONS, trust_env=trust_env),
+            trust_env=trust_env,
             headers={"Accept-Encoding": "identity"},
             event_hooks={"request": [self._authorize], "response": [_guard]},
         )
