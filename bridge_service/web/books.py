@@ -1,6 +1,7 @@
 """What the console's pages read on demand and do, beside the look that all of them share.
 
-Each list, and each conversation or bot, is asked for at most once in LOOK_SECONDS, however many visitors look at it.
+Each list, and each conversation or bot, is asked for at most once in LOOK_SECONDS, however many visitors look at it;
+what changes slowly more rarely.
 """
 
 import json
@@ -14,6 +15,12 @@ from bridge_service.web.question import Question, Questions
 
 CHARTS_SECONDS: Final = 15.0
 """A minute is counted once a minute, and incidents come in between."""
+
+BOTS_SECONDS: Final = 6.0
+"""Each of the bots costs as much as three turns of a list."""
+
+SPENDING_SECONDS: Final = 15.0
+"""A sum of a whole day."""
 
 LINES: Final = 20
 DEAD_LINES: Final = 50
@@ -37,8 +44,10 @@ class Books:
         seconds = observer.LOOK_SECONDS
         self.latest = Question(lambda: self._lines("SELECT bridge.latest_turns(%s)", LINES), seconds)
         self.late = Question(lambda: self._lines("SELECT bridge.late_turns(%s)", LINES), seconds)
-        self.bots = Question(lambda: self._lines("SELECT bridge.bots_load(%s, %s)", BOTS, observer.COUNTED), seconds)
-        self.spending = Question(lambda: self._lines("SELECT bridge.spending(1)"), seconds)
+        self.bots = Question(
+            lambda: self._lines("SELECT bridge.bots_load(%s, %s)", BOTS, observer.COUNTED), BOTS_SECONDS
+        )
+        self.spending = Question(lambda: self._lines("SELECT bridge.spending(1)"), SPENDING_SECONDS)
         self.actions = Question(lambda: self._lines("SELECT bridge.latest_actions(%s)", ACTIONS), seconds)
         self.charts = Question(lambda: self._one("SELECT bridge.charts()"), CHARTS_SECONDS)
         self.dead = Questions(
@@ -49,7 +58,8 @@ class Books:
 
     def forget(self) -> None:
         """Let the next visitor see what was just done; from the event loop."""
-        for question in (self.latest, self.late, self.bots, self.actions, self.dead, self.story, self.bot):
+        lists = (self.latest, self.late, self.bots, self.spending, self.actions)
+        for question in (*lists, self.dead, self.story, self.bot):
             question.forget()
 
     def act(self, who: str, address: str, what: str, on: str, values: Mapping[str, Any] | None = None) -> Line:

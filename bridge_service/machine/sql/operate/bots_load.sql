@@ -16,8 +16,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
         SELECT b.bot_id::text AS bot FROM bridge.bots b WHERE b.scope = 'bot'
         UNION SELECT o.bot_id::text FROM owed o
         UNION SELECT n.bot_id::text FROM (SELECT t.bot_id FROM bridge.turns t ORDER BY t.id DESC LIMIT 1000) n)
-    SELECT l.value || jsonb_build_object('open', 0, 'queued', 0, 'composing', 0, 'typing', 0, 'dead', 0)
-    FROM bridge.bots_list() AS l (value) WHERE l.value ->> 'bot' IN ('environment', 'default')
+    (SELECT jsonb_build_object(
+         'bot', b.scope, 'values', jsonb_strip_nulls(to_jsonb(b) - 'scope' - 'bot_id'),
+         'open', 0, 'queued', 0, 'composing', 0, 'typing', 0, 'dead', 0)
+     FROM bridge.bots b WHERE b.scope IN ('environment', 'default') ORDER BY b.scope DESC)
     UNION ALL
     (SELECT jsonb_build_object(
          'bot', s.bot, 'values', coalesce((

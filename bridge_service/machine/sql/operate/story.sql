@@ -3,7 +3,7 @@
 --
 -- p_id: of a match, or of a message that the bridge captured
 --
--- Returns {match_id, turns: [see turn_line.sql, ...], events: [{event_id, kind, message_id, turn_id, captured_at,
+-- Returns {match_id, turns: [see turn_lines.sql, ...], events: [{event_id, kind, message_id, turn_id, captured_at,
 --   grouped_at, set_aside}, ...]}, oldest first; NULL if the bridge knows neither such a match nor such a message.
 CREATE OR REPLACE FUNCTION bridge.story(p_id uuid, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -34,6 +34,7 @@ BEGIN
     END IF;
     RETURN jsonb_build_object(
         'match_id', v_match, 'events', coalesce(v_events, '[]'),
-        'turns', (SELECT coalesce(jsonb_agg(bridge.turn_line(t.id) ORDER BY t.id), '[]') FROM unnest(v_turns) AS t (id)));
+        'turns', (SELECT coalesce(jsonb_agg(t.line ORDER BY (t.line -> 'turn_id')::bigint), '[]')
+                  FROM bridge.turn_lines(v_turns) AS t (line)));
 END
 $$;

@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION bridge.reserve_call(
     p_seconds double precision)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
-SET enable_seqscan = off SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t          bridge.turns%ROWTYPE;
     b          bridge.budgets%ROWTYPE;  -- the bot's
@@ -29,7 +29,8 @@ DECLARE
 BEGIN
     PERFORM bridge.assert_read_committed();
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn;
-    SELECT * INTO p FROM bridge.policy(t.bot_id);
+    SELECT limit_calls_person_day, limit_tokens_bot_day, timezone INTO p
+    FROM bridge.policy(t.bot_id);  -- named: each column costs
     IF p.limit_calls_person_day IS NULL AND p.limit_tokens_bot_day IS NULL THEN
         SET LOCAL synchronous_commit = off;
     ELSIF current_setting('synchronous_commit') = 'off' THEN
