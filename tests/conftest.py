@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import hypothesis
 import pytest
 import redis
 
@@ -41,6 +42,12 @@ LONGEST: Final = (
 
 EXIT_CODE: Final = "bridge/exit_code"
 """Where pytest's cache keeps the last run's exit code, which `make` does not hand on: .ci/run reads it."""
+
+# How fast an example is made or run depends on what else the machine does. No test is about that.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # No test here pulls a plug, so nothing need reach the disk.
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
