@@ -32,7 +32,7 @@ migrate: .venv/demo.stamp ## create or update the schema of the bridge in DATABA
 
 .PHONY: test
 test: .venv/dev.stamp ## run all tests except make browser, make chaos and make crashes (ARGS="-k journal" runs some)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
+	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder tests/unit tests/simulation tests/integration tests/acceptance $(ARGS)
 
 .PHONY: browser
 browser: .venv/browser.stamp ## use the playground in a headless Chromium (PICTURES=docs/pictures takes the docs' pictures anew)

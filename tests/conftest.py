@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import hypothesis
 import pytest
 import redis
 
@@ -23,10 +25,55 @@ if TYPE_CHECKING:
 
     from tests.support.roles import Urls
 
+TESTS: Final = Path(__file__).parent
 ROOM_BYTES = 4 * 1024**3
+
+LONGEST: Final = (
+    "acceptance/test_startup.py",
+    "integration/test_worker_metrics.py",
+    "integration/test_waiting.py",
+    "integration/test_queue_id.py",
+    "acceptance/test_demo.py",
+    "integration/test_migrate.py",
+    "integration/test_check_app.py",
+    "integration/rules/test_rules_turns.py",
+)
+"""The files that take longest (`pytest --durations=0` tells). They wait more than they compute."""
+
+EXIT_CODE: Final = "bridge/exit_code"
+"""Where pytest's cache keeps the last run's exit code, which `make` does not hand on: .ci/run reads it."""
+
+# How fast an example is made or run depends on what else the machine does. No test is about that.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # No test here pulls a plug, so nothing need reach the disk.
 QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files. A worker that begins one of them last works on while the other workers are idle.
+
+    After `LONGEST` come the acceptance tests, and then the other files by their number of tests. pytest-xdist keeps
+    this order with `--no-loadscope-reorder`.
+    """
+    files = [str(item.path.relative_to(TESTS)) for item in items]
+    tests = Counter(files)
+    places = {file: place for place, file in enumerate(LONGEST)}
+
+    def place(file: str) -> tuple[int, bool, int, str]:
+        return places.get(file, len(places)), not file.startswith("acceptance/"), -tests[file], file
+
+    # Sorting is stable: the tests of a file keep their order.
+    items[:] = [item for _, item in sorted(zip(files, items, strict=True), key=lambda pair: place(pair[0]))]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Tell .ci/run whether tests failed (1) or did not all run (anything above)."""
+    if not hasattr(session.config, "workerinput") and session.config.cache is not None:
+        session.config.cache.set(EXIT_CODE, int(exitstatus))
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,8 @@ def install(database: Urls) -> None:
 
 def copy(server: PostgresServer, template: str, name: str) -> Urls:
     """Make database `name` from a template."""
-    create = f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER {APP}'
+    # PostgreSQL's own choice writes each page to the WAL, which takes twice the CPU for a database of this size.
+    create = f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER {APP} STRATEGY FILE_COPY'
     # A copy has the rights on what is in the database, and not those on the database itself.
     execute(server.url(), create, *by_hand("GRANT CREATE ON DATABASE", name))
     return Urls(server.url(name))

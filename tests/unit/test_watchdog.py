@@ -142,7 +142,7 @@ def test_a_bark_ends_the_process_with_exit_code_1() -> None:
         "threading.Thread(target=threading.Event().wait).start()\n"
         "w.end_process()"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=20, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (1, b"")
 
 
