@@ -315,6 +315,7 @@ def test_C1_an_app_whose_types_are_only_like_those_expected_is_served(bridge: Br
     bridge.rows(
         "CREATE DOMAIN app_id AS uuid; ALTER TABLE messages ALTER sender_id TYPE app_id;"
         " ALTER TABLE profiles ALTER first_name TYPE varchar(80);"
+        " DROP TRIGGER bridge_after_edit ON messages;"
         " ALTER TABLE messages ALTER content TYPE varchar(4000), ALTER created_at TYPE timestamp;"
         " ALTER TABLE matches ALTER created_at TYPE timestamp"
     )

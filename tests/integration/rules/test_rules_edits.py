@@ -108,7 +108,7 @@ def test_X1_an_edit_ends_the_reply_under_way(
 @pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "not grouped"])
 def test_X1_a_delivery_looks_for_edits(bridge: Bridge, *, grouped: bool) -> None:
     """A scheduler that is late, or died between grouping and overtaking, lets no reply to the old text out."""
-    match, [message], claim = typing(bridge)
+    _, [message], claim = typing(bridge)
     edit(bridge, message)
     if grouped:
         bridge.group()
@@ -413,7 +413,8 @@ def test_X1_an_edit_reads_by_index(bridge: Bridge) -> None:
     session = bridge.session(ADMIN)
     bridge.rows("UPDATE messages SET content = 'NEW' WHERE id = %s", message, connection=session)
     read = bridge.value(
-        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables WHERE schemaname = 'bridge'",
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
+        " WHERE schemaname = 'bridge'",
         connection=session,
     )
     assert read < 20
@@ -424,7 +425,7 @@ def test_X1_an_edit_reads_by_index(bridge: Bridge) -> None:
 
 @without(("group_events", "IF v_changes THEN", "IF false THEN"))
 def test_X1_no_edit_stays_ungrouped(bridge: Bridge) -> None:
-    """Not of an answered message, of one that was set aside, nor of one that is not known: it would silence the bell."""
+    """Not of an answered message, of one that was set aside, nor of one that is unknown: it would silence the bell."""
     match, [message], claim = typing(bridge)
     app = bridge.session()
     edit(bridge, message, connection=app)
