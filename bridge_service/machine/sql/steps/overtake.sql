@@ -35,7 +35,8 @@ BEGIN
             SELECT a.match_id  -- an edit or a deletion that no batch named (X1)
             FROM (SELECT u.id, u.match_id, u.bot_id, u.covers FROM bridge.turns u
                   WHERE u.state IN ('composing', 'typing') AND bridge.answers(u.kind) IS TRUE OFFSET 0) a
-            WHERE (SELECT bool_or(e.id <> ALL (a.covers)) FROM bridge.events e WHERE e.kind = 'change' AND e.turn_id = a.id)
+            WHERE (SELECT bool_or(e.id <> ALL (a.covers)) FROM bridge.events e
+                   WHERE e.kind = 'change' AND e.match_id = a.match_id AND e.turn_id = a.id)
               AND bridge.may_supersede(a.id, NULL, (v_policy -> a.bot_id::text) || '{"second_message": "merge"}')
             ORDER BY 1 LIMIT p_limit);
     END IF;
