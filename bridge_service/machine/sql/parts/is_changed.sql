@@ -2,10 +2,10 @@
 -- of it is not among the events `p_covers` of that claim (X1).
 --
 -- One statement looks at what is grouped and at what is not: between two statements a scheduler could group the event,
--- and neither would see it. It reads the conversation's changes and no message. Every delivery asks, so it has no SET
--- and not its owner's rights: its callers have both.
+-- and neither would see it. It reads the conversation's changes and no message. Every delivery asks, so it sets
+-- nothing that its callers have set.
 CREATE OR REPLACE FUNCTION bridge.is_changed(p_turn bigint, p_match uuid, p_covers bigint[]) RETURNS boolean
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN EXISTS (
         SELECT FROM bridge.events e

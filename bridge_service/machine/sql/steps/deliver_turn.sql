@@ -71,7 +71,7 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.kind = 'message', e.id), '{}'),
                array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message')
         INTO v_events, v_messages
-        FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message' OR e.id = ANY (t.covers));
+        FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message' OR e.id = ANY (t.covers)) IS TRUE;
         IF v_events <> t.covers THEN
             -- The draft answers something else than the turn holds: it is thrown away and composed anew (T3).
             UPDATE bridge.turns
