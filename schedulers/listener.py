@@ -173,6 +173,8 @@ class Listener(Loop):
         for event in events:
             if event.kind == "match":
                 self._emit(MatchDetected(event.match_id, event.bot_id))
+            elif event.kind == "change":
+                continue  # no message: nothing joins a group
             elif event.state == "cancelled":
                 if event.place == 1:
                     self._emit(TurnCancelled(event.turn_id, event.match_id, Kind.REPLY, "left"))

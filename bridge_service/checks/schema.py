@@ -6,7 +6,7 @@ from bridge_service.checks.finding import TIMEOUT_SECONDS, Found, well, wrong
 from bridge_service.checks.installation import app_tables, ledger, our_triggers
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
 from bridge_service.errors import SchemaIncomplete, SchemaMissing, StepRefused
-from bridge_service.install.files import TRIGGERS, adapter, digests, steps
+from bridge_service.install.files import EDIT_TRIGGER, HAS_CONTENT, TRIGGERS, adapter, digests, steps
 from bridge_service.install.migrations import newest_migration
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Installed
@@ -134,7 +134,11 @@ def triggers(connection: Connection) -> Found:
     """Look for the capture triggers."""
     tables = {table.oid for table in app_tables(connection).values()}
     ours = [trigger for trigger in our_triggers(connection) if trigger.is_part or trigger.oid in tables]
-    if missing := sorted(set(TRIGGERS) - {trigger.name for trigger in ours if not trigger.is_part}):
+    missing = sorted(set(TRIGGERS) - {trigger.name for trigger in ours if not trigger.is_part})
+    messages = app_tables(connection).get("messages")
+    if EDIT_TRIGGER in missing and messages is not None and row(connection, HAS_CONTENT, messages.oid) == (False,):
+        missing.remove(EDIT_TRIGGER)
+    if missing:
         remedy = f"{MIGRATE}, then {REPLAY}" if _is_there(connection) else MIGRATE
         return wrong(f"missing: {', '.join(missing)}", remedy)
     if asleep := [trigger for trigger in ours if not trigger.enabled]:

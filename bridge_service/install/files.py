@@ -17,8 +17,19 @@ APP_TABLES: Final = ("profiles", "matches", "messages")
 TRIGGERS: Final = {
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",
     "bridge_after_message": "AFTER INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_message()",
+    "bridge_after_edit": "AFTER UPDATE OF content ON {messages} FOR EACH ROW"
+    " WHEN (OLD.content::text IS DISTINCT FROM NEW.content::text) EXECUTE FUNCTION bridge.after_change()",
+    "bridge_after_delete": "AFTER DELETE ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_change()",
     "bridge_after_match": "AFTER INSERT ON {matches} FOR EACH ROW EXECUTE FUNCTION bridge.after_match()",
 }
+EDIT_TRIGGER: Final = "bridge_after_edit"
+"""The trigger that a table without a column `content` cannot have: its app calls `bridge.capture_change` itself."""
+
+HAS_CONTENT: Final = (
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute"
+    " WHERE attrelid = %s::regclass AND attname = 'content' AND NOT attisdropped)"
+)
+"""Whether a table can have EDIT_TRIGGER."""
 
 
 def sql_files(folder: str) -> list[Path]:

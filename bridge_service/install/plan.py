@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that ps
 
 from bridge_service.errors import DatabaseRefused
 from bridge_service.install import binding, needs, proof, rights
-from bridge_service.install.files import APP_TABLES, TRIGGERS, template
+from bridge_service.install.files import APP_TABLES, EDIT_TRIGGER, HAS_CONTENT, TRIGGERS, template
 from bridge_service.install.functions import functions
 from bridge_service.install.migrations import migrations
 from bridge_service.install.report import Report
@@ -177,6 +177,9 @@ def _missing_triggers(cursor: Cursor, table: str, app: dict[str, str]) -> dict[s
     """Return the triggers that a table lacks, by name, and the statements that make them."""
     cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass", (app[table],))
     there = {name for (name,) in cursor.fetchall()}
+    if table == "messages" and EDIT_TRIGGER not in there:
+        cursor.execute(HAS_CONTENT, (app[table],))
+        there |= set() if value(cursor) else {EDIT_TRIGGER}
     return {
         name: f"CREATE TRIGGER {name} {definition.format(**app)}"
         for name, definition in TRIGGERS.items()

@@ -121,6 +121,8 @@ def _runs(tables: Mapping[str, str], replaced: Sequence[str]) -> Iterator[tuple[
     yield "capture_message", _CAPTURE
     yield "history", _HISTORY
     yield "messages_to_bots", _MESSAGES_TO_BOTS
+    for function, given in (("capture_change", "message"), ("withdrawn", "message"), ("ended", "match")):
+        yield function, f"SELECT bridge.{function}(%({given})s::uuid)"
     for function in ("persona", "profile"):
         yield function, _TOLD.format(function)
     if "deliver" in replaced:

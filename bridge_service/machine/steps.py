@@ -133,7 +133,7 @@ class Store:
     def group(self, *, after: int = 0, only: str | None = None) -> list[Grouped]:
         """Group what is ungrouped, above the event id `after`; in one conversation only, if `only` names it."""
         rows = self._database.call(
-            "SELECT g.*, g.kind = 'message' AND bridge.beside_active(g.match_id)"
+            "SELECT g.*, g.kind <> 'match' AND bridge.beside_active(g.match_id)"
             " FROM bridge.group_events(%s, p_only => %s) g",
             after,
             only,

@@ -244,7 +244,7 @@ BREAKAGES: Final = (
             ),
             (
                 "claim",
-                """SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'),
+                """SELECT coalesce(array_agg(e.id ORDER BY e.kind = 'message', e.id), '{}'),
                    coalesce(array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message'), '{}')
                    INTO v_events, v_messages
                    FROM bridge.events e WHERE e.turn_id = t.id;""",

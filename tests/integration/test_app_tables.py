@@ -278,6 +278,30 @@ def test_columns_that_only_replaced_functions_use_may_have_any_type_or_be_missin
     assert finding.ok, finding
 
 
+def test_a_table_without_the_column_content_has_no_trigger_on_edits(app: App) -> None:
+    """An app that reads and writes its texts elsewhere tells of edits itself; `migrate` and `check` ask for no more."""
+    migrate(app.urls.owner)
+    app.rows("DROP TRIGGER bridge_after_edit ON messages; ALTER TABLE messages RENAME content TO body")
+    app.rows(
+        "CREATE OR REPLACE FUNCTION bridge.history(p_match uuid, p_covered uuid[], p_lines integer)"
+        " RETURNS TABLE (message_id uuid, sender_id uuid, content text, created_at timestamptz, covered boolean)"
+        " LANGUAGE sql STABLE SECURITY DEFINER AS 'SELECT w.id, w.sender_id, w.body, w.created_at, true"
+        " FROM public.messages w WHERE w.match_id = p_match';"
+        "CREATE OR REPLACE FUNCTION bridge.deliver(p_turn bigint, p_message uuid,"
+        " p_match uuid, p_bot uuid, p_content text, p_created_at timestamptz) RETURNS uuid LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO public.messages (id, match_id, sender_id, body)"
+        " VALUES (p_message, p_match, p_bot, p_content); RETURN p_message; END'"
+    )
+    report = migrate(app.urls.owner, runtime_role=SERVICE)
+    assert (report.kept, report.triggers) == (["deliver", "history"], [])
+    [finding] = check_postgresql(app.urls.service, describe=str, wanted=lambda name: name == "triggers")
+    assert finding.ok, finding
+    app.rows("ALTER TABLE messages ADD content text")
+    [finding] = check_postgresql(app.urls.service, describe=str, wanted=lambda name: name == "triggers")
+    assert "missing: bridge_after_edit" in finding.detail
+    assert migrate(app.urls.owner).triggers == ["bridge_after_edit"]
+
+
 def test_the_proof_leaves_no_trace(app: App) -> None:
     """It captures a message of a conversation that is there: no event, no notification and no message is left."""
     match = app.match()

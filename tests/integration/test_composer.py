@@ -1036,16 +1036,17 @@ _TRIGGER: Final = """
     END $$;
     CREATE TRIGGER no BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION public.no()
 """
+_RETYPED: Final = "DROP TRIGGER bridge_after_edit ON messages; ALTER TABLE messages ALTER content TYPE {}"
 _REFUSALS: Final = {
-    "varchar": ("ALTER TABLE messages ALTER content TYPE varchar(500)", "22001 character varying(500)", True),
-    "char": ("ALTER TABLE messages ALTER content TYPE char(500)", "22001 character(500)", True),
+    "varchar": (_RETYPED.format("varchar(500)"), "22001 character varying(500)", True),
+    "char": (_RETYPED.format("char(500)"), "22001 character(500)", True),
     "check": (
         "ALTER TABLE messages ADD CONSTRAINT short CHECK (length(content) < 501)",
         "23514 short (table public.messages): CHECK ((length(content) < 501))",
         True,
     ),
     "domain": (
-        "CREATE DOMAIN t text CONSTRAINT short CHECK (length(VALUE) < 501); ALTER TABLE messages ALTER content TYPE t",
+        "CREATE DOMAIN t text CONSTRAINT short CHECK (length(VALUE) < 501); " + _RETYPED.format("t"),
         "23514 short (type public.t): CHECK ((length(VALUE) < 501))",
         True,
     ),
@@ -1089,7 +1090,7 @@ def test_a_reply_that_the_table_refuses_is_composed_again(
 
 def test_a_reply_that_is_refused_each_time_is_dead(desk: Desk) -> None:
     """After MAX_ATTEMPTS calls the operator decides, and reads which limit it was."""
-    desk.app.rows("ALTER TABLE messages ALTER content TYPE varchar(500)")
+    desk.app.rows(_RETYPED.format("varchar(500)"))
     match, turn = desk.pushed()
     desk.respond = lambda _: _LONG
     for attempt in range(MAX_ATTEMPTS):

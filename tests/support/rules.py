@@ -325,12 +325,14 @@ class Bridge:
 
     def covered(self, turn: int) -> list[str]:
         """Return the ids of the messages whose events stand in a turn, in the order of their capture."""
-        rows = self.rows("SELECT message_id FROM bridge.events WHERE turn_id = %s ORDER BY id", turn)
+        select = "SELECT message_id FROM bridge.events WHERE turn_id = %s AND kind = 'message' ORDER BY id"
+        rows = self.rows(select, turn)
         return [message for (message,) in rows]
 
     def captured(self, message: str) -> int:
-        """Return how many events there are for a message."""
-        return int(self.value("SELECT count(*) FROM bridge.events WHERE message_id = %s", message))
+        """Return how many times a message was captured; its changes do not count."""
+        count = "SELECT count(*) FROM bridge.events WHERE message_id = %s AND kind = 'message'"
+        return int(self.value(count, message))
 
     def messages(self, match: str) -> list[tuple[str, str]]:
         """Return (sender, content) of every message of a match, oldest first."""

@@ -104,6 +104,12 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
     claim = bridge.claim(turn)
     ways.append(bridge.finish(claim, pause=0).name == "answered")
 
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("UPDATE messages SET content = 'edited' WHERE match_id = %s", match)
+    ways.append(bridge.deliver(turn).name == "superseded")
+    ways.append(bridge.finish(bridge.claim(turn), pause=0).name == "answered")
+
     for steps in ("queued", "typing"):
         lost = bridge.match()
         message = bridge.write(lost)

@@ -324,7 +324,7 @@ def test_D5_a_bot_that_lacks_a_row_is_no_conversation_that_is_gone(
 def test_D5_an_opener_that_the_table_refuses_is_composed_again(bridge: Bridge) -> None:
     """It is told why, as a reply is, and the match has one opener."""
     bridge.stop_clock()
-    bridge.rows("ALTER TABLE messages ALTER content TYPE varchar(10)")
+    bridge.rows("DROP TRIGGER bridge_after_edit ON messages; ALTER TABLE messages ALTER content TYPE varchar(10)")
     match = bridge.match(opener=True)
     turn = bridge.typing_opener(match, "bonjour, je m'appelle Camille")
     assert bridge.deliver(turn).name == "failed"

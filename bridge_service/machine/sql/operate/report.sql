@@ -51,7 +51,7 @@ BEGIN
             'early', count(*) FILTER (WHERE g.late < -0.001)),
         'push', bridge.spread(array_agg(g.late) FILTER (WHERE g.late IS NOT NULL)))
     INTO v_groups
-    FROM (SELECT count(*) AS messages,
+    FROM (SELECT count(*) FILTER (WHERE e.kind = 'message') AS messages,
                  extract(epoch FROM t.queued_at - t.planned_at)::double precision AS late
           FROM bridge.turns t JOIN bridge.events e ON e.turn_id = t.id
           WHERE bridge.answers(t.kind) AND t.queued_at > v_since

@@ -22,7 +22,8 @@ BEGIN
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
     v_retried := t.state = 'dead' OR (t.state = 'cancelled' AND t.reason IN ('gone', 'refused')
-                                      AND EXISTS (SELECT FROM bridge.events e WHERE e.turn_id = t.id));
+                                      AND EXISTS (SELECT FROM bridge.events e
+                                                  WHERE e.turn_id = t.id AND (e.kind = 'message') IS TRUE));
     IF v_retried IS NOT TRUE THEN
         RETURN jsonb_build_object('outcome', 'nothing', 'state', t.state);
     ELSIF bridge.answers(t.kind) THEN

@@ -3,6 +3,7 @@
 --   a message that no event knows (`event_id` NULL);
 --   a message whose turn was cancelled as `gone` while its conversation is there again, unless it is old by now
 --   (is_old.sql).
+-- Nothing is owed to a message that is deleted or withdrawn, nor in a match that is over.
 --
 -- p_match NULL: every conversation
 CREATE OR REPLACE FUNCTION bridge.owed(p_since timestamptz, p_until timestamptz, p_match uuid)
@@ -25,6 +26,7 @@ BEGIN
         FROM (SELECT DISTINCT m.match_id, m.sender_id FROM missed m) a)
     SELECT m.* FROM missed m JOIN answered a ON a.match_id = m.match_id AND a.sender_id = m.sender_id
     WHERE (m.created_at > a.until) IS NOT FALSE
-      AND (m.event_id IS NULL OR NOT bridge.is_old(m.match_id, m.created_at));
+      AND (m.event_id IS NULL OR NOT bridge.is_old(m.match_id, m.created_at))
+      AND bridge.withdrawn(m.message_id) IS NOT TRUE AND bridge.ended(m.match_id) IS NOT TRUE;
 END
 $$;

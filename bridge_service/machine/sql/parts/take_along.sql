@@ -9,10 +9,11 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     v_seen   bigint[];
     v_locked bigint[];
+    v_messages integer;
 BEGIN
     SELECT array_agg(e.id) INTO v_seen
     FROM bridge.ungrouped_events(p_match) e
-    WHERE e.kind = 'message' AND NOT EXISTS (
+    WHERE e.kind IN ('message', 'change') AND NOT EXISTS (
           SELECT FROM bridge.turns w
           WHERE w.match_id = p_match AND bridge.is_waiting(w.kind, w.state) AND w.id <> p_turn);
     IF v_seen IS NULL THEN
@@ -24,7 +25,11 @@ BEGIN
           ORDER BY e.id FOR NO KEY UPDATE SKIP LOCKED) l;
     IF cardinality(v_locked) = cardinality(v_seen) THEN
         UPDATE bridge.events e SET turn_id = p_turn, grouped_at = bridge.now()
-        WHERE e.id = ANY (v_locked) AND (e.turn_id IS NULL AND e.error IS NULL) IS TRUE;
+        WHERE e.id = ANY (v_locked) AND (e.kind = 'message' AND e.turn_id IS NULL AND e.error IS NULL) IS TRUE;
+        GET DIAGNOSTICS v_messages = ROW_COUNT;
+        IF v_messages < cardinality(v_locked) THEN  -- the others are changes: this claim reads what they changed (X1)
+            PERFORM bridge.group_changes(v_locked, bridge.now());
+        END IF;
     END IF;
 END
 $$;

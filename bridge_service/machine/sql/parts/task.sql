@@ -19,7 +19,8 @@ DECLARE
     c_most_bytes CONSTANT bigint := 100000000;  -- of what is to be answered, 200 for each message's frame
     c_line       CONSTANT integer := 4000;      -- characters of a line of history
 BEGIN
-    SELECT * INTO v_sides FROM bridge.conversation(t.match_id) WHERE bot_id = t.bot_id;
+    SELECT * INTO v_sides FROM bridge.conversation(t.match_id)
+    WHERE bot_id = t.bot_id AND bridge.ended(t.match_id) IS NOT TRUE;
     IF NOT FOUND THEN
         RETURN '{"reason": "gone"}';
     END IF;
@@ -45,7 +46,9 @@ BEGIN
                                       THEN bridge.later_messages(t.id, t.match_id) ELSE '{}' END, p_lines)
               WITH ORDINALITY AS h (message_id, sender_id, content, created_at, covered, number)
               LEFT JOIN unnest(p_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
-              WHERE NOT h.covered OR o.position IS NOT NULL) h) lines;
+              WHERE (NOT h.covered OR o.position IS NOT NULL)
+                -- An opener is not said where a message is, not even where it is withdrawn (I4).
+                AND (bridge.speaks_first(t.kind) OR bridge.withdrawn(h.message_id) IS NOT TRUE)) h) lines;
 
     IF bridge.answers(t.kind) AND v_covered = '[]' THEN
         RETURN '{"reason": "gone"}';

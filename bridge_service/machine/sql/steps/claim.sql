@@ -44,8 +44,9 @@ BEGIN
     ELSIF bridge.answers(t.kind) THEN
         PERFORM bridge.take_along(t.id, t.match_id);
     END IF;
-    -- No event joins or leaves an active turn, so the same token finds the same.
-    SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'),
+    -- No message joins or leaves an active turn, so the same token finds the same. A change may join it (X1), and stands
+    -- before the messages here: the last event of `covers` is the newest message (known_lines.sql).
+    SELECT coalesce(array_agg(e.id ORDER BY e.kind = 'message', e.id), '{}'),
            coalesce(array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message'), '{}')
     INTO v_events, v_messages
     FROM bridge.events e WHERE e.turn_id = t.id;
@@ -78,7 +79,7 @@ BEGIN
 
     BEGIN
         UPDATE bridge.turns
-        SET state = 'composing', token = p_token, covers = v_events, pushes = 0, retry_at = NULL, held = NULL,
+        SET state = 'composing', token = p_token, covers = CASE WHEN token IS NULL THEN v_events ELSE covers END, pushes = 0, retry_at = NULL, held = NULL,
             claimed_at = bridge.now(), plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN

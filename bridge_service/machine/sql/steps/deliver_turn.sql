@@ -26,6 +26,7 @@ DECLARE
     v_kind      text;
     v_match     uuid;
     v_waiting   bigint;
+    v_thrown    integer;
     v_messages  uuid[];
     v_events    bigint[];
     v_reply     uuid;
@@ -67,9 +68,10 @@ BEGIN
 
     -- The last look. Each of these is a new statement with a new snapshot.
     IF bridge.answers(t.kind) THEN
-        SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
+        SELECT coalesce(array_agg(e.id ORDER BY e.kind = 'message', e.id), '{}'),
+               array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message')
         INTO v_events, v_messages
-        FROM bridge.events e WHERE e.turn_id = t.id;
+        FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message' OR e.id = ANY (t.covers)) IS TRUE;
         IF v_events <> t.covers THEN
             -- The draft answers something else than the turn holds: it is thrown away and composed anew (T3).
             UPDATE bridge.turns
@@ -89,6 +91,11 @@ BEGIN
         v_waiting := bridge.newer_turn(t.id, p_max_merges);
         IF v_waiting IS NOT NULL THEN
             RETURN bridge.supersede(t.id, v_waiting);
+        ELSIF bridge.is_changed(t.id, t.match_id, t.covers) THEN
+            v_thrown := bridge.recompose(t.id, p_max_merges);
+            IF v_thrown > 0 THEN
+                RETURN jsonb_build_object('outcome', 'superseded', 'kind', t.kind, 'match_id', t.match_id, 'merges', v_thrown);
+            END IF;
         END IF;
     END IF;
 

@@ -5,7 +5,7 @@
 -- p_delay, p_first_*: of a scheduler of the version before, whose environment rules; NULL: each bot's policy
 -- p_only: this conversation only, to find what spoils a batch (T2)
 --
--- Returns one row an event, in order of capture: `place` is the event's place in its turn.
+-- Returns one row an event, in order of capture: `place` is the event's place among those of its kind in its turn.
 --
 -- If another scheduler holds an event of a conversation, all of its events are left to the next look: a later event taken
 -- alone would be answered first. A backlog is cut between conversations, where it can be.
@@ -28,6 +28,7 @@ DECLARE
     v_taken   bigint[];
     v_matches uuid[];
     v_left    uuid[];
+    v_changes boolean;
     v_policy  jsonb;  -- by bot
     v_now     timestamptz;
 BEGIN
@@ -80,8 +81,9 @@ BEGIN
     v_now := bridge.now();
     v_policy := bridge.policies(ARRAY(SELECT e.bot_id FROM bridge.events e WHERE e.id = ANY (v_taken)));
 
-    SELECT array_agg(DISTINCT e.match_id) INTO v_matches
-    FROM bridge.events e WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE;
+    SELECT array_agg(DISTINCT e.match_id) FILTER (WHERE e.kind = 'message'), bool_or(e.kind = 'change')
+    INTO v_matches, v_changes
+    FROM bridge.events e WHERE e.id = ANY (v_taken);
 
     -- Openers first: the lock order is an opener before a reply.
     INSERT INTO bridge.turns (kind, match_id, bot_id, state, reason, opened_at, due_at, ended_at)
@@ -164,13 +166,17 @@ BEGIN
                    WHERE t.match_id = e.match_id AND bridge.is_waiting(t.kind, t.state))
     WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.turn_id IS NULL;
 
+    IF v_changes THEN
+        PERFORM bridge.group_changes(v_taken, v_now);
+    END IF;
+
     RETURN QUERY
     SELECT p.id, p.kind, p.match_id, p.bot_id, p.turn_id,
-           p.place - p.taken + max(p.held) OVER (PARTITION BY p.turn_id), t.opened_at, t.due_at, t.state
+           p.place - p.taken + max(p.held) OVER (PARTITION BY p.turn_id, p.kind), t.opened_at, t.due_at, t.state
     FROM (SELECT n.*, CASE WHEN n.place = 1 THEN (
-                     SELECT count(*) FROM bridge.events g WHERE g.turn_id = n.turn_id) END AS held  -- once a turn
-          FROM (SELECT e.*, row_number() OVER (PARTITION BY e.turn_id ORDER BY e.id) AS place,
-                       count(*) OVER (PARTITION BY e.turn_id) AS taken
+                     SELECT count(*) FROM bridge.events g WHERE g.turn_id = n.turn_id AND (g.kind = n.kind) IS TRUE) END AS held  -- once a turn
+          FROM (SELECT e.*, row_number() OVER (PARTITION BY e.turn_id, e.kind ORDER BY e.id) AS place,
+                       count(*) OVER (PARTITION BY e.turn_id, e.kind) AS taken
                 FROM bridge.events e WHERE e.id = ANY (v_taken)) n) p
     CROSS JOIN LATERAL (
         SELECT o.opened_at, o.due_at, o.state FROM bridge.turns o WHERE o.id = p.turn_id OFFSET 0) t

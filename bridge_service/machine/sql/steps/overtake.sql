@@ -31,7 +31,14 @@ BEGIN
                 SELECT w.id FROM bridge.turns w
                 WHERE w.match_id = a.match_id AND bridge.is_waiting(w.kind, w.state) OFFSET 0) w
             WHERE bridge.may_supersede(a.id, w.id, v_policy -> a.bot_id::text)
-            ORDER BY a.match_id LIMIT p_limit);
+            UNION
+            SELECT a.match_id  -- an edit or a deletion that no batch named (X1)
+            FROM (SELECT u.id, u.match_id, u.bot_id, u.covers FROM bridge.turns u
+                  WHERE u.state IN ('composing', 'typing') AND bridge.answers(u.kind) IS TRUE OFFSET 0) a
+            WHERE (SELECT bool_or(e.id <> ALL (a.covers)) FROM bridge.events e
+                   WHERE e.kind = 'change' AND e.match_id = a.match_id AND e.turn_id = a.id)
+              AND bridge.may_supersede(a.id, NULL, (v_policy -> a.bot_id::text) || '{"second_message": "merge"}')
+            ORDER BY 1 LIMIT p_limit);
     END IF;
     FOREACH match_id IN ARRAY v_matches LOOP
         turn_id := bridge.active_turn(match_id);
@@ -47,9 +54,15 @@ BEGIN
             FOR NO KEY UPDATE SKIP LOCKED;
             IF FOUND THEN
                 v_policy := bridge.policies(ARRAY[t.bot_id]) -> t.bot_id::text;
-                CONTINUE WHEN NOT bridge.may_supersede(t.id, v_waiting, v_policy);
+                superseded := bridge.may_supersede(t.id, v_waiting, v_policy);
+            END IF;
+            IF superseded THEN
                 merges := bridge.supersede(t.id, v_waiting, v_policy) -> 'merges';
-                superseded := true;
+            ELSE
+                merges := bridge.recompose(t.id);
+                CONTINUE WHEN merges = 0 OR (merges IS NULL AND v_waiting IS NOT NULL);
+                superseded := merges IS NOT NULL;
+                merges := coalesce(merges, 0);
             END IF;
         END IF;
         RETURN NEXT;

@@ -94,7 +94,8 @@ BEGIN
         FROM due WHERE t.id = due.id
         RETURNING t.id, t.kind, t.match_id, due.due_at)
     SELECT p.id, 'compose', p.kind, p.match_id,
-           CASE WHEN bridge.answers(p.kind) THEN (SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id) ELSE 0 END,
+           CASE WHEN bridge.answers(p.kind) THEN (
+               SELECT count(*) FROM bridge.events e WHERE e.turn_id = p.id AND (e.kind = 'message') IS TRUE) ELSE 0 END,
            true, false, p.due_at
     FROM pushed p ORDER BY p.due_at;
 END
