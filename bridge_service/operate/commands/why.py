@@ -90,7 +90,7 @@ def _waits_for(turn: Mapping[str, Any]) -> str:
         what = "the responder is away" if away else "the attempt failed"
         return f"composing, {what} ({turn['last_error']}); next try at {until}"
     if turn["held"]:
-        return f"held, over today's limit ({turn['held']}), answered from {until} on"
+        return f"held, {_HELD.get(turn['held'], f'over today\'s limit ({turn["held"]})')}, answered from {until} on"
     hint = f", pushed {turn['pushes']} times in vain: does `status` count a live worker?" if turn["pushes"] > 1 else ""
     return f"{turn['state']}, next push at {until}{hint}"
 
