@@ -6,12 +6,14 @@
 -- wake_turns.sql has still to plan are left out.
 CREATE OR REPLACE FUNCTION bridge.hold_due(p_now timestamptz, p_limit integer) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
-SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_hashjoin = on SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_sort = off SET jit = off AS $$
 DECLARE
     v_epoch  bigint := floor(extract(epoch FROM p_now));
     v_open   bigint[];
     v_queued bigint[];
     v_held   bigint[];
+    v_asleep jsonb;  -- the wake-ups, in seconds since the epoch, by bot
 BEGIN
     v_open := ARRAY(
         SELECT t.id FROM bridge.turns t
@@ -21,19 +23,26 @@ BEGIN
         SELECT t.id FROM bridge.turns t
         WHERE t.state = 'queued' AND t.due_at <= p_now
         ORDER BY t.due_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED);
-    WITH due AS MATERIALIZED (
-        SELECT t.id, t.bot_id FROM bridge.turns t WHERE t.id = ANY (v_open || v_queued)),
-    asleep AS MATERIALIZED (
-        SELECT r.bot_id, r.asleep_until FROM bridge.rest_of(ARRAY(SELECT DISTINCT d.bot_id FROM due d), p_now) r
-        WHERE r.asleep_until IS NOT NULL),
-    held AS (
+    IF v_open || v_queued = '{}' THEN
+        RETURN v_open;
+    END IF;
+    SELECT jsonb_object_agg(r.bot_id, extract(epoch FROM r.asleep_until)) INTO v_asleep
+    FROM bridge.rest_of(ARRAY(SELECT t.bot_id FROM bridge.turns t WHERE t.id = ANY (v_open || v_queued)), p_now) r
+    WHERE r.asleep_until IS NOT NULL;
+    IF v_asleep IS NULL THEN
+        RETURN v_open;
+    END IF;
+    WITH held AS (
         UPDATE bridge.turns t
-        SET state = 'open', held = 'hours', held_until = a.asleep_until, held_limit = extract(epoch FROM a.asleep_until),
-            due_at = greatest(a.asleep_until, t.retry_at), pushes = 0
-        FROM due d JOIN asleep a ON a.bot_id = d.bot_id
+        SET state = 'open', held = 'hours', held_until = w.wakes_at, due_at = greatest(w.wakes_at, t.retry_at), pushes = 0,
+            held_limit = extract(epoch FROM w.wakes_at)
+        FROM unnest(v_open || v_queued) AS d (id)
+        CROSS JOIN LATERAL (
+            SELECT to_timestamp((v_asleep -> o.bot_id::text)::double precision) AS wakes_at
+            FROM bridge.turns o WHERE o.id = d.id AND v_asleep ? o.bot_id::text OFFSET 0) w
         WHERE t.id = d.id
         RETURNING t.id)
     SELECT array_agg(h.id) INTO v_held FROM held h;
-    RETURN ARRAY(SELECT o.id FROM unnest(v_open) AS o (id) EXCEPT SELECT h.id FROM unnest(v_held) AS h (id));
+    RETURN ARRAY(SELECT o.id FROM unnest(v_open) AS o (id) WHERE o.id <> ALL (v_held));
 END
 $$;

@@ -1,4 +1,4 @@
--- The quiet hours of several bots at one instant, each policy read once and each window computed once. The one reader of hours.
+-- The quiet hours of several bots at one instant, each policy read once and each window computed once.
 --
 -- asleep_until: when the bot wakes, at most a day away, in whole minutes; it is held again then if it still sleeps. NULL: the bot
 --   is awake
@@ -6,7 +6,7 @@
 CREATE OR REPLACE FUNCTION bridge.rest_of(p_bots uuid[], p_at timestamptz)
 RETURNS TABLE (bot_id uuid, asleep_until timestamptz, spread double precision)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = on SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = on SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY

@@ -4,7 +4,8 @@
 -- ruling: of `hours` the wake-up in seconds since the epoch, by which wake_turns.sql finds the turns that wait for it; of
 --   `limit_replies` the limit
 CREATE OR REPLACE FUNCTION bridge.resting(p_turn bigint, OUT cause text, OUT ruling bigint, OUT until timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t       record;
     v_now   timestamptz := bridge.now();

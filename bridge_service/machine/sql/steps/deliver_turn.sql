@@ -92,7 +92,9 @@ BEGIN
             RETURN bridge.supersede(t.id, v_waiting);
         END IF;
     END IF;
-    IF bridge.has_hours() AND (SELECT r.asleep_until FROM bridge.rest_of(ARRAY[t.bot_id], bridge.now()) r) IS NOT NULL THEN
+    IF bridge.has_hours() AND (
+        SELECT bridge.quiet_until(p.quiet_hours, p.quiet_hours_weekend, p.timezone, bridge.now())
+        FROM bridge.policy(t.bot_id) p) IS NOT NULL THEN
         v_held := bridge.hold_turn(t.id, 'hours');  -- only hours: what a limit counted is paid, and is said
         IF v_held IS NOT NULL THEN
             RETURN v_held;
