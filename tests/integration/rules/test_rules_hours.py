@@ -11,6 +11,8 @@ import pytest
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
+from bridge_service.process.telling import signal_of
+from bridge_service.telemetry.signals import RepliesLimited, TurnQuiet
 from tests.support.policy import set_policy
 from tests.support.roles import ADMIN
 from tests.support.rules import CAMILLE, HUGO, LEA, PAUL, without
@@ -239,7 +241,7 @@ def test_Q1_the_claim_holds_what_was_pushed_before(bridge: Bridge, state: str) -
     at(bridge, NIGHT)
     outcome = bridge.claim(turn).outcome
     assert outcome.name == "held"
-    assert (outcome.details["cause"], outcome.details["until"]) == ("hours", "2027-06-16T05:00:00Z")
+    assert signal_of(turn, outcome, "claim") == TurnQuiet(turn, match, "2027-06-16T05:00:00Z")
     assert plan(bridge, turn) == ("open", "hours", WAKES)
 
 
@@ -493,7 +495,9 @@ def test_Q0_a_conversation_above_its_replies_an_hour_waits_for_an_hour(bridge: B
     bridge.write(match)
     outcome = bridge.claim(bridge.pushed(match)).outcome
     assert outcome.name == "held"
-    assert outcome.details["cause"] == "limit_replies"
+    told = signal_of(1, outcome, "claim")
+    assert isinstance(told, RepliesLimited)
+    assert (told.match_id, told.until) == (match, "2027-06-15T20:01:22Z")
     turn = bridge.turns(match)[-1]
     assert plan(bridge, turn.id)[:2] == ("open", "limit_replies")
     assert turn.due_at == bridge.value("SELECT bridge.now() + interval '1 hour'")
