@@ -1,6 +1,7 @@
--- Puts a turn off if its conversation may not be answered now (Q0, not_now.sql): `open` and `held`, due when that ends. What is
--- counted by days is due when the day begins, spread over five minutes. No attempt is counted. A conversation has one waiting turn (T1): if there is another, the
--- events of this one move there without counting a merge, and that one is held. New messages join it and do not move it.
+-- Puts a turn off if its conversation may not be answered now (Q0, not_now.sql): `open` and `held`, due when that ends. What
+-- is counted by days is due when the day begins, spread over five minutes. No attempt is counted. A conversation has one
+-- waiting turn (T1): if there is another, the events of this one move there without counting a merge, and that one is held.
+-- New messages join it and do not move it.
 --
 -- p_cause: hold it for this cause only; NULL: for any
 -- Internal: the caller holds the turn's lock.

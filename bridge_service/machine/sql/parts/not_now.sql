@@ -1,6 +1,6 @@
 -- Why a turn's conversation may not be answered now (Q0): the name of the cause, the number that ruled, the day it is counted
--- for, if it is counted by days, and until when; at most a day away. All NULL: it may. The one place of this question: a claim, a delivery, `overtake`
--- and plan_held ask here, so a new cause is added here and nowhere else.
+-- for, if it is counted by days, and until when; at most a day away. All NULL: it may. The one place of this question: a
+-- claim, a delivery, `overtake` and plan_held ask here, so a new cause is added here and nowhere else.
 CREATE OR REPLACE FUNCTION bridge.not_now(
     p_turn bigint, OUT cause text, OUT ruling bigint, OUT day date, OUT until timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
