@@ -7,12 +7,14 @@ from bridge_service.machine.steps import Outcome
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     PostgresRefused,
+    RepliesLimited,
     ReplyDelivered,
     Signal,
     TurnCancelled,
     TurnDead,
     TurnFailed,
     TurnHeld,
+    TurnQuiet,
     TurnSilent,
     TurnSuperseded,
 )
@@ -50,7 +52,7 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # no
         case "cancelled":
             return TurnCancelled(turn_id, details["match_id"], Kind(details["kind"]), details["reason"])
         case "held":
-            return TurnHeld(turn_id, details["match_id"], details["cause"], details["until"])
+            return _held(turn_id, details)
         case "failed":
             return TurnFailed(turn_id, details["match_id"], _error_of(details), details["attempts"])
         case "later" if "error" in details:
@@ -60,6 +62,16 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # no
             return TurnDead(turn_id, details["match_id"], _error_of(details))
         case _:
             return None
+
+
+def _held(turn_id: int, details: Mapping[str, Any]) -> Signal:
+    match details["cause"]:
+        case "hours":
+            return TurnQuiet(turn_id, details["match_id"], details["until"])
+        case "limit_replies":
+            return RepliesLimited(turn_id, details["match_id"], details["until"])
+        case cause:
+            return TurnHeld(turn_id, details["match_id"], cause, details["until"])
 
 
 def _found_done(outcome: Outcome, step: str) -> bool:

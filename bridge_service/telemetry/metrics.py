@@ -139,9 +139,9 @@ class Metrics:
         )
         self._held = counters(
             "bridge_turns_held_total",
-            "Times that a turn was put off until the next day, by the limit.",
+            "Times that a turn was put off, by the limit; or by quiet hours, if it was pushed before them.",
             "cause",
-            ("limit_calls", "limit_tokens", OTHER),
+            ("limit_calls", "limit_tokens", "limit_replies", "hours", OTHER),
         )
         self._duplicates = counters(
             "bridge_duplicates_prevented_total",
@@ -213,6 +213,10 @@ class Metrics:
                 self._called(signal)
             case signals.TurnHeld(cause=cause):
                 self._held(cause).inc()
+            case signals.TurnQuiet():
+                self._held("hours").inc()
+            case signals.RepliesLimited():
+                self._held("limit_replies").inc()
             case signals.DuplicatePrevented(stage=stage):
                 self._duplicates(stage).inc()
             case signals.BadBrokerMessage():

@@ -142,7 +142,7 @@ REPEATED = {
         (
             logging.WARNING,
             REPEATED - {signals.PostgresRefused}
-            | {signals.RedisAttemptFailed, signals.ListenSilent, signals.ParentLost}
+            | {signals.RedisAttemptFailed, signals.ListenSilent, signals.ParentLost, signals.RepliesLimited}
             | {signals.PlaintextUrl, signals.PagesOpen, signals.CheckFailed},
         ),
         (logging.ERROR, {signals.RedisGivenUp, signals.TurnDead, signals.EventSetAside, signals.PostgresRefused}),

@@ -10,6 +10,12 @@ from bridge_service.settings import Settings
 
 SET_ASIDE = "set aside"
 
+_HELD = {
+    "hours": "in the bot's quiet hours",
+    "waking": "the bot has just woken and answers in the order of arrival",
+    "limit_replies": "over the limit of replies in an hour (limit_replies)",
+}
+
 _UNKNOWN = (
     "no event knows this message: it is not a person's to a bot, or older than the installation or than RETENTION_DAYS,"
     " or it was not captured (`check` looks for the cause, `replay` captures what was missed)"
@@ -90,7 +96,8 @@ def _waits_for(turn: Mapping[str, Any]) -> str:
         what = "the responder is away" if away else "the attempt failed"
         return f"composing, {what} ({turn['last_error']}); next try at {until}"
     if turn["held"]:
-        return f"held, over today's limit ({turn['held']}), answered from {until} on"
+        cause = _HELD.get(turn["held"], f"over today's limit ({turn['held']})")
+        return f"held, {cause}, answered from {until} on"
     hint = f", pushed {turn['pushes']} times in vain: does `status` count a live worker?" if turn["pushes"] > 1 else ""
     return f"{turn['state']}, next push at {until}{hint}"
 

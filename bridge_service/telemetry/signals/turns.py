@@ -130,6 +130,25 @@ class TurnHeld(Signal):
     until: str
 
 
+class TurnQuiet(Signal):
+    """A turn waits because its bot sleeps; it may be answered after `until`.
+
+    It was pushed or written before the hours began. What becomes due in them is held by the push, and not told of.
+    """
+
+    turn_id: int
+    match_id: str
+    until: str
+
+
+class RepliesLimited(Signal, level=logging.WARNING):
+    """A conversation got LIMIT_REPLIES_HOUR replies of its bot within an hour; it may go on after `until`."""
+
+    turn_id: int
+    match_id: str
+    until: str
+
+
 class TurnFailed(Signal, level=logging.WARNING):
     """A turn failed for the `attempts`-th time and is tried again."""
 

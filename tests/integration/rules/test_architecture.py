@@ -205,4 +205,18 @@ def _held(bridge: Bridge) -> list[bool]:
         ways.append(spent or bridge.store.reserve_call(call)["outcome"] == "reserved")
         outcome = claim.outcome if spent else bridge.store.hold(turn, claim.token)
         ways.append(outcome.name == "held")
+    bridge.rows("UPDATE bridge.bots SET limit_calls_person_day = NULL WHERE scope = 'default'")
+    match, lost = bridge.match(), bridge.match()
+    bridge.write(match)
+    typing = bridge.typing(match)
+    bridge.write(lost)
+    queued = bridge.pushed(lost)
+    bridge.rows(
+        "UPDATE bridge.bots SET timezone = 'UTC', quiet_hours = to_char(bridge.now() - interval '1 hour', 'HH24:MI')"
+        " || to_char(bridge.now() + interval '2 hours', '-HH24:MI') WHERE scope = 'default'"
+    )
+    ways.append(bridge.deliver(typing).name == "held")
+    bridge.advance(20)
+    bridge.push()
+    ways.append(bridge.turn(queued).held == "hours")
     return ways

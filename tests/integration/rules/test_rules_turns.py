@@ -1284,6 +1284,7 @@ def test_T9_what_was_not_pushed_keeps_its_time(bridge: Bridge) -> None:
 _FUNCTIONS: Final = "SELECT proname FROM pg_proc p WHERE pronamespace = 'bridge'::regnamespace"
 _HELPERS: Final = {
     "quiet_at",
+    "quiet_until",
     "now",
     "draw",
     "assert_read_committed",
@@ -1300,6 +1301,7 @@ _HELPERS: Final = {
 _INLINED: Final = {
     "conversation",
     "ended",
+    "has_hours",
     "is_left",
     "persona",
     "policy",

@@ -27,7 +27,8 @@ BEGIN
     END IF;
     IF t.state = 'open' OR (t.state = 'cancelled' AND t.reason = 'not_drawn') THEN
         UPDATE bridge.turns
-        SET state = 'open', due_at = bridge.now() + make_interval(secs => p_delay), reason = NULL, ended_at = NULL
+        SET state = 'open', due_at = bridge.now() + make_interval(secs => p_delay), held = NULL, reason = NULL,
+            ended_at = NULL
         WHERE id = t.id
         RETURNING * INTO t;
         PERFORM bridge.notify('bridge_due');

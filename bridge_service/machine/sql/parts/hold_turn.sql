@@ -1,10 +1,13 @@
--- Puts a turn off until the next day if its person or its bot is over a limit (Q0): `open` and `held`, due when the day
--- begins, spread over five minutes. No attempt is counted. A conversation has one waiting turn (T1): if there is another, the
--- events of this one move there without counting a merge, and that one is held. New messages join it and do not move it.
+-- Puts a turn off if its conversation may not be answered now (Q0, not_now.sql): `open` and `held`, due when that ends. What
+-- is counted by days is due when the day begins, spread over five minutes. No attempt is counted. A conversation has one
+-- waiting turn (T1): if there is another, the events of this one move there without counting a merge, and that one is held.
+-- New messages join it and do not move it.
+--
+-- p_cause: hold it for this cause only; NULL: for any
 -- Internal: the caller holds the turn's lock.
 --
--- Returns NULL if no limit is reached, else {outcome: held, cause, until, ...}.
-CREATE OR REPLACE FUNCTION bridge.hold_turn(p_turn bigint) RETURNS jsonb
+-- Returns NULL if it may be answered now, else {outcome: held, cause, until, ...}.
+CREATE OR REPLACE FUNCTION bridge.hold_turn(p_turn bigint, p_cause text DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
@@ -15,10 +18,11 @@ DECLARE
 BEGIN
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn;
     SELECT * INTO v_over FROM bridge.not_now(t.id);
-    IF v_over.cause IS NULL THEN
+    IF v_over.cause IS NULL OR v_over.cause <> p_cause THEN
         RETURN NULL;
     END IF;
-    v_due := v_over.until + make_interval(secs => 300 * bridge.draw(t.match_id, 'held'));
+    v_due := v_over.until + make_interval(
+        secs => CASE WHEN v_over.day IS NULL THEN 0 ELSE 300 * bridge.draw(t.match_id, 'held') END);
     v_waiting := t.id;
     LOOP
         IF bridge.answers(t.kind) THEN
@@ -43,7 +47,7 @@ BEGIN
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'superseded');
     END IF;
-    IF bridge.answers(t.kind) THEN
+    IF bridge.answers(t.kind) AND v_over.day IS NOT NULL THEN
         PERFORM bridge.say_over_limit(v_waiting, v_over.day);
     END IF;
     RETURN jsonb_build_object('outcome', 'held', 'cause', v_over.cause, 'until', to_char(

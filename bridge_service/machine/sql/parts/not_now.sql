@@ -1,6 +1,6 @@
 -- Why a turn's conversation may not be answered now (Q0): the name of the cause, the number that ruled, the day it is counted
--- for, and until when; at most a day away. All NULL: it may. The one place of this question: a claim, a delivery, `overtake`
--- and plan_held ask here, so a new cause is added here and nowhere else.
+-- for, if it is counted by days, and until when; at most a day away. All NULL: it may. The one place of this question: a
+-- claim, a delivery, `overtake` and plan_held ask here, so a new cause is added here and nowhere else.
 CREATE OR REPLACE FUNCTION bridge.not_now(
     p_turn bigint, OUT cause text, OUT ruling bigint, OUT day date, OUT until timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
@@ -8,7 +8,10 @@ DECLARE
     v_bot uuid;
 BEGIN
     SELECT t.bot_id INTO v_bot FROM bridge.turns t WHERE t.id = p_turn;
-    SELECT o.cause, o.ruling, o.day, o.until INTO cause, ruling, day, until
-    FROM bridge.over_limit(v_bot, bridge.person_of(p_turn)) o;
+    SELECT r.cause, r.ruling, r.until INTO cause, ruling, until FROM bridge.resting(p_turn) r;
+    IF cause IS NULL THEN
+        SELECT o.cause, o.ruling, o.day, o.until INTO cause, ruling, day, until
+        FROM bridge.over_limit(v_bot, bridge.person_of(p_turn)) o;
+    END IF;
 END
 $$;

@@ -12,7 +12,7 @@
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
--- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
+-- Returns {outcome: answered | superseded | cancelled | held | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
 -- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
 -- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
@@ -39,6 +39,7 @@ DECLARE
     v_column    text;
     v_constraint text;
     v_type      text;
+    v_held      jsonb;
 BEGIN
     PERFORM bridge.assert_read_committed();
     PERFORM set_config('lock_timeout', p_patience, true) WHERE p_patience IS NOT NULL;
@@ -96,6 +97,14 @@ BEGIN
             IF v_thrown > 0 THEN
                 RETURN jsonb_build_object('outcome', 'superseded', 'kind', t.kind, 'match_id', t.match_id, 'merges', v_thrown);
             END IF;
+        END IF;
+    END IF;
+    IF bridge.has_hours() AND (
+        SELECT bridge.quiet_until(p.quiet_hours, p.quiet_hours_weekend, p.timezone, bridge.now())
+        FROM bridge.policy(t.bot_id) p) IS NOT NULL THEN
+        v_held := bridge.hold_turn(t.id, 'hours');  -- only hours: what a limit counted is paid, and is said
+        IF v_held IS NOT NULL THEN
+            RETURN v_held;
         END IF;
     END IF;
 

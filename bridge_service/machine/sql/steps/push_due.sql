@@ -7,6 +7,9 @@
 -- p_lost_after: unused, for the version before passes it
 -- p_deliveries: for the version before, whose workers deliver; false: `typing` turns are left to deliver_due
 --
+-- In quiet hours nothing is pushed: what is due is held, or waits for its rank after the wake-up (Q1: hold_due.sql,
+-- wake_turns.sql).
+--
 -- Rows are found by index, whatever the table statistics say (T8): with sorting switched off, only an index gives the
 -- order by due time.
 --
@@ -23,8 +26,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_now  timestamptz := bridge.now();
-    v_room integer;
+    v_now   timestamptz := bridge.now();
+    v_room  integer;
+    v_awake bigint[];  -- the due turns whose bots are awake; NULL: all of them
 BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     FOR turn_id, step, kind, match_id, messages, first, recovered, due_at IN
@@ -69,6 +73,12 @@ BEGIN
         RETURNING t.id, 'deliver', t.kind, t.match_id, 0::bigint, false, false, due.due_at;
     END IF;
 
+    IF bridge.has_hours()
+       OR EXISTS (SELECT FROM bridge.turns h WHERE h.state = 'open' AND h.held = 'hours' ORDER BY h.held_limit LIMIT 1) THEN
+        PERFORM bridge.wake_turns(v_now, 2 * p_limit);
+        v_awake := bridge.hold_due(v_now, p_limit);
+    END IF;
+
     RETURN QUERY
     WITH due AS (
         SELECT t.id, t.due_at, t.pushes FROM bridge.turns t
@@ -85,7 +95,7 @@ BEGIN
     RETURN QUERY
     WITH due AS (
         SELECT t.id, t.due_at FROM bridge.turns t
-        WHERE t.state = 'open' AND t.due_at <= v_now
+        WHERE t.state = 'open' AND t.due_at <= v_now AND (v_awake IS NULL OR t.id = ANY (v_awake))
         ORDER BY t.due_at LIMIT least(p_limit, v_room) FOR NO KEY UPDATE SKIP LOCKED),
     pushed AS (
         UPDATE bridge.turns t
