@@ -143,6 +143,9 @@ class Metrics:
             "cause",
             ("limit_calls", "limit_tokens", OTHER),
         )
+        self._distress = counter(
+            "bridge_distress_total", "Times that a claim found a word of distress in a message for the first time."
+        )
         self._duplicates = counters(
             "bridge_duplicates_prevented_total",
             "Steps that found their work done, or given to another worker: nothing was said twice.",
@@ -213,6 +216,8 @@ class Metrics:
                 self._called(signal)
             case signals.TurnHeld(cause=cause):
                 self._held(cause).inc()
+            case signals.Distress():
+                self._distress.inc()
             case signals.DuplicatePrevented(stage=stage):
                 self._duplicates(stage).inc()
             case signals.BadBrokerMessage():

@@ -53,7 +53,7 @@ NOBODY_LISTENS: Final = 1
 
 NUMBERS: Final = ["open", "queued", "composing", "typing", "overdue", "dead", "oldest_unanswered_seconds"]
 STATUS: Final = [*NUMBERS, "redis", "postgresql"]
-VERIFY: Final = ["messages", "answered", "open", "cancelled", "dead", "unaccounted", "doubled"]
+VERIFY: Final = ["messages", "answered", "open", "cancelled", "dead", "unaccounted", "doubled", "undisclosed"]
 
 
 class Result(NamedTuple):

@@ -77,6 +77,7 @@ def series(registry: CollectorRegistry) -> set[str]:
             {"outcome": "message"},
             1,
         ),
+        (signals.Distress(TURN, MATCH, 3), "bridge_distress_total", {}, 1),
         (signals.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
         (signals.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
         (signals.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
