@@ -86,9 +86,7 @@ def test_a_claim_marks_the_conversation_and_names_the_event_once(bridge: Bridge)
     bridge.write(match, "pardon")
     bridge.write(other, "ça va ?")
     claim = bridge.claimed(match)
-    event = bridge.turn(claim.turn).covers or bridge.value(
-        "SELECT array_agg(id ORDER BY id) FROM bridge.events WHERE turn_id = %s", claim.turn
-    )
+    event = bridge.turn(claim.turn).covers
     assert claim.outcome.details["distress"] == bridge.turn(claim.turn).distress == event[1]
     assert bridge.store.claim(claim.turn, claim.token).details["distress"] == event[1]
     bridge.store.release({claim.turn: claim.token})
