@@ -106,6 +106,7 @@ BEGIN
         END IF;
         IF t.draft <> '' THEN
             v_at := coalesce(v_at, bridge.stamp(t.id));
+            -- Its index is empty unless a bot has a disclosure; the policy would cost five times as much.
             IF EXISTS (SELECT FROM bridge.bots b WHERE b.disclosure <> 'none') THEN
                 v_discloses := true;
                 v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);
