@@ -142,6 +142,7 @@ class Watch:
                 "open": accounts.open,
                 "lost": accounts.unaccounted + accounts.dead,
                 "twice": accounts.doubled,
+                "undisclosed": accounts.undisclosed,
             },
             "policy": self._ledger.policy(),
         }

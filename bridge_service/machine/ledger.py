@@ -67,7 +67,9 @@ class Accounts:
 
     Attributes:
       doubled: answered twice; counted beside the columns.
+      undisclosed: conversations without the disclosure that was due there; see sql/operate/undisclosed.sql.
       faults: the first `FAULTS_SHOWN` of those that are unaccounted for or doubled.
+      undisclosed_in: the matches of the first `FAULTS_SHOWN` undisclosed conversations.
     """
 
     messages: int
@@ -77,7 +79,9 @@ class Accounts:
     dead: int
     unaccounted: int
     doubled: int
+    undisclosed: int
     faults: tuple[Fault, ...]
+    undisclosed_in: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +213,17 @@ class Ledger:
         return str(queue_id)
 
     def verify(self, retention_days: float) -> Accounts:
-        """Account for every message."""
+        """Account for every message, and for the disclosures."""
+        asked = (retention_days, FAULTS_SHOWN)
         answer = self._ask(
-            _TAKING_LONG + "SELECT bridge.verify(%s, %s)", retention_days, FAULTS_SHOWN, seconds=LONG_CALL_SECONDS
+            _TAKING_LONG + "SELECT bridge.verify(%s, %s) || bridge.undisclosed(%s, %s)",
+            *asked,
+            *asked,
+            seconds=LONG_CALL_SECONDS,
         )
-        return Accounts(**{**answer, "faults": tuple(Fault(**fault) for fault in answer["faults"])})
+        faults = tuple(Fault(**fault) for fault in answer.pop("faults"))
+        conversations = tuple(answer.pop("conversations"))
+        return Accounts(**answer, faults=faults, undisclosed_in=conversations)
 
     def why(self, message_id: str) -> dict[str, Any] | None:
         """Tell the story of a message; None if no event knows it."""

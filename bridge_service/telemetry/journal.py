@@ -72,6 +72,7 @@ LINES: Final[Mapping[type[Signal], str]] = {
     signals.TurnHeld: "⛽ Limite du jour atteinte (%(cause)s), reprise à %(until)s (match %(match_id)s)",
     signals.TurnQuiet: "🌙 Heures calmes, reprise à %(until)s (match %(match_id)s)",
     signals.RepliesLimited: "⛽ Trop de réponses en une heure, reprise à %(until)s (match %(match_id)s)",
+    signals.Distress: "🆘 Détresse dans un message (match %(match_id)s, événement %(event_id)d)",
     signals.CallSettled: "🪙 Appel du modèle, tour %(turn_id)d (%(outcome)s): %(tokens_in)d + %(tokens_out)d jetons",
     signals.ResponderAway: "💤 Répondeur absent, reprise dans %(retry_seconds)gs (match %(match_id)s): %(error_type)s",
     signals.TurnFailed: "⚠️ Tour %(turn_id)d en erreur (match %(match_id)s, essai %(attempts)d): %(error_type)s",

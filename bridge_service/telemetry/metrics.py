@@ -143,6 +143,9 @@ class Metrics:
             "cause",
             ("limit_calls", "limit_tokens", "limit_replies", "hours", OTHER),
         )
+        self._distress = counter(
+            "bridge_distress_total", "Times that a claim found a word of distress in a message for the first time."
+        )
         self._duplicates = counters(
             "bridge_duplicates_prevented_total",
             "Steps that found their work done, or given to another worker: nothing was said twice.",
@@ -217,6 +220,8 @@ class Metrics:
                 self._held("hours").inc()
             case signals.RepliesLimited():
                 self._held("limit_replies").inc()
+            case signals.Distress():
+                self._distress.inc()
             case signals.DuplicatePrevented(stage=stage):
                 self._duplicates(stage).inc()
             case signals.BadBrokerMessage():

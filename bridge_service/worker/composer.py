@@ -33,6 +33,7 @@ from bridge_service.machine.steps import Outcome, Store
 from bridge_service.process.telling import signal_of
 from bridge_service.responders import Responder, clean_reply, storable
 from bridge_service.telemetry.signals import (
+    Distress,
     Emit,
     PostgresRefused,
     ResponderAway,
@@ -113,6 +114,7 @@ class Composer:
     def _compose_one(self, turn_id: int) -> int | None:
         token = uuid4()
         outcome = self._claim(turn_id, token)
+        self._tell_distress(turn_id, outcome)
         task = outcome.task
         if task is None:
             return self._tell(turn_id, outcome, "claim")
@@ -212,6 +214,11 @@ class Composer:
         elif outcome.name == "dead":
             self._emit(TurnDead(task.turn_id, task.match_id, type_of(error)))
         return outcome.next_turn
+
+    def _tell_distress(self, turn_id: int, outcome: Outcome) -> None:
+        event = outcome.details.get("distress")
+        if event is not None:
+            self._emit(Distress(turn_id, outcome.details["match_id"], event))
 
     def _tell(self, turn_id: int, outcome: Outcome, step: str) -> int | None:
         signal = signal_of(turn_id, outcome, step)

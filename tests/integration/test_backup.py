@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 DRAFT: Final = "un secret pas encore dit"
-HIDDEN: Final = {("calls", "token"), ("parts", "content"), ("turns", "draft"), ("turns", "refused"), ("turns", "token")}
+HIDDEN: Final = {
+    ("calls", "token"),
+    *(("distress", column) for column in ("match_id", "bot_id", "first_at", "last_at", "event_id", "token")),
+    ("parts", "content"),
+    ("turns", "distress"),
+    ("turns", "draft"),
+    ("turns", "refused"),
+    ("turns", "token"),
+}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ NOBODY_LISTENS: Final = 1
 
 NUMBERS: Final = ["open", "queued", "composing", "typing", "overdue", "dead", "oldest_unanswered_seconds"]
 STATUS: Final = [*NUMBERS, "redis", "postgresql"]
-VERIFY: Final = ["messages", "answered", "open", "cancelled", "dead", "unaccounted", "doubled"]
+VERIFY: Final = ["messages", "answered", "open", "cancelled", "dead", "unaccounted", "doubled", "undisclosed"]
 
 
 class Result(NamedTuple):
@@ -809,6 +809,25 @@ def test_verify_finds_what_was_answered_twice(operator: Operator, chat: Chat, ho
     result = operator("verify", "--json")
     assert (result.code, columns(result)) == (1, {"messages": 2, "answered": 2, "doubled": expected})
     assert "answered twice" in result.err
+
+
+def test_verify_asks_for_the_disclosure(operator: Operator, chat: Chat) -> None:
+    """A conversation whose disclosure the app deleted is a fault, with its match, until its words are gone too."""
+    set_policy(chat.urls, disclosure=CONTENT[::-1])
+    match = chat.match()
+    chat.write(match)
+    chat.answer()
+    assert operator("verify").code == 0
+    chat.rows("DELETE FROM messages WHERE content = %s", CONTENT[::-1])
+    result = operator("verify", "--json")
+    assert (result.code, columns(result)) == (1, {"messages": 1, "answered": 1, "undisclosed": 1})
+    told = operator("verify").err.splitlines()
+    assert told[0] == f"{match}: the bot speaks in this match, and its disclosure is not there"
+    assert told[1] == "without the disclosure that was due: 1 conversation"
+    assert CONTENT not in result.err + result.out
+    assert operator("report", "--json").document["undisclosed"] == 1
+    chat.rows("DELETE FROM messages WHERE sender_id = %s", CAMILLE)
+    assert operator("verify").code == 0
 
 
 def test_verify_forgets_what_is_older_than_the_retention(operator: Operator, chat: Chat) -> None:

@@ -26,6 +26,7 @@ from bridge_service.machine.ledger import Ledger
 from bridge_service.responders import echo
 from bridge_service.responders.budget import Call
 from bridge_service.telemetry.signals import (
+    Distress,
     DuplicatePrevented,
     PostgresLost,
     PostgresRefused,
@@ -235,6 +236,17 @@ def test_a_silence_is_told_and_takes_no_time(desk: Desk) -> None:
     desk.composer(SLOWLY).compose(turn)
     assert desk.app.said(match) == []
     assert desk.told.signals == [TurnClaimed(turn, match, Kind.REPLY, 2), TurnSilent(turn, match, Kind.REPLY, 2)]
+
+
+def test_distress_is_told_once_and_never_quoted(desk: Desk) -> None:
+    """A claim that finds a word of distress raises the signal, with ids only. The bot's text precedes the reply."""
+    set_policy(desk.urls, distress_words=["en finir"], distress_text="Appelez le 3114.")  # type: ignore[arg-type]
+    match, turn = desk.pushed("je veux en finir", "vraiment")
+    desk.composer().compose(turn)
+    event = desk.app.value("SELECT min(id) FROM bridge.events WHERE turn_id = %s", turn)
+    assert desk.told.of(Distress) == [Distress(turn, match, event)]
+    assert desk.app.said(match)[0] == "Appelez le 3114."
+    assert len(desk.app.said(match)) == 2
 
 
 def test_parts_are_one_message(desk: Desk) -> None:

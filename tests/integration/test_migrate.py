@@ -290,7 +290,9 @@ def test_a_missing_trigger_is_made_again(app: App) -> None:
 
 UNREADABLE: Final = {
     ("calls", "token"),
+    *(("distress", column) for column in ("match_id", "bot_id", "first_at", "last_at", "event_id", "token")),
     ("parts", "content"),
+    ("turns", "distress"),
     ("turns", "draft"),
     ("turns", "token"),
     ("turns", "refused"),

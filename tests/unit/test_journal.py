@@ -143,7 +143,7 @@ REPEATED = {
             logging.WARNING,
             REPEATED - {signals.PostgresRefused}
             | {signals.RedisAttemptFailed, signals.ListenSilent, signals.ParentLost, signals.RepliesLimited}
-            | {signals.PlaintextUrl, signals.PagesOpen, signals.CheckFailed},
+            | {signals.PlaintextUrl, signals.PagesOpen, signals.CheckFailed, signals.Distress},
         ),
         (logging.ERROR, {signals.RedisGivenUp, signals.TurnDead, signals.EventSetAside, signals.PostgresRefused}),
         (logging.CRITICAL, {signals.FatalError, signals.WatchdogBarked}),

@@ -77,6 +77,7 @@ def series(registry: CollectorRegistry) -> set[str]:
             {"outcome": "message"},
             1,
         ),
+        (signals.Distress(TURN, MATCH, 3), "bridge_distress_total", {}, 1),
         (signals.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
         (signals.TurnHeld(TURN, MATCH, "limit_calls", "x"), "bridge_turns_held_total", {"cause": "limit_calls"}, 1),
         (signals.TurnQuiet(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "hours"}, 1),

@@ -1,8 +1,8 @@
 -- Of turns, parts and calls only the named columns: a draft is no figure for a dashboard, and with a token a reader could end a
--- worker's turn. REVOKE ends a grant on the whole table.
+-- worker's turn. Of bridge.distress nothing: it tells of people's health. REVOKE ends a grant on the whole table.
 GRANT USAGE ON SCHEMA bridge TO {role};
 GRANT SELECT ON bridge.events, bridge.installation, bridge.migrations, bridge.processes, bridge.incidents, bridge.bots,
-    bridge.forgotten, bridge.budgets, bridge.notices, bridge.pauses,
+    bridge.forgotten, bridge.budgets, bridge.notices, bridge.pauses, bridge.disclosures, bridge.disclosing,
     bridge.minutes, bridge.actions TO {role};
 GRANT SELECT (
     number, turn_id, match_id, bot_id, person_id, model, day, begun_at, ends_at, reserved_in, reserved_out, tokens_in, tokens_out,

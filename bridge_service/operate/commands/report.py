@@ -75,6 +75,7 @@ def run(settings: Settings, output: Output, seconds: float) -> bool:
             **facts.figures,
             "unaccounted": facts.accounts.unaccounted,
             "doubled": facts.accounts.doubled,
+            "undisclosed": facts.accounts.undisclosed,
             "processes": list(facts.processes),
             "spending": list(facts.spending),
             "checks": [asdict(check) for check in checks],
@@ -113,6 +114,8 @@ def _core(facts: _Facts) -> Iterator[Check]:
     yield Check(
         "no message lost or doubled", lost + doubled == 0, f"{lost} unaccounted for, {doubled} doubled (`verify`)"
     )
+    undisclosed = facts.accounts.undisclosed
+    yield Check("disclosures said", undisclosed == 0, f"{counted(undisclosed, 'conversation')} without (`verify`)")
     yield Check(
         "grouping",
         groups["early"] == 0 if groups["pushed"] else None,

@@ -149,6 +149,14 @@ class RepliesLimited(Signal, level=logging.WARNING):
     until: str
 
 
+class Distress(Signal, level=logging.WARNING):
+    """A claimed turn covers a message with one of its bot's `distress_words`: that of the event `event_id`."""
+
+    turn_id: int
+    match_id: str
+    event_id: int
+
+
 class TurnFailed(Signal, level=logging.WARNING):
     """A turn failed for the `attempts`-th time and is tried again."""
 

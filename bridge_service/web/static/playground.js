@@ -146,7 +146,7 @@ function renderTop() {
   show(at("stale"), !state.postgresql);
   for (const [name, value] of Object.entries(state.sum || {})) {
     put(at(`sum-${name}`), String(value));
-    if (name === "lost" || name === "twice") at(`sum-${name}`).parentElement.classList.toggle("wrong", value > 0);
+    if (["lost", "twice", "undisclosed"].includes(name)) at(`sum-${name}`).parentElement.classList.toggle("wrong", value > 0);
   }
 }
 

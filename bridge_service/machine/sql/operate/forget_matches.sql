@@ -19,6 +19,8 @@ BEGIN
     GET DIAGNOSTICS v_turns = ROW_COUNT;
     DELETE FROM bridge.pauses WHERE match_id = ANY (v_gone);
     DELETE FROM bridge.forgotten WHERE match_id = ANY (v_gone);
+    DELETE FROM bridge.disclosures WHERE match_id = ANY (v_gone);
+    DELETE FROM bridge.distress WHERE match_id = ANY (v_gone);
     RETURN v_events + v_turns;
 END
 $$;

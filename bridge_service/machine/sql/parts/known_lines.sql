@@ -1,6 +1,6 @@
 -- Which of a conversation's messages the bridge knows, and since which event. `event_id` is, of a person's message, its
--- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a notice, the
--- newest event when it was said.
+-- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a notice and
+-- of the disclosure, the newest event when it was said.
 --
 -- There is no index of replies. A reply is found only if one of the messages that it covers is among `p_messages`. Each
 -- row is found by a unique index, so the cost grows with `p_messages` and not with the history.
@@ -29,6 +29,8 @@ BEGIN
     WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE
       AND t.reply_message_id IS NOT NULL
     UNION ALL
-    SELECT n.message_id, n.event_id, true FROM bridge.notices n WHERE n.match_id = p_match;
+    SELECT n.message_id, n.event_id, true FROM bridge.notices n WHERE n.match_id = p_match
+    UNION ALL
+    SELECT d.message_id, d.event_id, true FROM bridge.disclosures d WHERE d.match_id = p_match;
 END
 $$;

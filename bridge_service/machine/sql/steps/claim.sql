@@ -10,7 +10,7 @@
 --
 -- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time,
 --   utc_offset in seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}. A
---   claim before `retry_at` also returns `early`.
+--   claim before `retry_at` also returns `early`; one that finds a word of distress also `distress` (note_distress.sql).
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_plain boolean DEFAULT true)
 RETURNS jsonb
@@ -25,6 +25,7 @@ DECLARE
     v_task     jsonb;
     v_held     jsonb;
     v_waiting  bigint;
+    v_raised   jsonb := '{}';
 BEGIN
     PERFORM bridge.assert_read_committed();
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again; and its token fits no more (T6)
@@ -53,7 +54,8 @@ BEGIN
 
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
-           p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours, p.quiet_hours_weekend
+           p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours,
+           p.quiet_hours_weekend, p.distress_words
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
@@ -62,13 +64,20 @@ BEGIN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
-    ELSIF t.token IS NULL AND (
+    END IF;
+    IF v_policy.distress_words IS NOT NULL THEN
+        v_raised := bridge.note_distress(t, p_token, v_task -> 'messages', v_policy.distress_words);
+    END IF;
+    IF t.token IS NULL AND (
         num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day, v_policy.limit_replies_hour) > 0
         OR num_nonnulls(v_policy.quiet_hours, v_policy.quiet_hours_weekend) > 0 AND bridge.quiet_until(
             v_policy.quiet_hours, v_policy.quiet_hours_weekend, v_policy.timezone, v_now) IS NOT NULL) THEN
         v_held := bridge.hold_turn(t.id);
         IF v_held IS NOT NULL THEN
-            RETURN v_held;
+            IF v_raised <> '{}' THEN
+                PERFORM bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
+            END IF;
+            RETURN v_held || v_raised;
         END IF;
     END IF;
     IF bridge.answers(t.kind) AND t.state = 'composing' AND t.token IS NULL THEN
@@ -76,7 +85,7 @@ BEGIN
         -- read or is too much ends alone.
         v_waiting := bridge.newer_turn(t.id);
         IF v_waiting IS NOT NULL THEN
-            RETURN bridge.supersede(t.id, v_waiting);
+            RETURN bridge.supersede(t.id, v_waiting) || v_raised;
         END IF;
     END IF;
 
@@ -86,9 +95,9 @@ BEGIN
             claimed_at = bridge.now(), plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
-        RETURN jsonb_build_object('outcome', 'busy');  -- the opener and the reply were claimed in the same instant (T1)
+        RETURN '{"outcome": "busy"}' || v_raised;  -- the opener and the reply were claimed in the same instant (T1)
     END;
-    RETURN v_task || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
+    RETURN v_task || v_raised || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
         'typing_speed_cps', v_policy.typing_speed_cps),
         'persona', coalesce(v_policy.persona, bridge.persona(t.bot_id)), 'model', jsonb_build_object(

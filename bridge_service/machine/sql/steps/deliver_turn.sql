@@ -10,7 +10,8 @@
 -- With the action `leave` the mark that the bot left is set in this transaction, never before the reply and never without it.
 --
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
--- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
+-- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame. If the
+-- table refuses the disclosure that comes before the reply, neither is said (L1), and the error names the disclosure.
 --
 -- Returns {outcome: answered | superseded | cancelled | held | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
 -- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
@@ -30,6 +31,8 @@ DECLARE
     v_messages  uuid[];
     v_events    bigint[];
     v_reply     uuid;
+    v_at        timestamptz;
+    v_discloses boolean := false;  -- what the table refuses is the disclosure
     v_error     record;
     v_state     text;
     v_message   text;
@@ -114,8 +117,18 @@ BEGIN
         IF t.action = 'leave' THEN
             PERFORM bridge.leave(t.id, t.match_id);
         END IF;
+        IF t.distress IS NOT NULL THEN
+            v_at := bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
+        END IF;
         IF t.draft <> '' THEN
-            v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
+            v_at := coalesce(v_at, bridge.stamp(t.id));
+            -- Its index is empty unless a bot has a disclosure; the policy would cost five times as much.
+            IF EXISTS (SELECT FROM bridge.bots b WHERE b.disclosure <> 'none') THEN
+                v_discloses := true;
+                v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);
+                v_discloses := false;
+            END IF;
+            v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, v_at);
             IF v_reply IS NULL THEN
                 RAISE EXCEPTION USING ERRCODE = 'BR001';
             ELSIF v_reply <> t.reply_message_id THEN
@@ -142,6 +155,11 @@ BEGIN
             END IF;
             v_error := bridge.diagnose(
                 v_state, v_message, v_context, v_schema, v_table, v_column, v_constraint, v_type);
+            IF v_discloses THEN  -- no other reply would mend it
+                v_error.refused := NULL;
+                v_error.named := v_error.named || ' at the disclosure';
+                v_error.words := 'the disclosure was refused: ' || v_error.words;
+            END IF;
             -- A full disk, a lost right, a standby, a table, function or partition that is not there: no turn is to blame,
             -- and none dies of an hour of it (I6, as A1).
             IF v_error.blame IN ('busy', 'unavailable', 'schema', 'absent', 'rights') THEN

@@ -2,7 +2,8 @@
 -- app's: a message dated into the future is remembered until then, or `verify` would miss it on that day. Never what is
 -- unfinished or dead, and never an opener or its match's event: a forgotten draw would be drawn again (A3). They stay, one
 -- small row a match, and so does the time up to which a conversation is forgotten.
--- Incidents, processes, minutes, actions, calls, budgets and notices of that age go too.
+-- Incidents, processes, minutes, actions, calls, budgets, notices and marks of distress of that age go too. A disclosure
+-- never goes, or it would be said again (L1).
 -- Returns how many turns went; call again until it returns less than `p_limit`.
 CREATE OR REPLACE FUNCTION bridge.prune(p_retention_days double precision, p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
@@ -30,6 +31,7 @@ BEGIN
     DELETE FROM bridge.calls WHERE begun_at < v_before;
     DELETE FROM bridge.budgets WHERE day < v_before::date;
     DELETE FROM bridge.notices WHERE said_at < v_before;
+    DELETE FROM bridge.distress WHERE last_at < v_before;
     DELETE FROM bridge.incidents WHERE happened_at < v_before;
     DELETE FROM bridge.processes WHERE seen_at < v_before;
     DELETE FROM bridge.minutes WHERE minute < v_before;
