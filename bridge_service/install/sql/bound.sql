@@ -7,5 +7,7 @@ SELECT b.name, b.oid, (
 FROM bridge.installation i
 CROSS JOIN LATERAL (VALUES ('profiles', i.profiles::oid, i.laid_for[1]),
                            ('matches', i.matches::oid, i.laid_for[2]),
-                           ('messages', i.messages::oid, i.laid_for[3])) AS b (name, oid, laid_for)
+                           ('messages', i.messages::oid, i.laid_for[3]),
+                           -- A column of migration 0026, which is read before that has run.
+                           ('typing_events', (to_jsonb(i) ->> 'typing_events')::regclass::oid, i.laid_for[4])) AS b (name, oid, laid_for)
 WHERE b.oid IS NOT NULL
