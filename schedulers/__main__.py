@@ -52,8 +52,8 @@ the process's last rows get LAST_CALL_SECONDS each. So the process ends within 8
 TICK_SECONDS: Final = 1.0
 
 CONNECTIONS: Final = 8
-"""To PostgreSQL, at most: one to listen, and for listener, planner, indicator, the two loops that deliver and /health/ready.
-Retention, heartbeat and incidents share one.
+"""To PostgreSQL, at most: one to listen, and for listener, planner, indicator, the two loops that deliver and
+/health/ready. Retention, heartbeat and incidents share one.
 """
 
 EXIT_OK: Final = 0
