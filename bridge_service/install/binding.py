@@ -31,11 +31,13 @@ class Bound(NamedTuple):
 def bound_tables(cursor: Cursor) -> dict[str, Bound]:
     """Return the tables to which the installation is bound, by the contract's names; none before the first run."""
     cursor.execute(
-        "SELECT EXISTS (SELECT FROM pg_attribute"
-        " WHERE attrelid = to_regclass('bridge.installation') AND attname = 'laid_for' AND NOT attisdropped)"
+        "SELECT attname::text FROM pg_attribute"
+        " WHERE attrelid = to_regclass('bridge.installation') AND attnum > 0 AND NOT attisdropped"
     )
-    for file in ("bound", "bound_before") if value(cursor) else ("bound_before",):
-        cursor.execute(template(file))
+    columns = {column for (column,) in cursor.fetchall()}
+    typing = "i.typing_events" if TYPING_TABLE in columns else "NULL"
+    for file in ("bound", "bound_before") if "laid_for" in columns else ("bound_before",):
+        cursor.execute(template(file, typing_events=typing))
         if rows := cursor.fetchall():
             return {table: Bound(*row) for table, *row in rows}
     return {}
