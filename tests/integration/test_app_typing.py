@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bridge_service.install.plan import migrate
+from bridge_service.machine.database import Connection
+from bridge_service.operate.commands.validate_app import Guests, clean_up
 from tests.integration.rules.test_rules_typing import TYPING_EVENTS
 from tests.integration.test_commands import Operator, failed, found
 from tests.support.app import App
 from tests.support.databases import execute
-from tests.support.roles import OWNER
+from tests.support.roles import OWNER, VALIDATOR
 from tests.support.store import store_on
 
 if TYPE_CHECKING:
@@ -84,7 +86,10 @@ def test_a_table_that_comes_later_is_used_after_the_next_run(app: App, operator:
     ("change", "fault"),
     [
         ("ALTER TABLE typing_events DROP COLUMN started_at", "it has no column started_at"),
-        ("ALTER TABLE typing_events ALTER user_id TYPE text", "column user_id has type text, needed is uuid"),
+        (
+            "ALTER TABLE typing_events DROP CONSTRAINT typing_events_user_id_fkey, ALTER user_id TYPE text",
+            "column user_id has type text, needed is uuid",
+        ),
         ("ALTER TABLE typing_events ADD device text NOT NULL", "column device takes no NULL and has no default"),
         (f"REVOKE INSERT ON typing_events FROM {OWNER}", f"role {OWNER} lacks INSERT on it"),
         ("ALTER TABLE typing_events ENABLE ROW LEVEL SECURITY", f"row-level security rules role {OWNER}"),
@@ -133,3 +138,20 @@ def test_an_app_with_indicators_elsewhere_replaces_three_functions(app: App, ope
     assert report.kept == ["has_typing"]
     assert uses(app)
     assert look(operator)["detail"] == "the app replaced has_typing"
+
+
+def test_validate_deletes_the_indicators_of_its_own_matches(app: App) -> None:
+    """A bot's row that refers to a match of `validate` does not keep that match from being deleted."""
+    execute(app.urls.app, TYPING_EVENTS, GRANT, f"GRANT SELECT, DELETE ON typing_events TO {VALIDATOR}")
+    migrate(app.urls.owner)
+    url = app.urls.of(VALIDATOR)
+    with closing(Connection(url, application="test")) as connection:
+        guests = Guests(connection, people=1)
+        guests.arrive()
+        match = guests.match()
+    app.rows("SELECT bridge.indicate(%s, %s, true)", match, guests.bot)
+    assert app.value("SELECT count(*) FROM typing_events") == 1
+
+    assert clean_up(url, guests) is None
+    assert app.value("SELECT count(*) FROM typing_events") == 0
+    assert app.value("SELECT count(*) FROM matches WHERE id = %s", match) == 0

@@ -11,7 +11,7 @@ import pytest
 from bridge_service.install.plan import migrate
 from bridge_service.install.uninstall import uninstall
 from tests.support.clock import install_clock
-from tests.support.databases import copy, copy_of, execute
+from tests.support.databases import DEMO_FOLDER, copy, copy_of, execute
 from tests.support.policy import set_policy
 from tests.support.roles import OWNER
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, Bridge, without
@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     from bridge_service.demo.servers import PostgresServer
     from tests.support.rules import Claim
 
-TYPING_EVENTS: Final = """
-    CREATE TABLE typing_events (
-        match_id uuid NOT NULL, user_id uuid NOT NULL, is_typing boolean NOT NULL DEFAULT false,
-        started_at timestamptz, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (match_id, user_id))
-"""
+TYPING_EVENTS: Final = (DEMO_FOLDER / "typing_events.sql").read_text(encoding="utf-8")
 GROUPING_MAX: Final = 60.0
 PAUSE: Final = 12.0
 """Seconds until the delivery, of which the last TYPING are typed."""
