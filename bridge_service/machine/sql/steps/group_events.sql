@@ -153,9 +153,9 @@ BEGIN
     ON CONFLICT (match_id) WHERE bridge.is_waiting(kind, state)
     DO UPDATE SET (due_at, planned_at) = (
         SELECT greatest(waiting.due_at, q.quiet_at), greatest(waiting.planned_at, q.quiet_at)
-        FROM (SELECT CASE WHEN waiting.state = 'open'
-                               AND (b.policy ->> 'grouping_mode' = 'sliding' OR waiting.overtakes > 0
-                                    AND waiting.overtakes >= (b.policy ->> 'max_merges')::integer) THEN bridge.quiet_at(
+        FROM (SELECT CASE WHEN waiting.overtakes > 0 AND waiting.state = 'open'
+                               AND waiting.overtakes >= (b.policy ->> 'max_merges')::integer
+                               OR waiting.state = 'open' AND b.policy ->> 'grouping_mode' = 'sliding' THEN bridge.quiet_at(
                          waiting.opened_at,
                          (SELECT max(e.captured_at) FROM bridge.events e
                           WHERE e.id = ANY (v_taken) AND e.match_id = waiting.match_id),
