@@ -38,6 +38,7 @@ from bridge_service.telemetry.signals import Draining, Stopped
 from bridge_service.telemetry.throttle import fan_out
 from bridge_service.web.health_port import LISTENER, HealthPort, stuck_loops
 from schedulers.deliverer import Deliverer
+from schedulers.indicator import Indicator
 from schedulers.listener import Listener
 from schedulers.planner import Planner
 from schedulers.push import Pusher
@@ -50,9 +51,9 @@ the process's last rows get LAST_CALL_SECONDS each. So the process ends within 8
 
 TICK_SECONDS: Final = 1.0
 
-CONNECTIONS: Final = 7
-"""To PostgreSQL, at most: one to listen, and for listener, planner, the two loops that deliver and /health/ready.
-Retention, heartbeat and incidents share one.
+CONNECTIONS: Final = 8
+"""To PostgreSQL, at most: one to listen, and for listener, planner, indicator, the two loops that deliver and
+/health/ready. Retention, heartbeat and incidents share one.
 """
 
 EXIT_OK: Final = 0
@@ -106,6 +107,7 @@ class Scheduler:
             retention_days=settings.retention_days,
         )
         self._deliverer = Deliverer(self._store, on_pushable=self._planner.wake, emit=self._emit)
+        self._indicator = Indicator(self._store, emit=self._emit)
         self._listener = Listener(
             self._store,
             lambda: Connection(settings.database_url, application="bridge listener"),
@@ -113,7 +115,7 @@ class Scheduler:
             on_due=self._on_due,
             emit=self._emit,
         )
-        for loop in (self._signals, self._tick, self._planner, self._listener, *self._deliverers):
+        for loop in (self._signals, self._tick, self._planner, self._listener, self._indicator, *self._deliverers):
             loop.crash = self._ending.crash
 
     @property
@@ -141,7 +143,7 @@ class Scheduler:
 
     def _work(self) -> None:
         # Kept when each loop starts: until then there is nothing that could stand still.
-        working = (self._planner, self._listener, *self._deliverers)
+        working = (self._planner, self._listener, self._indicator, *self._deliverers)
         for loop in working:
             loop.beat = self._watchdog.watch(loop.name)
         for loop in (self._window, self._watchdog, *working):
@@ -194,6 +196,7 @@ class Scheduler:
     def _on_due(self) -> None:
         self._planner.wake()
         self._deliverer.wake()
+        self._indicator.wake()
 
     def _look(self) -> None:
         self._listener.look()

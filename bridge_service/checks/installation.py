@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bridge_service.checks.finding import TIMEOUT_SECONDS
 from bridge_service.checks.look import ask
 from bridge_service.errors import StepRefused
-from bridge_service.install.files import APP_TABLES, TRIGGERS
+from bridge_service.install.files import APP_TABLES, TRIGGERS, TYPING_TABLE
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import BoundTable, Ledger
 
@@ -44,9 +44,15 @@ def ledger(connection: Connection) -> Ledger:
 def bound_tables(connection: Connection) -> dict[str, BoundTable]:
     """Return the tables that the installation is bound to, by the contract's names; none while that is not known."""
     try:
-        return ledger(connection).installed().tables
+        tables = ledger(connection).installed().tables
     except StepRefused:
         return {}
+    return {name: table for name, table in tables.items() if name in APP_TABLES}
+
+
+def typing_table(connection: Connection) -> BoundTable | None:
+    """Return the table of who types that the installation is bound to; None: it is bound to none."""
+    return ledger(connection).installed().tables.get(TYPING_TABLE)
 
 
 def replaced(connection: Connection) -> frozenset[str]:

@@ -3,10 +3,10 @@
 from typing import Final
 
 from bridge_service.checks.finding import TIMEOUT_SECONDS, Found, well, wrong
-from bridge_service.checks.installation import app_tables, ledger, our_triggers
+from bridge_service.checks.installation import app_tables, ledger, our_triggers, typing_table
 from bridge_service.checks.look import ANOTHER_ROLE, MIGRATE, MIGRATE_FOR, REPLAY, VALIDATE, row
 from bridge_service.errors import SchemaIncomplete, SchemaMissing, StepRefused
-from bridge_service.install.files import EDIT_TRIGGER, HAS_CONTENT, TRIGGERS, adapter, digests, steps
+from bridge_service.install.files import EDIT_TRIGGER, HAS_CONTENT, TRIGGERS, TYPING_TABLE, adapter, digests, steps
 from bridge_service.install.migrations import newest_migration
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Installed
@@ -53,7 +53,10 @@ def _compare(connection: Connection, installed: Installed) -> Found:
     detail = f"migration {installed.migration}"
     if installed.migration > newest:
         return well(f"{detail}, newer than this code's {newest}", "deploy the newer code here")
-    expected = digests({name: table.name for name, table in app_tables(connection).items()})
+    names = {name: table.name for name, table in app_tables(connection).items()}
+    if indicators := typing_table(connection):
+        names[TYPING_TABLE] = indicators.laid_for
+    expected = digests(names)
     app = adapter()
     own = [name for name in installed.changed if name in app]
     # A function that the app replaced stays as it is when this release's file changes.

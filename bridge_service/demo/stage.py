@@ -155,7 +155,7 @@ class Stage:
         server.execute("CREATE ROLE bridge LOGIN")
         server.close()
         app = self.connect()
-        for file in ("app.sql", "people.sql"):
+        for file in ("app.sql", "typing_events.sql", "people.sql"):
             app.execute((sql / file).read_text(encoding="utf-8"))
         for person, bot in _OLD_MATCHES:
             app.execute(

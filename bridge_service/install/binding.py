@@ -11,7 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
 
 from bridge_service.errors import DatabaseRefused
-from bridge_service.install.files import APP_TABLES, template
+from bridge_service.install.files import APP_TABLES, TYPING_TABLE, template
 from bridge_service.install.transaction import value
 
 
@@ -31,11 +31,13 @@ class Bound(NamedTuple):
 def bound_tables(cursor: Cursor) -> dict[str, Bound]:
     """Return the tables to which the installation is bound, by the contract's names; none before the first run."""
     cursor.execute(
-        "SELECT EXISTS (SELECT FROM pg_attribute"
-        " WHERE attrelid = to_regclass('bridge.installation') AND attname = 'laid_for' AND NOT attisdropped)"
+        "SELECT attname::text FROM pg_attribute"
+        " WHERE attrelid = to_regclass('bridge.installation') AND attnum > 0 AND NOT attisdropped"
     )
-    for file in ("bound", "bound_before") if value(cursor) else ("bound_before",):
-        cursor.execute(template(file))
+    columns = {column for (column,) in cursor.fetchall()}
+    typing = "i.typing_events" if TYPING_TABLE in columns else "NULL"
+    for file in ("bound", "bound_before") if "laid_for" in columns else ("bound_before",):
+        cursor.execute(template(file, typing_events=typing))
         if rows := cursor.fetchall():
             return {table: Bound(*row) for table, *row in rows}
     return {}
@@ -45,7 +47,7 @@ def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str
     """Find the app's tables: those that the installation is bound to, else by the search path.
 
     Returns:
-      Their names, quoted and qualified, by the contract's names.
+      Their names, quoted and qualified, by the contract's names; TYPING_TABLE only if the bridge can use it.
 
     Raises:
       DatabaseRefused: the search path leads to other tables than the bound ones, or a table is missing.
@@ -67,7 +69,9 @@ def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str
                 f" run `uninstall` or drop {ours.name} first"
             )
         found[table] = (oid, name)
-    found |= {table: (ours.oid, ours.name) for table, ours in bound.items() if ours.name is not None}
+    found |= {
+        table: (ours.oid, ours.name) for table, ours in bound.items() if table in APP_TABLES and ours.name is not None
+    }
     for table in APP_TABLES:
         if table not in found:
             message = f"the app's table `{table}` was not found: create it, or add its schema to the role's search_path"
@@ -82,6 +86,7 @@ def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str
     if others:
         message = f"the app's tables were found in several schemas ({', '.join(names.values())}): one is expected"
         raise DatabaseRefused(message)
+    names |= _typing_table(cursor, found["messages"][0], bound)
     # `deliver` keeps the search path of this session, and the app's own triggers find their tables by it.
     cursor.execute(
         "SELECT set_config('search_path', concat_ws(', ', %s, current_setting('search_path')), true)"
@@ -91,11 +96,20 @@ def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str
     return names
 
 
+def _typing_table(cursor: Cursor, messages: int, bound: Mapping[str, Bound]) -> dict[str, str]:
+    """Find the app's table of who types; without one, or with one that does not fit, the bridge shows no indicator."""
+    noted = bound.get(TYPING_TABLE)
+    cursor.execute("SELECT current_user::text")
+    cursor.execute(template("typing_table"), (messages, noted and noted.oid, value(cursor)))
+    fitting = [name for _, name, faults in cursor.fetchall() if not faults]
+    return {TYPING_TABLE: fitting[0]} if fitting else {}
+
+
 def bind(cursor: Cursor, bound: Mapping[str, Bound], app: Mapping[str, str]) -> Iterator[str]:
     """Yield the statement that notes the tables for which the functions are laid, unless they are noted."""
     if {table: (noted.name, noted.laid_for) for table, noted in bound.items()} != {t: (n, n) for t, n in app.items()}:
         names = {table: sql.Literal(name).as_string(cursor) for table, name in app.items()}
-        yield template("bind", **names)
+        yield template("bind", **{TYPING_TABLE: "NULL", **names})
 
 
 def sequences_behind(cursor: Cursor) -> dict[str, str]:

@@ -14,6 +14,9 @@ _CALLED: Final = ("steps", "policy", "operate", "upkeep")
 FUNCTION_FOLDERS: Final = ("parts", "app", "capture", *_CALLED)
 
 APP_TABLES: Final = ("profiles", "matches", "messages")
+TYPING_TABLE: Final = "typing_events"
+"""The table that an app may have beside them, of who types."""
+
 TRIGGERS: Final = {
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",
     "bridge_after_message": "AFTER INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.after_message()",
@@ -46,11 +49,15 @@ def template(file: str, /, **values: str) -> str:
 
 
 def definition(file: Path, app: Mapping[str, str]) -> str:
-    """Return a function's definition with the names of the app's tables in it."""
+    """Return a function's definition with the names of the app's tables in it.
+
+    Where the app has no TYPING_TABLE, its place names a table that is never there, and no function comes to read it.
+    """
     text = file.read_text(encoding="utf-8")
     for table, name in app.items():
         text = text.replace(f"{{app}}.{table}", name)
-    return text
+    text = text.replace(f"{{has {TYPING_TABLE}}}", "true" if TYPING_TABLE in app else "false")
+    return text.replace(f"{{app}}.{TYPING_TABLE}", f"bridge.{TYPING_TABLE}")
 
 
 def digest(text: str) -> str:

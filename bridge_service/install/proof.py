@@ -35,6 +35,10 @@ _MESSAGES_TO_BOTS: Final = """
     SELECT w.message_id, w.match_id, w.bot_id, w.sender_id, w.created_at
     FROM bridge.messages_to_bots('-infinity', '-infinity') AS w
 """
+_TEXTLESS: Final = "SELECT bridge.textless(ARRAY[%(message)s::uuid])"
+_IS_TYPING: Final = """
+    SELECT bridge.is_typing(%(match)s::uuid, c.person_id) FROM bridge.conversation(%(match)s::uuid) AS c
+"""
 _TOLD: Final = """
     SELECT bridge.{}(s.id)
     FROM bridge.conversation(%(match)s::uuid) AS c CROSS JOIN LATERAL (VALUES (c.bot_id), (c.person_id)) AS s (id)
@@ -123,6 +127,8 @@ def _runs(tables: Mapping[str, str], replaced: Sequence[str]) -> Iterator[tuple[
     yield "messages_to_bots", _MESSAGES_TO_BOTS
     for function, given in (("capture_change", "message"), ("withdrawn", "message"), ("ended", "match")):
         yield function, f"SELECT bridge.{function}(%({given})s::uuid)"
+    yield "textless", _TEXTLESS
+    yield "is_typing", _IS_TYPING
     for function in ("persona", "profile"):
         yield function, _TOLD.format(function)
     if "deliver" in replaced:

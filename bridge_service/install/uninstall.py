@@ -43,6 +43,7 @@ def uninstall(url: str) -> bool:
             _refuse_to_take_out(cursor)
             cursor.execute("SELECT to_regnamespace('bridge') IS NOT NULL")
             found |= value(cursor)
+            _switch_off(cursor)
             cursor.execute("DROP SCHEMA IF EXISTS bridge CASCADE")
     return found
 
@@ -80,6 +81,16 @@ def _drop_trigger(cursor: Cursor, name: str) -> bool:
     for (function,) in functions:
         cursor.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(sql.SQL(function)))
     return bool(functions)
+
+
+def _switch_off(cursor: Cursor) -> None:
+    """Switch off the bots' indicators that are on. With the tables locked, no process switches one on again."""
+    cursor.execute("SELECT to_regclass('bridge.indicators') IS NOT NULL")
+    if value(cursor):
+        cursor.execute(
+            "SELECT bridge.indicate(match_id, bot_id, false) FROM bridge.indicators"
+            " WHERE on_since IS NOT NULL AND bridge.has_typing() ORDER BY match_id"
+        )
 
 
 def _lock_tables(cursor: Cursor) -> None:

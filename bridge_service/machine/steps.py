@@ -231,15 +231,33 @@ class Store:
         """Give turns back unfinished; how many were still this worker's."""
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
 
-    def finish(self, turn_id: int, token: UUID, draft: str, *, pause: float, action: Action = "say") -> Outcome:
+    def finish(
+        self, turn_id: int, token: UUID, draft: str, *, pause: float, action: Action = "say", typing: float = 0.0
+    ) -> Outcome:
         """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once.
 
         Parameters:
           draft: '' says nothing, which only `silence` and `leave` may.
+          typing: the last seconds of the pause, in which the bot's indicator is shown; 0: it is not.
         """
         return self._step(
-            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s)", turn_id, str(token), draft, pause, action
+            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s, p_typing => %s)",
+            turn_id,
+            str(token),
+            draft,
+            pause,
+            action,
+            typing,
         )
+
+    def show_due(self, limit: int) -> float | None:
+        """Bring the indicators that are due into line with their turns.
+
+        Returns:
+          Seconds until the next one is due, below 0 if it is due; None if none is planned.
+        """
+        [[due_in]] = self._database.call("SELECT bridge.show_due(%s)", limit)
+        return None if due_in is None else float(due_in)
 
     def deliver(self, turn_id: int) -> Outcome:
         """Deliver a draft whose time has come."""

@@ -46,7 +46,7 @@ from bridge_service.telemetry.signals import (
 from bridge_service.turns import Reply, Task
 from bridge_service.worker.calls import Answer, Call, Calls
 from bridge_service.worker.leases import Leases
-from bridge_service.worker.pacing import Pace, pause_before_delivery
+from bridge_service.worker.pacing import Pace, pause_before_delivery, typing_seconds
 
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
@@ -64,11 +64,16 @@ ERROR_LIMIT: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A turn that this process composes."""
+    """A turn that this process composes.
+
+    Attributes:
+      shows: whether the bot's indicator is shown while it types.
+    """
 
     task: Task
     token: UUID
     pace: Pace
+    shows: bool
 
 
 class Composer:
@@ -119,7 +124,7 @@ class Composer:
         if task is None:
             return self._tell(turn_id, outcome, "claim")
         self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
-        turn = Claimed(task, token, Pace(**outcome.details["pace"]))
+        turn = Claimed(task, token, Pace(**outcome.details["pace"]), bool(outcome.details.get("bot_typing")))
         if self.calls is not None:
             call = Call(partial(self._responder, task), partial(self._over, self.calls, turn))
             self._leases.hold(turn_id, token, partial(self.calls.cancel, call))
@@ -167,7 +172,7 @@ class Composer:
             raise  # Dramatiq's own word to this thread, not the responder's
         except BaseException as error:  # noqa: BLE001 - whatever a responder raises is an attempt of its turn
             return self._failed(turn.token, turn.task, error)
-        return self._hand_in(turn.token, turn.task, reply, turn.pace)
+        return self._hand_in(turn.token, turn.task, reply, turn.pace, shows=turn.shows)
 
     def _claim(self, turn_id: int, token: UUID) -> Outcome:
         try:
@@ -185,13 +190,14 @@ class Composer:
             self._emit(PostgresRefused(f"turn {turn_id} is answered without its history: {refusal}"))
         return outcome
 
-    def _hand_in(self, token: UUID, task: Task, reply: Reply, pace: Pace) -> int | None:
+    def _hand_in(self, token: UUID, task: Task, reply: Reply, pace: Pace, *, shows: bool) -> int | None:
         turn_id = task.turn_id
         draft = "".join(reply.parts)
         # A silence takes no time.
         pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random) * bool(draft)
+        typing = typing_seconds(draft, pace.typing_speed_cps) if shows else 0.0
         try:
-            outcome = self._store.finish(turn_id, token, draft, pause=pause, action=reply.action)
+            outcome = self._store.finish(turn_id, token, draft, pause=pause, action=reply.action, typing=typing)
         except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
             return self._failed(token, task, error, refused=str(error) if error.by_text else None)
         if outcome.name == "typing" and pause <= 0:

@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).parents[2]
 RULES: Final = (ROOT / "docs" / "RULES.md").read_text(encoding="utf-8")
 THREATS: Final = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
 
-CODE: Final = re.compile(r"\b(?:[ABCDEFHLMPQRTX][0-9]{1,2}|I[1-7]|S(?:[1-9]|1[0-9]|2[0-5]))\b")
+CODE: Final = re.compile(r"\b(?:[ABCDEFHLMPQRTX][0-9]{1,2}|I[1-7]|I-1|S(?:[1-9]|1[0-9]|2[0-5]))\b")
 CITING: Final = ("bridge_service", "schedulers", "tests", "docs")
 SUFFIXES: Final = {".py", ".sql", ".lua", ".md"}
 NOT_MET: Final = {"S16"}
@@ -21,7 +21,7 @@ NOT_MET: Final = {"S16"}
 
 def _defined() -> dict[str, str]:
     """Return the text of each rule and promise by its code."""
-    rules = re.findall(r"^### ([A-Z][0-9]+) (.*?)(?=^#|\Z)", RULES, re.MULTILINE | re.DOTALL)
+    rules = re.findall(r"^### ([A-Z]-?[0-9]+) (.*?)(?=^#|\Z)", RULES, re.MULTILINE | re.DOTALL)
     promises = re.findall(r"^- \*\*(I[0-9]) (.*)$", RULES, re.MULTILINE)
     return {**dict(rules), **dict(promises)}
 
@@ -64,13 +64,13 @@ def test_every_code_that_is_cited_is_defined() -> None:
     assert not unknown
 
 
-@pytest.mark.parametrize("rule", sorted(code for code in _defined() if not code.startswith("I")))
+@pytest.mark.parametrize("rule", sorted(code for code in _defined() if not re.fullmatch("I[0-9]", code)))
 def test_every_rule_names_a_test_of_its_own(rule: str) -> None:
     """The test that a rule names bears the rule's code, and is there."""
     named = re.findall(r"`(test_\w+)`", _defined()[rule])
     assert named
     for name in named:
-        assert name.startswith(f"test_{rule}_")
+        assert name.startswith(f"test_{rule.replace('-', '_')}_")
         assert name in _tests()
 
 

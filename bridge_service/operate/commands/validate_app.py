@@ -6,7 +6,7 @@ from typing import Final
 from uuid import uuid4
 
 from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing, StepRefused
-from bridge_service.install.files import APP_TABLES, steps
+from bridge_service.install.files import APP_TABLES, TYPING_TABLE, steps
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 
@@ -134,6 +134,13 @@ def clean_up(url: str, guests: Guests) -> BridgeError | None:
 
 
 def _delete(connection: Connection, guests: Guests) -> None:
+    [[has_indicators]] = connection.execute(
+        "SELECT has_table_privilege(to_regclass(%s), 'DELETE') AND EXISTS (SELECT FROM pg_catalog.pg_attribute"
+        " WHERE attrelid = to_regclass(%s) AND attname = 'match_id' AND atttypid = 'uuid'::regtype)",
+        (TYPING_TABLE, TYPING_TABLE),
+    )
+    if has_indicators:  # without the right, an app's ON DELETE CASCADE does it
+        connection.execute(f"DELETE FROM {TYPING_TABLE} WHERE match_id = ANY (%s::uuid[])", (guests.matches,))  # noqa: S608 - a constant
     connection.execute("DELETE FROM messages WHERE match_id = ANY (%s::uuid[])", (guests.matches,))
     connection.execute("DELETE FROM matches WHERE id = ANY (%s::uuid[])", (guests.matches,))
     connection.execute("DELETE FROM profiles WHERE id = ANY (%s::uuid[])", ([guests.bot, *guests.people],))

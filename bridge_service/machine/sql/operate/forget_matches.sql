@@ -17,6 +17,7 @@ BEGIN
     DELETE FROM bridge.parts WHERE turn_id IN (SELECT t.id FROM bridge.turns t WHERE t.match_id = ANY (v_gone));
     DELETE FROM bridge.turns WHERE match_id = ANY (v_gone);
     GET DIAGNOSTICS v_turns = ROW_COUNT;
+    DELETE FROM bridge.indicators WHERE match_id = ANY (v_gone);
     DELETE FROM bridge.pauses WHERE match_id = ANY (v_gone);
     DELETE FROM bridge.forgotten WHERE match_id = ANY (v_gone);
     DELETE FROM bridge.disclosures WHERE match_id = ANY (v_gone);

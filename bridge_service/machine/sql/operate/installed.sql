@@ -18,7 +18,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
             FROM bridge.installation i
             CROSS JOIN LATERAL (VALUES ('profiles', i.profiles::oid, i.laid_for[1]),
                                        ('matches', i.matches::oid, i.laid_for[2]),
-                                       ('messages', i.messages::oid, i.laid_for[3])) AS b (name, oid, laid_for)
+                                       ('messages', i.messages::oid, i.laid_for[3]),
+                                       ('typing_events', i.typing_events::oid, i.laid_for[4])) AS b (name, oid, laid_for)
             -- Not by to_regclass, which raises where the owner may not enter the schema.
             LEFT JOIN LATERAL (
                 SELECT c.oid, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

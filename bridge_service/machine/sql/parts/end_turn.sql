@@ -9,6 +9,7 @@ SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_now    timestamptz := bridge.now();
     v_match  uuid;
+    v_typing timestamptz;
 BEGIN
     UPDATE bridge.turns t
     SET state = p_state, reason = p_reason, last_error = coalesce(p_error, t.last_error),
@@ -16,7 +17,7 @@ BEGIN
         answered_at = CASE WHEN p_state = 'answered' THEN v_now END,
         reply_message_id = CASE WHEN p_state = 'answered' AND p_reason IS DISTINCT FROM 'silence' THEN t.reply_message_id END
     WHERE t.id = p_turn
-    RETURNING t.match_id INTO v_match;
+    RETURNING t.match_id, t.typing_at INTO v_match, v_typing;
 
     -- -1 tells push_due that the next push is none that was lost.
     UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1
@@ -24,6 +25,9 @@ BEGIN
       AND (t.state = 'queued') IS TRUE AND t.id <> p_turn;  -- as in next_turn
     IF FOUND THEN
         PERFORM bridge.notify('bridge_due');
+    END IF;
+    IF v_typing IS NOT NULL THEN  -- last: it touches the app's rows
+        PERFORM bridge.end_typing(p_turn);
     END IF;
 END
 $$;

@@ -8,7 +8,7 @@
 -- p_plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3). A worker of the
 --   version before says nothing, and its calls are all of this kind.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, persona, model, local_time,
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, bot_typing: whether its indicator is shown, persona, model, local_time,
 --   utc_offset in seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}. A
 --   claim before `retry_at` also returns `early`; one that finds a word of distress also `distress` (note_distress.sql).
 CREATE OR REPLACE FUNCTION bridge.claim(
@@ -55,7 +55,8 @@ BEGIN
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
            p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours,
-           p.quiet_hours_weekend, p.distress_words
+           p.quiet_hours_weekend, p.distress_words,
+           bridge.has_typing() AND p.bot_typing AS bot_typing
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
@@ -99,7 +100,7 @@ BEGIN
     END;
     RETURN v_task || v_raised || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
-        'typing_speed_cps', v_policy.typing_speed_cps),
+        'typing_speed_cps', v_policy.typing_speed_cps), 'bot_typing', v_policy.bot_typing,
         'persona', coalesce(v_policy.persona, bridge.persona(t.bot_id)), 'model', jsonb_build_object(
         'name', v_policy.openai_model, 'fallback', v_policy.openai_fallback_model, 'temperature', v_policy.openai_temperature,
         'max_tokens', v_policy.openai_max_tokens, 'history_tokens', v_policy.openai_history_tokens),

@@ -4,18 +4,21 @@
 -- p_pause: seconds of thinking and typing still to come
 -- p_max_merges: of a process of the version before, whose environment rules; NULL: the bot's policy
 -- p_delay, p_max_attempts: unused, for the version before passes them
+-- p_typing: the last seconds of the pause, in which the bot's indicator is shown; 0: it is not
 -- p_action: what the draft does beside its text: say; silence, with a draft of ''; or leave, with or without a text
 -- Called again with the same token after a lost answer, it returns where the turn stands now (D3).
 -- Returns {outcome: typing | superseded | fenced} or what deliver_turn returns.
 CREATE OR REPLACE FUNCTION bridge.finish(
     p_turn bigint, p_token uuid, p_draft text, p_pause double precision, p_max_merges integer DEFAULT NULL,
-    p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL, p_action text DEFAULT 'say')
+    p_delay double precision DEFAULT NULL, p_max_attempts integer DEFAULT NULL, p_action text DEFAULT 'say',
+    p_typing double precision DEFAULT 0)
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     t         record;
     v_deliver timestamptz;
+    v_typing  timestamptz;
     v_waiting bigint;
 BEGIN
     SELECT id, kind, match_id, state, token INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
@@ -23,9 +26,10 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'fenced');
     ELSIF t.state = 'composing' THEN
         v_deliver := bridge.now() + make_interval(secs => p_pause);
+        v_typing := CASE WHEN p_pause > 0 AND p_typing > 0 THEN v_deliver - make_interval(secs => least(p_typing, p_pause)) END;
         UPDATE bridge.turns
         SET state = 'typing', draft = p_draft, action = p_action, deliver_at = v_deliver, due_at = v_deliver, pushes = 0,
-            reply_message_id = gen_random_uuid()
+            reply_message_id = gen_random_uuid(), typing_at = v_typing
         WHERE id = t.id;
     ELSIF t.state NOT IN ('typing', 'answered') THEN
         RETURN jsonb_build_object('outcome', 'fenced');
@@ -42,6 +46,9 @@ BEGIN
             END IF;
         END IF;
         PERFORM bridge.ring_due(t.id, v_deliver);
+        IF v_typing IS NOT NULL THEN
+            PERFORM bridge.begin_typing(t.id, v_typing);
+        END IF;
     END IF;
     RETURN jsonb_build_object('outcome', 'typing', 'match_id', t.match_id, 'kind', t.kind);
 END

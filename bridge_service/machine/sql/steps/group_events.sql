@@ -137,22 +137,27 @@ BEGIN
 
     -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
     -- new one; and it keeps the turn locked until the events stand in it (T2). A group that newer messages have overtaken
-    -- too often waits until it is quiet (E3).
+    -- too often waits until it is quiet (E3), and with GROUPING_MODE=sliding each one does.
     INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at, planned_at)
     SELECT 'reply', g.match_id, g.bot_id, 'open', g.first, d.planned, d.planned
-    FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first
+    FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first, max(e.captured_at) AS last
           FROM bridge.events e
           WHERE e.id = ANY (v_taken) AND (e.kind = 'message' AND e.turn_id IS NULL) IS TRUE
           GROUP BY e.match_id) g
     CROSS JOIN LATERAL (
-        SELECT g.first + make_interval(secs => coalesce(
-            p_delay, (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision)) AS planned OFFSET 0) d
+        SELECT CASE WHEN b.policy ->> 'grouping_mode' = 'sliding'
+                    THEN bridge.quiet_at(g.first, g.last, b.delay, (b.policy ->> 'grouping_max')::double precision)
+                    ELSE g.first + make_interval(secs => b.delay) END AS planned
+        FROM (SELECT v_policy -> g.bot_id::text AS policy, coalesce(
+                  p_delay, (v_policy -> g.bot_id::text ->> 'grouping_delay')::double precision) AS delay) b
+        OFFSET 0) d
     ORDER BY g.match_id
     ON CONFLICT (match_id) WHERE bridge.is_waiting(kind, state)
     DO UPDATE SET (due_at, planned_at) = (
         SELECT greatest(waiting.due_at, q.quiet_at), greatest(waiting.planned_at, q.quiet_at)
         FROM (SELECT CASE WHEN waiting.overtakes > 0 AND waiting.state = 'open'
-                               AND waiting.overtakes >= (b.policy ->> 'max_merges')::integer THEN bridge.quiet_at(
+                               AND waiting.overtakes >= (b.policy ->> 'max_merges')::integer
+                               OR waiting.state = 'open' AND b.policy ->> 'grouping_mode' = 'sliding' THEN bridge.quiet_at(
                          waiting.opened_at,
                          (SELECT max(e.captured_at) FROM bridge.events e
                           WHERE e.id = ANY (v_taken) AND e.match_id = waiting.match_id),

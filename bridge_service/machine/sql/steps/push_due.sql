@@ -92,6 +92,7 @@ BEGIN
               0::bigint, false, false, due.due_at;
 
     v_room := bridge.window_room(p_window);
+    PERFORM bridge.keep_open(least(p_limit, v_room));
     RETURN QUERY
     WITH due AS (
         SELECT t.id, t.due_at FROM bridge.turns t
