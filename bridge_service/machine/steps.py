@@ -97,7 +97,8 @@ class Due:
 class Outcome:
     """What a step did.
 
-    `name`: claimed, busy, nothing, fenced, typing, answered, superseded, cancelled, held, later, failed or dead.
+    `name`: claimed, busy, nothing, fenced, typing, part, answered, interrupted, superseded, cancelled, held, later,
+    failed or dead.
     `task`: what to write, if claimed. `next_turn`: the conversation's waiting turn, if it was pushed and may go on now.
     """
 
@@ -231,14 +232,35 @@ class Store:
         """Give turns back unfinished; how many were still this worker's."""
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
 
-    def finish(self, turn_id: int, token: UUID, draft: str, *, pause: float, action: Action = "say") -> Outcome:
+    def finish(
+        self,
+        turn_id: int,
+        token: UUID,
+        draft: str,
+        *,
+        pause: float,
+        action: Action = "say",
+        rest: Sequence[tuple[str, float]] = (),
+    ) -> Outcome:
         """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once.
 
         Parameters:
           draft: '' says nothing, which only `silence` and `leave` may.
+          rest: the reply's other messages, each with the seconds since the one before it; not for an opener.
         """
+        if not rest:
+            return self._step(
+                "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s)", turn_id, str(token), draft, pause, action
+            )
         return self._step(
-            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s)", turn_id, str(token), draft, pause, action
+            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s, p_rest => %s::text[], p_pauses => %s::float8[])",
+            turn_id,
+            str(token),
+            draft,
+            pause,
+            action,
+            [text for text, _ in rest],
+            [seconds for _, seconds in rest],
         )
 
     def deliver(self, turn_id: int) -> Outcome:
