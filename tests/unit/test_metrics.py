@@ -78,6 +78,7 @@ def series(registry: CollectorRegistry) -> set[str]:
             1,
         ),
         (signals.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
+        (signals.ReplyInterrupted(TURN, MATCH, "gone", 1, 2), "bridge_turns_total", {"outcome": "interrupted"}, 1),
         (signals.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
         (signals.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
         (signals.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),

@@ -8,7 +8,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     IF (SELECT t.parts_out > 0 FROM bridge.turns t WHERE t.id = p_turn) THEN
-        PERFORM bridge.end_turn(p_turn, 'answered', p_reason);
+        PERFORM bridge.end_turn(p_turn, 'cancelled', p_reason);  -- which makes it `answered`
         RETURN bridge.interruption(p_turn);
     END IF;
     RETURN NULL;
