@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from bridge_service.operate.commands.why import parts_of
 from tests.support.policy import MAX_ATTEMPTS
 from tests.support.rules import CAMILLE, LEA, Bridge, without
 
@@ -119,13 +120,18 @@ def is_unreadable(bridge: Bridge, _match: str, turn: int) -> None:
         bridge.store.unreadable(turn, "deliver", "DatabaseRefused: no")
 
 
-def is_held(bridge: Bridge, _match: str, turn: int) -> None:
-    """The person is over a limit, and a step holds the turn."""
+def at_its_limit(bridge: Bridge) -> None:
+    """Count nine calls of today for the person."""
     bridge.rows(
         "INSERT INTO bridge.budgets (day, kind, owner_id, calls)"
         " VALUES ((bridge.now() AT TIME ZONE 'Europe/Paris')::date, 'person', %s, 9)",
         LEA,
     )
+
+
+def is_held(bridge: Bridge, _match: str, turn: int) -> None:
+    """The person is over a limit, and a step holds the turn."""
+    at_its_limit(bridge)
     with bridge.policy(limit_calls_person_day=1):
         bridge.value("SELECT bridge.hold_turn(%s)", turn)
 
@@ -249,6 +255,20 @@ def test_P1_the_messages_of_a_reply_are_delivered_once_and_in_order(bridge: Brid
     assert [part["number"] for part in parts] == [1, 2, 3]
     assert all(part["delivered_at"] and part["message_id"] for part in parts)
     assert not any("content" in part for part in parts)
+
+
+def test_P1_an_operator_sees_each_message_of_a_reply(bridge: Bridge) -> None:
+    """`why` tells which are delivered, planned and withheld, with ids and times and without a text."""
+    match, turn = begun(bridge)
+    story = "SELECT bridge.turn_story(%s)"
+    first = bridge.turn(turn).reply_message_id
+    told = [words.partition(": ")[2] for _, words in parts_of(bridge.value(story, turn))]
+    assert told[0] == f"delivered as {first}"
+    assert all(words.startswith("planned for ") for words in told[1:])
+    bridge.advance(1)
+    is_looked_at(bridge, match, turn)
+    told = [words.partition(": ")[2] for _, words in parts_of(bridge.value(story, turn))]
+    assert told == [f"delivered as {first}", "withheld", "withheld"]
 
 
 def test_P1_a_reply_of_one_message_has_no_row_of_parts(bridge: Bridge) -> None:
@@ -414,6 +434,18 @@ def test_P2_with_queue_nothing_is_withheld(bridge: Bridge) -> None:
     claim = bridge.claimed(match)
     assert [line.content for line in task_of(claim).messages] == ["stop"]
     assert (task_of(claim).said, task_of(claim).withheld) == ((), ())
+
+
+@without(("may_supersede", "AND (SELECT n.cause FROM bridge.not_now(p_turn) n) IS NULL", ""))
+def test_P2_the_rest_is_said_where_the_newer_message_may_not_be_answered_now(bridge: Bridge) -> None:
+    """Withheld, it would be said tomorrow at the earliest (E5)."""
+    match, turn = begun(bridge)
+    bridge.write(match, "stop")
+    at_its_limit(bridge)
+    with bridge.policy(limit_calls_person_day=1):
+        bridge.advance(3)
+        assert bridge.deliver(turn).name == "part"
+    assert said(bridge, match) == ["un", "deux"]
 
 
 @without(("deliver_turn", "IF (t.parts_out + 1 < t.parts) IS NOT TRUE THEN", "IF true THEN"))
