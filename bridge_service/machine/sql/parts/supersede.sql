@@ -29,9 +29,9 @@ BEGIN
     SET merges = greatest(newer.merges, older.merges + (older.state = 'typing')::integer),
         overtakes = greatest(
             newer.overtakes, older.overtakes + (older.state = 'composing' AND older.token IS NOT NULL)::integer),
+        said = newer.said || older.said, withheld = newer.withheld || older.withheld,
         attempts = greatest(newer.attempts, older.attempts), takeovers = greatest(newer.takeovers, older.takeovers),
         last_error = coalesce(older.last_error, newer.last_error), refused = coalesce(older.refused, newer.refused),
-        said = newer.said || older.said, withheld = newer.withheld || older.withheld,
         retry_at = greatest(newer.retry_at, older.retry_at),
         due_at = greatest(newer.due_at, newer.retry_at, older.retry_at)
     FROM bridge.turns older

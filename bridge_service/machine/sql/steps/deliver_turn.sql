@@ -64,7 +64,8 @@ BEGIN
     END IF;
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
-    IF NOT FOUND OR t.state <> 'typing' OR greatest(t.deliver_at, t.part_at) > bridge.now() OR t.retry_at > bridge.now() THEN
+    t.deliver_at := greatest(t.deliver_at, t.part_at);  -- of the message to come (P1)
+    IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN
         RETURN jsonb_build_object(
             'outcome', CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END, 'state', t.state, 'again', true,
             'kind', t.kind, 'match_id', t.match_id, 'message_id', t.reply_message_id,
@@ -76,7 +77,10 @@ BEGIN
         SELECT coalesce(array_agg(e.id ORDER BY e.id), '{}'), array_agg(e.message_id ORDER BY e.id)
         INTO v_events, v_messages
         FROM bridge.events e WHERE e.turn_id = t.id;
-        IF v_events <> t.covers AND t.parts_out = 0 THEN
+        IF t.parts_out > 0 THEN
+            v_events := t.covers;  -- it is not composed again (P0)
+        END IF;
+        IF v_events <> t.covers THEN
             -- The draft answers something else than the turn holds: it is thrown away and composed anew (T3).
             UPDATE bridge.turns
             SET state = 'composing', token = NULL, draft = NULL, due_at = bridge.now(), pushes = 0
@@ -171,7 +175,6 @@ BEGIN
         'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id,
         'message_id', CASE WHEN t.parts_out > 0 THEN t.reply_message_id ELSE v_reply END, 'action', t.action,
         'characters', length(t.draft), 'covered', cardinality(v_messages),
-        'late', extract(epoch FROM bridge.now() - greatest(t.deliver_at, t.part_at))::double precision,
-        'next_turn', bridge.next_turn(t.match_id));
+        'late', extract(epoch FROM bridge.now() - t.deliver_at)::double precision, 'next_turn', bridge.next_turn(t.match_id));
 END
 $$;
