@@ -101,7 +101,22 @@ def clock(now: datetime) -> str:
     return f"It is {day}, {now:%H:%M} ({part})."
 
 
-_LOOKS: Final[Sequence[Callable[[Task], str]]] = (opening, asked_last, repeats, confused, refusal, acquaintance)
+def interrupted(task: Task) -> str:
+    """Say that a newer message cut the bot's last answer short."""
+    if not task.withheld:
+        return ""
+    return "You were interrupted: the rest of your last answer was not sent, so say again what still matters of it."
+
+
+_LOOKS: Final[Sequence[Callable[[Task], str]]] = (
+    opening,
+    interrupted,
+    asked_last,
+    repeats,
+    confused,
+    refusal,
+    acquaintance,
+)
 
 
 def situation(task: Task) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Reply:
     """What a responder answers, where a text alone does not say it.
 
     Attributes:
-      parts: the texts, in order.
+      parts: the texts, in order; each is a message of its own, up to REPLY_PARTS of them.
       action: `say` delivers the parts. `silence` ends the turn as answered without a text; it has no parts. `leave`
         delivers the parts, if there are any, and ends the conversation for the bot: no later message there is answered
         until an operator or the app resumes it.
@@ -99,9 +99,10 @@ class Task:
       bot_profile, person_profile: what the app's `bridge.profile` tells of the two; empty unless the app replaced it.
       matched_at: the app's time of the match, aware; None as in `Line`.
       local_time: the time in the bot's TIMEZONE when the turn was claimed, aware; None in a task made by hand.
-      said, withheld: the parts of an interrupted reply that were delivered and that were not. Always empty in this
-        version, which delivers a reply as one message.
+      said, withheld: the parts of the bot's last reply here that were delivered and that were not, if a newer message,
+        which is among `messages`, interrupted it; the history holds those that were delivered.
       model: the model that policy names for the bot, and its bounds.
+      most_parts: how many messages the reply may have; 1 for an opener.
     """
 
     turn_id: int
@@ -124,6 +125,7 @@ class Task:
     said: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
     model: Model = Model()
+    most_parts: int = 1
 
     @property
     def situation(self) -> tuple[str, ...]:

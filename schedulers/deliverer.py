@@ -90,7 +90,7 @@ class Deliverer(Loop):
         signal = signal_of(turn_id, outcome, "deliver")
         if signal is not None:
             self._emit(signal)
-        if outcome.next_turn is not None or outcome.name in {"superseded", "failed", "nothing"}:
+        if outcome.next_turn is not None or outcome.name in {"superseded", "interrupted", "failed", "nothing"}:
             self._on_pushable()
 
     def _plan(self, due_in: float | None) -> None:

@@ -97,7 +97,8 @@ class Due:
 class Outcome:
     """What a step did.
 
-    `name`: claimed, busy, nothing, fenced, typing, answered, superseded, cancelled, held, later, failed or dead.
+    `name`: claimed, busy, nothing, fenced, typing, part, answered, interrupted, superseded, cancelled, held, later,
+    failed or dead.
     `task`: what to write, if claimed. `next_turn`: the conversation's waiting turn, if it was pushed and may go on now.
     """
 
@@ -232,22 +233,33 @@ class Store:
         return self._number("SELECT bridge.release(%s::bigint[], %s::uuid[])", *_unzip(leases))
 
     def finish(
-        self, turn_id: int, token: UUID, draft: str, *, pause: float, action: Action = "say", typing: float = 0.0
+        self,
+        turn_id: int,
+        token: UUID,
+        draft: str,
+        *,
+        pause: float,
+        action: Action = "say",
+        typing: float = 0.0,
+        rest: Sequence[tuple[str, float]] = (),
     ) -> Outcome:
         """Store a draft, to be delivered after `pause` seconds; a reply without a pause is delivered at once.
 
         Parameters:
           draft: '' says nothing, which only `silence` and `leave` may.
           typing: the last seconds of the pause, in which the bot's indicator is shown; 0: it is not.
+          rest: the reply's other messages, each with the seconds since the one before it; not for an opener.
         """
         return self._step(
-            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s, p_typing => %s)",
+            "SELECT bridge.finish(%s, %s, %s, %s, p_action => %s, p_typing => %s, p_rest => %s, p_pauses => %s)",
             turn_id,
             str(token),
             draft,
             pause,
             action,
             typing,
+            [text for text, _ in rest] or None,
+            [seconds for _, seconds in rest] or None,
         )
 
     def show_due(self, limit: int) -> float | None:

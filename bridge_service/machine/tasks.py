@@ -30,7 +30,10 @@ def task_of(turn_id: int, token: UUID, answer: Mapping[str, Any]) -> Task:
         local_time=datetime.fromisoformat(answer["local_time"]).replace(
             tzinfo=timezone(timedelta(seconds=answer["utc_offset"]))
         ),
+        said=tuple(answer.get("said") or ()),
+        withheld=tuple(answer.get("withheld") or ()),
         model=Model(**answer["model"]),
+        most_parts=answer.get("most_parts", 1),
     )
 
 

@@ -9,6 +9,7 @@ from bridge_service.telemetry.signals import (
     PostgresRefused,
     RepliesLimited,
     ReplyDelivered,
+    ReplyInterrupted,
     Signal,
     TurnCancelled,
     TurnDead,
@@ -29,7 +30,7 @@ _BEYOND: Final = {
 """In which states of a turn a step has nothing left to do."""
 
 
-def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # noqa: PLR0911 - one case an outcome
+def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # noqa: C901, PLR0911 - one case an outcome
     """Return what there is to tell of a `step` (claim, finish or deliver); None if it found nothing to do."""
     details = outcome.details
     if _found_done(outcome, step):
@@ -46,6 +47,10 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # no
                 details["characters"],
                 details["covered"] or 0,
                 details["late"],
+            )
+        case "interrupted":
+            return ReplyInterrupted(
+                turn_id, details["match_id"], details["reason"], details["said"], details["withheld"]
             )
         case "superseded":
             return TurnSuperseded(turn_id, details["match_id"], details["merges"])

@@ -15,8 +15,9 @@ turn was given away.
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 from bridge_service.errors import ConfigurationError, ResponderUnavailable, type_of
 from bridge_service.turns import ACTIONS, Line, Reply, Task
@@ -29,6 +30,22 @@ Responder: TypeAlias = Callable[[Task], object]
 REPLY_LIMIT = 100_000_000
 """Characters of a reply that are kept: an echo of the largest group that a claim hands out fits. Far above any real
 message; a reply of 70 million took 3 s to store on two busy cores, and a step may take 6."""
+
+SPLIT_ABOVE: Final = 200
+"""Characters of a single text above which it is split, if a reply may have several parts."""
+
+# Marks, what closes them, and white space, unless a small letter follows, as after "etc.". A letter or a number alone
+# before a dot is an initial or counts a list. A blank line ends a sentence without a mark.
+_SENTENCE_END: Final = re.compile(
+    r"""(?<!\b\w)(?<!\b\d\d)[.!?…]+["'»”’)\]]*(?:\s?»)?\s+(?=\S)(?![a-zà-öø-ÿ])|\n\s*\n(?=\S)"""
+)
+
+
+class Whole(str):
+    """A text that is delivered as one message, however long it is and however many parts a reply may have."""
+
+    __slots__ = ()
+
 
 _BUILT_IN = {
     "scripted": "bridge_service.responders.scripted:reply",
@@ -92,9 +109,10 @@ def load_responder(name: str) -> Responder:
     return cast("Responder", responder)
 
 
-def clean_reply(answer: object) -> Reply:
-    """Return what a responder returned, in parts that PostgreSQL can hold: one, or none if nothing is said.
+def clean_reply(answer: object, most: int = 1) -> Reply:
+    """Return what a responder returned, in parts that PostgreSQL can hold: at most `most`, or none if nothing is said.
 
+    A single long text becomes several parts (`split`), except a `Whole`. Of too many parts the last ones are joined.
     NUL characters are removed, lone surrogates become U+FFFD and what exceeds `REPLY_LIMIT` is cut off. The rest, outer
     whitespace included, stays as it is.
 
@@ -109,11 +127,14 @@ def clean_reply(answer: object) -> Reply:
     if isinstance(reply.parts, str) or not isinstance(reply.parts, Sequence):
         raise ValueError("the parts of the reply are not a sequence of texts")  # noqa: TRY004 - as a blank one
     parts = [_clean_part(part) for part in reply.parts]
+    whole = any(isinstance(part, Whole) for part in reply.parts)
     if reply.action == "silence" and parts:
         raise ValueError("the reply is silence and has parts: use say, or leave the parts out")
     if reply.action == "say" and not parts:
         raise ValueError("the reply says something and has no parts: use silence to say nothing")
-    return Reply(joined(parts), reply.action)
+    if len(parts) == 1 and not whole:
+        parts = [*split(parts[0], most)]
+    return Reply(joined(parts, most), reply.action)
 
 
 def _clean_part(part: object) -> str:
@@ -125,11 +146,36 @@ def _clean_part(part: object) -> str:
     return kept
 
 
+def split(text: str, most: int) -> tuple[str, ...]:
+    """Return a text in at most `most` parts, cut at the ends of sentences, one for each `SPLIT_ABOVE` characters.
+
+    A text of at most `SPLIT_ABOVE` characters, or of one sentence, is one part. White space at a cut is left out, and
+    nothing else.
+    """
+    wanted = min(most, -(-len(text) // SPLIT_ABOVE))
+    parts = []
+    begin = 0
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)] if wanted > 1 else []
+    for number in range(1, wanted):
+        goal = begin + (len(text) - begin) / (wanted - number + 1)
+        later = [end for end in ends if end > begin]
+        if not later:
+            break
+        cut = min(later, key=lambda end: abs(end - goal))
+        parts.append(text[begin:cut].rstrip())
+        begin = cut
+    return tuple(part for part in (*parts, text[begin:]) if part.strip()) or (text,)
+
+
 def joined(parts: Iterable[str], most: int = 1) -> tuple[str, ...]:
-    """Return at most `most` parts, each within `REPLY_LIMIT`: the rest joins the last one after a blank line."""
+    """Return at most `most` parts, together within `REPLY_LIMIT`: the rest joins the last one after a blank line."""
     kept = [*parts]
-    kept[most - 1 :] = ["\n\n".join(kept[most - 1 :])[:REPLY_LIMIT]] if len(kept) >= most else []
-    return tuple(kept)
+    kept[most - 1 :] = ["\n\n".join(kept[most - 1 :])] if len(kept) >= most else []
+    left = REPLY_LIMIT
+    for number, part in enumerate(kept):
+        kept[number] = part[:left]
+        left -= len(kept[number])
+    return tuple(part for part in kept if part.strip())
 
 
 def storable(text: str, limit: int) -> str:

@@ -1,5 +1,6 @@
 """The responder for tests and first installations: it repeats what it was told, so that a reply proves its group."""
 
+from bridge_service.responders import Whole
 from bridge_service.turns import Kind, Task
 
 
@@ -12,4 +13,4 @@ def reply(task: Task) -> str:
     if task.kind is Kind.INITIATION:
         return "bonjour"
     text = "\n".join(line.content for line in task.messages)
-    return text if text.strip() else "…"
+    return Whole(text) if text.strip() else "…"

@@ -116,7 +116,10 @@ class Judge:
         policy = self._ledger.policy()  # no bot of a scene has a row of its own in bridge.bots
         self.delay = policy["grouping_delay"]
         typing = MAXIMUM_TYPING_SECONDS if policy["typing_speed_cps"] else 0.0
-        self._answer_seconds: float = ANSWERED_SECONDS + policy["thinking_delay_max"] + typing
+        parts = policy["reply_parts"]
+        self._answer_seconds: float = (
+            ANSWERED_SECONDS + policy["thinking_delay_max"] + typing * parts + policy["part_pause_max"] * (parts - 1)
+        )
         self._pause = pause
 
     def look(self, followed: Sequence[str]) -> Look:
@@ -178,7 +181,7 @@ class Judge:
         delivered: defaultdict[str, set[str]] = defaultdict(set)
         for turn in self.look(followed).turns.values():
             if turn["reply_message_id"] is not None:  # else it was a chosen silence
-                delivered[turn["match_id"]].add(turn["reply_message_id"])
+                delivered[turn["match_id"]].update((turn["reply_message_id"], *turn["part_ids"]))
         matches = {turn["match_id"] for turn in look.turns.values()}
         said = self._said(matches)
         extra = sum(len(said[match] - delivered[match]) for match in matches)

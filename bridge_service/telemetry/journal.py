@@ -66,6 +66,9 @@ LINES: Final[Mapping[type[Signal], str]] = {
     signals.ReplyDelivered: (
         "💬 %(kind)s envoyée (match %(match_id)s, messages: %(covered)d, retard: %(lateness_seconds).1fs)"
     ),
+    signals.ReplyInterrupted: (
+        "✂️ Réponse interrompue (match %(match_id)s, dites: %(said)d, retenues: %(withheld)d): %(reason)s"
+    ),
     signals.TurnSilent: "🤐 %(kind)s: silence choisi (match %(match_id)s, messages: %(covered)d)",
     signals.TurnCancelled: "🧹 %(kind)s annulée (match %(match_id)s): %(reason)s",
     signals.TurnSuperseded: "🔀 Réponse dépassée par de nouveaux messages (match %(match_id)s, fusions: %(merges)d)",

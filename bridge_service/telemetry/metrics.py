@@ -97,7 +97,7 @@ class Metrics:
             "bridge_turns_total",
             "Turns that this process has brought to an end.",
             "outcome",
-            ("answered", "silent", "cancelled", "superseded", "dead"),
+            ("answered", "interrupted", "silent", "cancelled", "superseded", "dead"),
         )
         self._failures = counters(
             "bridge_turn_failures_total",
@@ -198,6 +198,8 @@ class Metrics:
                 self._db_errors(found[1] if found else _NO_SQLSTATE).inc()
             case signals.ReplyDelivered():
                 self._delivered(signal)
+            case signals.ReplyInterrupted():
+                self._turns("interrupted").inc()
             case signals.TurnSilent():
                 self._turns("silent").inc()
             case signals.TurnCancelled(kind=kind, reason=reason):

@@ -46,7 +46,7 @@ from bridge_service.telemetry.signals import (
 from bridge_service.turns import Reply, Task
 from bridge_service.worker.calls import Answer, Call, Calls
 from bridge_service.worker.leases import Leases
-from bridge_service.worker.pacing import Pace, pause_before_delivery, typing_seconds
+from bridge_service.worker.pacing import Pace, pause_before_delivery, pause_before_part, typing_seconds
 
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
@@ -124,7 +124,8 @@ class Composer:
         if task is None:
             return self._tell(turn_id, outcome, "claim")
         self._emit(TurnClaimed(turn_id, task.match_id, task.kind, len(task.messages)))
-        turn = Claimed(task, token, Pace(**outcome.details["pace"]), bool(outcome.details.get("bot_typing")))
+        pace = Pace(**outcome.details["pace"], **outcome.details.get("part_pause", {}))
+        turn = Claimed(task, token, pace, bool(outcome.details.get("bot_typing")))
         if self.calls is not None:
             call = Call(partial(self._responder, task), partial(self._over, self.calls, turn))
             self._leases.hold(turn_id, token, partial(self.calls.cancel, call))
@@ -162,7 +163,7 @@ class Composer:
     def _settle(self, turn: Claimed, answer: Answer) -> int | None:
         """Write to a turn what the responder returned or raised, and return the turn to go on with."""
         try:
-            reply = clean_reply(answer.result())
+            reply = clean_reply(answer.result(), turn.task.most_parts)
         except ResponderUnavailable as error:
             self._put_off(turn.token, turn.task, error)
             return None
@@ -192,12 +193,15 @@ class Composer:
 
     def _hand_in(self, token: UUID, task: Task, reply: Reply, pace: Pace, *, shows: bool) -> int | None:
         turn_id = task.turn_id
-        draft = "".join(reply.parts)
+        draft, *others = reply.parts or ("",)
         # A silence takes no time.
         pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random) * bool(draft)
         typing = typing_seconds(draft, pace.typing_speed_cps) if shows else 0.0
+        rest = [(text, pause_before_part(text, pace, self._random)) for text in others]
         try:
-            outcome = self._store.finish(turn_id, token, draft, pause=pause, action=reply.action, typing=typing)
+            outcome = self._store.finish(
+                turn_id, token, draft, pause=pause, action=reply.action, typing=typing, rest=rest
+            )
         except DatabaseRefused as error:  # a database of another encoding than UTF8 cannot hold every reply
             return self._failed(token, task, error, refused=str(error) if error.by_text else None)
         if outcome.name == "typing" and pause <= 0:

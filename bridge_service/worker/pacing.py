@@ -34,11 +34,15 @@ class Pace:
       thinking_delay_min: seconds before typing starts, at least.
       thinking_delay_max: seconds before typing starts, at most; not below the minimum.
       typing_speed_cps: characters a second; 0 types in no time.
+      part_pause_min: seconds before the typing of each message after the first, at least.
+      part_pause_max: the same, at most; not below the minimum.
     """
 
     thinking_delay_min: float
     thinking_delay_max: float
     typing_speed_cps: float
+    part_pause_min: float = 0.0
+    part_pause_max: float = 0.0
 
 
 def thinking_seconds(messages: Sequence[str], minimum: float, maximum: float, rng: random.Random) -> float:
@@ -85,6 +89,18 @@ def pause_before_delivery(messages: Sequence[str], reply: str, pace: Pace, rng: 
     """
     thinking = thinking_seconds(messages, pace.thinking_delay_min, pace.thinking_delay_max, rng)
     return thinking + typing_seconds(reply, pace.typing_speed_cps)
+
+
+def pause_before_part(text: str, pace: Pace, rng: random.Random) -> float:
+    """Seconds from one message of a reply to the next: a pause, then typing.
+
+    Parameters:
+      text: the message to come.
+      pace: the bot's; a pace of zeros gives exactly 0.0.
+      rng: draws once.
+    """
+    pause = pace.part_pause_min + (pace.part_pause_max - pace.part_pause_min) * rng.random()
+    return pause + typing_seconds(text, pace.typing_speed_cps)
 
 
 def _count(pattern: re.Pattern[str], text: str) -> int:

@@ -31,6 +31,7 @@ from bridge_service.telemetry.signals import (
     PostgresLost,
     PostgresRefused,
     ReplyDelivered,
+    ReplyInterrupted,
     ResponderAway,
     Signal,
     TurnCancelled,
@@ -256,6 +257,45 @@ def test_parts_are_one_message(desk: Desk) -> None:
     desk.composer().compose(turn)
     assert desk.app.said(match) == ["un\n\ndeux"]
     assert desk.app.value("SELECT cause FROM bridge.pauses WHERE match_id = %s", match) == "left"
+
+
+def test_a_reply_may_have_several_messages(desk: Desk) -> None:
+    """As policy says: their pauses are drawn and stored, and what exceeds their number joins the last one."""
+    match, turn = desk.pushed("salut")
+    desk.respond = lambda _: Reply(["un", "deux", "trois", "quatre"])
+    set_policy(desk.urls, reply_parts=3)
+    desk.composer(Pace(0, 0, 0, part_pause_min=2, part_pause_max=4)).compose(turn)
+    assert desk.asked[0].most_parts == 3
+    assert desk.app.said(match) == ["un"]
+    first, *pauses = [
+        seconds
+        for (seconds,) in desk.app.rows(
+            "SELECT extract(epoch FROM p.deliver_at - t.deliver_at)::float8"
+            " FROM bridge.parts p JOIN bridge.turns t ON t.id = p.turn_id ORDER BY p.number"
+        )
+    ]
+    assert first == 0
+    assert 2 <= pauses[0] <= 4
+    assert 2 <= pauses[1] - pauses[0] <= 4
+    for _ in range(2):
+        advance(desk.urls, 4)
+        desk.composer().deliver(turn)
+    assert desk.app.said(match) == ["un", "deux", "trois\n\nquatre"]
+    assert desk.told_of() == [TurnClaimed, ReplyDelivered]
+
+
+def test_an_interrupted_reply_is_told(desk: Desk) -> None:
+    """With what was said and what was not; the turn that waits goes on, and its responder is told both."""
+    match, turn = desk.pushed("salut")
+    desk.respond = lambda _: Reply(["un", "deux", "trois"])
+    set_policy(desk.urls, reply_parts=3)
+    composer = desk.composer(Pace(0, 0, 0, part_pause_min=2, part_pause_max=2))
+    composer.compose(turn)
+    desk.app.write(match, "attends")
+    desk.push()
+    composer.deliver(turn)
+    assert desk.told.of(ReplyInterrupted) == [ReplyInterrupted(turn, match, "interrupted", 1, 2)]
+    assert [(task.said, task.withheld) for task in desk.asked] == [((), ()), (("un",), ("deux", "trois"))]
 
 
 def test_a_reply_that_contradicts_itself_is_a_failed_attempt(desk: Desk) -> None:

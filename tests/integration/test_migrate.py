@@ -296,6 +296,8 @@ UNREADABLE: Final = {
     ("turns", "draft"),
     ("turns", "token"),
     ("turns", "refused"),
+    ("turns", "said"),
+    ("turns", "withheld"),
 }
 
 

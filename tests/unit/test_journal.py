@@ -77,6 +77,10 @@ AGREED: list[tuple[Signal, str]] = [
         signals.ReplyDelivered(1, MATCH, BOT, Kind.INITIATION, characters=7, covered=0, lateness_seconds=1.26),
         f"💬 Ouverture envoyée (match {MATCH}, messages: 0, retard: 1.3s)",
     ),
+    (
+        signals.ReplyInterrupted(1, MATCH, "gone", said=1, withheld=2),
+        f"✂️ Réponse interrompue (match {MATCH}, dites: 1, retenues: 2): gone",
+    ),
 ]
 GREPPED = (
     "Message poussé", "Grouping", "Initiation", "Nouveau match", "Nouveau message", "Tentative", "Échec définitif",

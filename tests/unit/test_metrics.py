@@ -82,6 +82,7 @@ def series(registry: CollectorRegistry) -> set[str]:
         (signals.TurnHeld(TURN, MATCH, "limit_calls", "x"), "bridge_turns_held_total", {"cause": "limit_calls"}, 1),
         (signals.TurnQuiet(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "hours"}, 1),
         (signals.RepliesLimited(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "limit_replies"}, 1),
+        (signals.ReplyInterrupted(TURN, MATCH, "gone", 1, 2), "bridge_turns_total", {"outcome": "interrupted"}, 1),
         (signals.TurnSuperseded(TURN, MATCH, 1), "bridge_turns_total", {"outcome": "superseded"}, 1),
         (signals.TurnDead(TURN, MATCH, "ValueError"), "bridge_turns_total", {"outcome": "dead"}, 1),
         (signals.TurnFailed(TURN, MATCH, "ValueError", 1), "bridge_turn_failures_total", {"cause": "responder"}, 1),

@@ -93,6 +93,24 @@ def test_a_bot_s_own_persona_keeps_the_rules() -> None:
     assert "You are a program: say so plainly" in own
 
 
+def test_a_model_is_told_how_many_messages_its_reply_may_have() -> None:
+    """And in which form; where a reply is one message, nothing is said of several."""
+    assert "several" not in persona(task("salut"))
+    several = persona(replace(task("salut"), most_parts=3))
+    assert several.startswith(persona(task("salut")))
+    assert "3 at most" in several
+    assert '{"parts": ["first message", "second message"], "action": "say"}' in several
+
+
+def test_a_model_is_told_that_it_was_interrupted() -> None:
+    """Without the words that were withheld: a model's own words are no instruction."""
+    asked = replace(task("attends", history=(bot("un"),)), said=("un",), withheld=(CANARY,))
+    assert "was not sent" in hints.interrupted(asked)
+    assert hints.interrupted(asked) in asked.situation
+    assert hints.interrupted(task("salut")) == ""
+    assert all(CANARY not in content for _, content in told(asked))
+
+
 def test_a_profile_is_a_line_of_its_owner() -> None:
     """People write their own profile, so it gives no orders: it is no `system` message, and bounded."""
     asked = replace(

@@ -12,6 +12,7 @@ from bridge_service.worker.pacing import (
     PUNCTUATION_PAUSE_SECONDS,
     Pace,
     pause_before_delivery,
+    pause_before_part,
     thinking_seconds,
     typing_seconds,
 )
@@ -92,6 +93,14 @@ def test_a_very_long_reply_arrives() -> None:
 def test_no_pause_at_all(messages: list[str], reply: str, seed: int) -> None:
     """With thinking from 0 to 0 and a speed of 0 the reply is due at once, its punctuation and emojis included."""
     assert pause_before_delivery(messages, f"{reply}. 😀", Pace(0, 0, 0), draws(seed)) == 0.0
+
+
+def test_a_message_after_the_first_waits_for_its_pause_and_its_typing() -> None:
+    """The pause lies within the bot's range, and a pace of zeros gives none."""
+    pace = Pace(2, 15, 3.5, part_pause_min=1.5, part_pause_max=3)
+    pause = pause_before_part("oui.", pace, draws(7)) - typing_seconds("oui.", 3.5)
+    assert pause == pytest.approx(1.5 + 1.5 * draws(7).random())
+    assert pause_before_part("oui.", Pace(0, 0, 0), draws(7)) == 0.0
 
 
 def test_the_pause_is_thinking_and_typing() -> None:

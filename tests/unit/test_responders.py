@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest.mock import MagicMock
 
 import pytest
@@ -27,6 +27,7 @@ from bridge_service.responders import (
     joined,
     load_responder,
     scripted,
+    split,
 )
 from bridge_service.responders.scripted import TOPICS
 from bridge_service.turns import Action, Kind, Line, Reply, Task
@@ -232,6 +233,49 @@ def test_several_parts_are_one_message() -> None:
     assert joined(["a", "b", "c"], 2) == ("a", "b\n\nc")
     assert joined(["a", "b"], 3) == ("a", "b")
     assert joined([]) == ()
+    assert clean_reply(Reply(["a", "b", "c"]), 2) == Reply(("a", "b\n\nc"))
+
+
+def test_all_parts_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one message would be: what exceeds the bound is cut off, and a part of which nothing is left is left out."""
+    monkeypatch.setattr("bridge_service.responders.REPLY_LIMIT", 5)
+    assert joined(["abc", "def", "g"], 3) == ("abc", "de")
+
+
+LONG: Final = "Je pars demain matin avec M. Dupont, etc. et les autres. Et toi, tu viens ? « Oui ! » Dis-moi tout..."
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 10])
+def test_a_long_text_is_split_at_the_ends_of_sentences(most: int) -> None:
+    """Only above 200 characters, only if a reply may have several messages, and without losing a word."""
+    text = f"{LONG} {LONG} {LONG}"
+    parts = clean_reply(text, most).parts
+    assert len(parts) == min(most, 2)
+    assert " ".join(parts) == text
+    assert all(part.endswith((".", "?", "»")) for part in parts)
+    assert clean_reply(Reply([text]), most).parts == parts
+    assert clean_reply(text[:200].strip(), most).parts == (text[:200].strip(),)
+
+
+@pytest.mark.parametrize("text", ["x" * 500, "mot " * 100 + ".", "1. un 2. deux " * 20 + "M. Dupont " * 5])
+def test_a_text_of_one_sentence_is_one_message(text: str) -> None:
+    """No word is cut, and neither an initial nor a number of a list ends a sentence."""
+    assert clean_reply(text, 10) == Reply((text,))
+
+
+@given(st.text(alphabet="aB1 .!?…»\n\u00a0", max_size=1200), st.integers(1, 10))
+def test_split_loses_nothing(text: str, most: int) -> None:
+    """Whatever the text: at most so many parts, none blank, and nothing but white space is left out."""
+    parts = split(text, most)
+    assert len(parts) <= most
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert len(parts) == 1 or all(part.strip() for part in parts)
+
+
+def test_echo_is_never_split() -> None:
+    """Its reply proves its group, so it is one message however long."""
+    text = f"{LONG} {LONG} {LONG}"
+    assert clean_reply(echo.reply(task(text)), 10) == Reply((text,))
 
 
 @given(any_text)

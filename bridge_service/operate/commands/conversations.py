@@ -1,6 +1,7 @@
 """`conversations`: where one conversation stands, and how a bot that left it answers there again."""
 
 from bridge_service.machine.ledger import open_ledger
+from bridge_service.operate.commands.why import parts_of
 from bridge_service.operate.output import Output, counted, short_time
 from bridge_service.settings import Settings
 
@@ -33,6 +34,7 @@ def show(settings: Settings, output: Output, match_id: str) -> bool:
         rows.append(
             (short_time(turn["opened_at"]), f"turn {turn['turn_id']}: {turn['kind']}, {turn['state']}, {messages}")
         )
+        rows.extend(parts_of(turn))
     if rows:
         output.table(["when (UTC)", "what"], rows)
     return True

@@ -69,13 +69,16 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield short_time(turn["queued_at"]), f"{name}: pushed to the queue"
     if turn["claimed_at"]:
         yield short_time(turn["claimed_at"]), f"{name}: claimed by a worker{_failures(turn)}"
+    yield from parts_of(turn)
     if turn["state"] == "typing":
-        yield "", f"{name}: typing, to be delivered at {short_time(turn['deliver_at'])}"
+        due = turn["due_at"] if turn["parts"] else turn["deliver_at"]
+        yield "", f"{name}: typing, to be delivered at {short_time(due)}"
     elif turn["state"] == "answered":
         messages = counted(len(turn["message_ids"]), "message")
         words = turn["reply_message_id"] or "silence, as its responder chose"
         left = f"; the bot left: `conversations show {turn['match_id']}`" if turn["action"] == "leave" else ""
-        yield short_time(turn["answered_at"]), f"{name}: answered {messages} with {words}{left}"
+        cut = f"; the rest was withheld ({turn['reason']})" if turn["reply_message_id"] and turn["reason"] else ""
+        yield short_time(turn["answered_at"]), f"{name}: answered {messages} with {words}{cut}{left}"
     elif turn["state"] == "cancelled":
         left = f"; `conversations show {turn['match_id']}`" if turn["reason"] == "left" else ""
         yield short_time(turn["ended_at"]), f"{name}: cancelled, {turn['reason']}{left}"
@@ -83,6 +86,18 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:
         yield "", f"{name}: {_waits_for(turn)}"
+
+
+def parts_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Tell the messages of a reply that has several, each with the time when it was or will be delivered."""
+    for part in turn["parts"]:
+        name = f"turn {turn['turn_id']}, message {part['number']} of {len(turn['parts'])}"
+        if part["delivered_at"]:
+            yield short_time(part["delivered_at"]), f"{name}: delivered as {part['message_id']}"
+        elif turn["state"] == "typing":
+            yield "", f"{name}: planned for {short_time(part['deliver_at'])}"
+        else:
+            yield short_time(turn["ended_at"]), f"{name}: withheld"
 
 
 def _waits_for(turn: Mapping[str, Any]) -> str:

@@ -39,12 +39,17 @@ Write the text of your message and nothing else: no name before it, no quotation
 There are two exceptions, each a JSON object instead of the text. If the last message needs no answer, such as a mere \
 goodbye after yours: {"parts": [], "action": "silence"}. If the person wants no more messages from you: \
 {"parts": ["your last words"], "action": "leave"}, and you will never write to them again."""
+_SEVERAL: Final = """\
+
+You may also send your answer as several short messages, {most} at most, if that is how a person would write it: \
+{{"parts": ["first message", "second message"], "action": "say"}}. At most {most} parts, for last words too."""
 
 
 def persona(task: Task) -> str:
     """Return the bot's persona, or the built-in one under the bot's name, and the rules that hold for every persona."""
     who = storable(task.persona, len(task.persona)).strip()
-    return f"{who or _PERSONA.format(name=first_name(task.bot_name) or 'a friendly bot')}\n{_RULES}"
+    several = _SEVERAL.format(most=task.most_parts) if task.most_parts > 1 else ""
+    return f"{who or _PERSONA.format(name=first_name(task.bot_name) or 'a friendly bot')}\n{_RULES}{several}"
 
 
 def messages(task: Task, history_tokens: int, *more_hints: str) -> list[Message]:

@@ -95,6 +95,16 @@ class ReplyDelivered(Signal):
     lateness_seconds: float
 
 
+class ReplyInterrupted(Signal):
+    """Of a reply of several messages `said` were delivered, and `withheld` were not."""
+
+    turn_id: int
+    match_id: str
+    reason: str
+    said: int
+    withheld: int
+
+
 class TurnSilent(Signal):
     """A turn that covers `covered` messages, or an opener, was answered with a chosen silence."""
 

@@ -28,6 +28,8 @@ _BROKEN: Final = [
     ("open", "kind = 'story'", "turns_kind"),
     ("open", "action = 'shout'", "turns_action"),
     ("open", "due_at = NULL", "turns_due_at"),
+    ("open", "parts_out = 1", "turns_parts_out"),
+    ("queued", "parts = 2, kind = 'initiation'", "turns_parts"),
     ("queued", "retry_at = now() + interval '1 day'", "turns_no_push_before_retry"),
     ("queued", "ended_at = now()", "turns_ended_at"),
     ("composing", "draft = 'oui'", "turns_draft"),
@@ -40,6 +42,7 @@ _BROKEN: Final = [
     ("answered", "answered_at = NULL", "turns_state"),
     ("answered", "reply_message_id = NULL", "turns_state"),
     ("cancelled", "reason = NULL", "turns_state"),
+    ("cancelled", "parts_out = 1", "turns_parts_out"),
     ("dead", "last_error = NULL", "turns_state"),
     ("dead", "state = 'asleep'", "turns_state"),
 ]

@@ -3,7 +3,7 @@
 --
 -- Returns {now, events: [{message_id or null, match_id, captured_at, grouped_at, turn_id, error}, ...],
 --   turns: [{turn_id, kind, match_id, state, opened_at, due_at, queued_at, claimed_at, answered_at, reply_message_id,
---            reason, last_error}, ...]}, both in order.
+--            part_ids, reason, last_error}, ...]}, both in order.
 CREATE OR REPLACE FUNCTION bridge.follow(p_messages uuid[], p_matches uuid[]) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH followed AS MATERIALIZED (
@@ -28,6 +28,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                 'claimed_at', extract(epoch FROM t.claimed_at),
                 'answered_at', extract(epoch FROM t.answered_at),
                 'reply_message_id', CASE WHEN t.state = 'answered' THEN t.reply_message_id END,
+                'part_ids', (SELECT coalesce(jsonb_agg(p.message_id ORDER BY p.number), '[]') FROM bridge.parts p
+                             WHERE t.parts IS NOT NULL AND p.turn_id = t.id AND p.delivered_at IS NOT NULL),
                 'reason', t.reason, 'last_error', t.last_error) ORDER BY t.id), '[]')
             FROM turns t))
 $$;

@@ -61,7 +61,7 @@ BEGIN
         'reply', bridge.spread(array_agg(extract(epoch FROM t.answered_at - t.claimed_at)::double precision)
                                    FILTER (WHERE t.answered_at IS NOT NULL AND t.claimed_at IS NOT NULL
                                              AND t.reason IS NULL)),
-        'lateness', bridge.spread(array_agg(extract(epoch FROM t.answered_at - t.deliver_at)::double precision)
+        'lateness', bridge.spread(array_agg(extract(epoch FROM t.answered_at - coalesce(t.part_at, t.deliver_at))::double precision)
                                       FILTER (WHERE t.answered_at IS NOT NULL AND t.deliver_at IS NOT NULL AND t.reason IS NULL)),
         'failed_attempts', coalesce(sum(t.attempts), 0),
         'takeovers', coalesce(sum(t.takeovers), 0),

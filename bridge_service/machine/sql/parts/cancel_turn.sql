@@ -8,8 +8,9 @@ BEGIN
         PERFORM bridge.assert_rows_seen();
     END IF;
     PERFORM bridge.end_turn(p_turn, 'cancelled', p_reason);
-    SELECT jsonb_build_object('outcome', 'cancelled', 'reason', p_reason, 'kind', t.kind, 'match_id', t.match_id,
-                              'next_turn', bridge.next_turn(t.match_id))
+    SELECT CASE WHEN t.state = 'answered' THEN bridge.interruption(t.id)  -- something was said already (P0)
+           ELSE jsonb_build_object('outcome', 'cancelled', 'reason', p_reason, 'kind', t.kind, 'match_id', t.match_id,
+                                   'next_turn', bridge.next_turn(t.match_id)) END
     INTO v_answer
     FROM bridge.turns t WHERE t.id = p_turn;
     RETURN v_answer;

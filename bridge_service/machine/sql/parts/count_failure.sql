@@ -15,6 +15,9 @@ BEGIN
     RETURNING * INTO t;
     IF t.attempts >= bridge.max_attempts() THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, left(p_error, 500));
+        IF t.parts_out > 0 THEN
+            RETURN bridge.interruption(t.id);  -- and not dead (P0)
+        END IF;
         RETURN jsonb_build_object('outcome', 'dead', 'match_id', t.match_id, 'attempts', t.attempts,
                                   'next_turn', bridge.next_turn(t.match_id));
     END IF;

@@ -1,6 +1,7 @@
 -- The one way out of the machine: every turn that is answered, cancelled or dead came through here. Erases the draft
 -- and why one was refused. Wakes the conversation's waiting turn in the same transaction, or that turn would wait for
 -- its next push (T7).
+-- A turn of which a message was said already ends as `answered`, whatever ends it (P0).
 -- Internal: the caller holds the turn's lock and has checked that it may end.
 CREATE OR REPLACE FUNCTION bridge.end_turn(p_turn bigint, p_state text, p_reason text DEFAULT NULL, p_error text DEFAULT NULL)
 RETURNS void
@@ -10,14 +11,21 @@ DECLARE
     v_now    timestamptz := bridge.now();
     v_match  uuid;
     v_typing timestamptz;
+    v_parts  integer;
 BEGIN
     UPDATE bridge.turns t
-    SET state = p_state, reason = p_reason, last_error = coalesce(p_error, t.last_error),
-        draft = NULL, due_at = NULL, refused = NULL, ended_at = v_now,
-        answered_at = CASE WHEN p_state = 'answered' THEN v_now END,
-        reply_message_id = CASE WHEN p_state = 'answered' AND p_reason IS DISTINCT FROM 'silence' THEN t.reply_message_id END
+    SET state = CASE WHEN t.parts_out > 0 THEN 'answered' ELSE p_state END,
+        reason = CASE WHEN t.parts_out > 0 AND p_state = 'dead' THEN 'failed' ELSE p_reason END,
+        last_error = coalesce(p_error, t.last_error),
+        draft = NULL, due_at = NULL, refused = NULL, said = NULL, withheld = NULL, ended_at = v_now,
+        answered_at = CASE WHEN p_state = 'answered' OR t.parts_out > 0 THEN v_now END,
+        reply_message_id = CASE WHEN (p_state = 'answered' OR t.parts_out > 0) AND p_reason IS DISTINCT FROM 'silence'
+                                THEN t.reply_message_id END
     WHERE t.id = p_turn
-    RETURNING t.match_id, t.typing_at INTO v_match, v_typing;
+    RETURNING t.match_id, t.parts, t.typing_at INTO v_match, v_parts, v_typing;
+    IF v_parts IS NOT NULL THEN
+        PERFORM bridge.end_parts(p_turn, v_match);
+    END IF;
 
     -- -1 tells push_due that the next push is none that was lost.
     UPDATE bridge.turns t SET due_at = greatest(v_now, t.retry_at), pushes = -1

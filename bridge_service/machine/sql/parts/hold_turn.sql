@@ -15,11 +15,16 @@ DECLARE
     v_over    record;
     v_due     timestamptz;
     v_waiting bigint;
+    v_said    jsonb;
 BEGIN
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn;
     SELECT * INTO v_over FROM bridge.not_now(t.id);
     IF v_over.cause IS NULL OR v_over.cause <> p_cause THEN
         RETURN NULL;
+    END IF;
+    v_said := bridge.end_said(t.id, 'held');
+    IF v_said IS NOT NULL THEN
+        RETURN v_said;  -- its events are answered, and stay (P0)
     END IF;
     v_due := v_over.until + make_interval(
         secs => CASE WHEN v_over.day IS NULL THEN 0 ELSE 300 * bridge.draw(t.match_id, 'held') END);
@@ -37,7 +42,9 @@ BEGIN
                 token = NULL, draft = NULL, pushes = 0, retry_at = NULL,
                 merges = greatest(w.merges, t.merges), attempts = greatest(w.attempts, t.attempts),
                 takeovers = greatest(w.takeovers, t.takeovers), last_error = coalesce(t.last_error, w.last_error),
-                refused = coalesce(t.refused, w.refused)
+                refused = coalesce(t.refused, w.refused),
+                said = CASE WHEN w.id = t.id THEN w.said ELSE w.said || t.said END,
+                withheld = CASE WHEN w.id = t.id THEN w.withheld ELSE w.withheld || t.withheld END
             WHERE w.id = v_waiting;
             EXIT;
         EXCEPTION WHEN unique_violation THEN NULL;  -- a waiting turn was opened in the same instant: look again

@@ -19,11 +19,16 @@ BEGIN
             WHERE v.kind = 'message' AND v.message_id = m.id OFFSET 0) e)
     SELECT h.message_id, h.id, false FROM heard h
     UNION ALL
-    SELECT t.reply_message_id, t.covers[cardinality(t.covers)], true
+    SELECT r.message_id, t.covers[cardinality(t.covers)], true
     FROM (SELECT DISTINCT h.turn_id FROM heard h WHERE h.turn_id IS NOT NULL) d
     CROSS JOIN LATERAL (
-        SELECT a.reply_message_id, a.covers, a.state FROM bridge.turns a WHERE a.id = d.turn_id OFFSET 0) t
-    WHERE t.state = 'answered' AND t.reply_message_id IS NOT NULL
+        SELECT a.id, a.reply_message_id, a.covers, a.state, a.parts FROM bridge.turns a WHERE a.id = d.turn_id OFFSET 0) t
+    CROSS JOIN LATERAL (  -- each message of a reply of several, also while the others are to come (P1)
+        SELECT t.reply_message_id AS message_id WHERE t.parts IS NULL AND t.state = 'answered'
+        UNION ALL
+        SELECT p.message_id FROM bridge.parts p
+        WHERE t.parts IS NOT NULL AND p.turn_id = t.id AND p.delivered_at IS NOT NULL) r
+    WHERE r.message_id IS NOT NULL
     UNION ALL
     SELECT t.reply_message_id, 0::bigint, true FROM bridge.turns t
     WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE

@@ -7,6 +7,8 @@
 -- MAX_MERGES calls the next one waits until the group is quiet: the open turn's `due_at` follows its last message from
 -- here on, and group_events goes on with that. A queued turn's window has closed, and stays so.
 --
+-- A reply of which a message was said already is not superseded: its turn ends, and the rest is withheld (P2).
+--
 -- p_policy: of the bot, as policies.sql has it; NULL: read here if it is needed
 -- Internal: the caller holds both turns' locks.
 CREATE OR REPLACE FUNCTION bridge.supersede(p_turn bigint, p_waiting bigint, p_policy jsonb DEFAULT NULL) RETURNS jsonb
@@ -16,12 +18,18 @@ DECLARE
     w        bridge.turns%ROWTYPE;
     v_policy jsonb := p_policy;
     v_quiet  timestamptz;
+    v_said   jsonb;
 BEGIN
+    v_said := bridge.end_said(p_turn, 'interrupted');
+    IF v_said IS NOT NULL THEN
+        RETURN v_said;
+    END IF;
     UPDATE bridge.events SET turn_id = p_waiting WHERE turn_id = p_turn;
     UPDATE bridge.turns newer
     SET merges = greatest(newer.merges, older.merges + (older.state = 'typing')::integer),
         overtakes = greatest(
             newer.overtakes, older.overtakes + (older.state = 'composing' AND older.token IS NOT NULL)::integer),
+        said = newer.said || older.said, withheld = newer.withheld || older.withheld,
         attempts = greatest(newer.attempts, older.attempts), takeovers = greatest(newer.takeovers, older.takeovers),
         last_error = coalesce(older.last_error, newer.last_error), refused = coalesce(older.refused, newer.refused),
         retry_at = greatest(newer.retry_at, older.retry_at),

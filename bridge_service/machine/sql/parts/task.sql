@@ -64,6 +64,7 @@ BEGIN
         'bot_name', v_sides.bot_name, 'person_name', v_sides.person_name, 'attempts', t.attempts, 'merges', t.merges + t.overtakes,
         'bot_profile', bridge.profile(v_sides.bot_id), 'person_profile', bridge.profile(v_sides.person_id),
         'matched_at', v_sides.matched_at::text,
-        'refused', t.refused, 'messages', v_covered, 'history', bridge.capture_order(t.match_id, v_history));
+        'refused', t.refused, 'said', t.said, 'withheld', t.withheld, 'messages', v_covered,
+        'history', bridge.capture_order(t.match_id, v_history));
 END
 $$;

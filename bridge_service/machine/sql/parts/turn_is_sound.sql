@@ -9,7 +9,11 @@ LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     v_broken text;
 BEGIN
-    IF t.kind NOT IN ('reply', 'initiation') THEN
+    IF t.parts_out > 0 AND t.state NOT IN ('typing', 'answered') THEN
+        v_broken := 'turns_parts_out';
+    ELSIF t.parts IS NOT NULL AND t.kind <> 'reply' THEN
+        v_broken := 'turns_parts';
+    ELSIF t.kind NOT IN ('reply', 'initiation') THEN
         v_broken := 'turns_kind';
     ELSIF t.action NOT IN ('say', 'silence', 'leave') THEN
         v_broken := 'turns_action';

@@ -9,6 +9,7 @@ SET enable_seqscan = off SET jit = off AS $$
         'opened_at', t.opened_at, 'queued_at', t.queued_at, 'claimed_at', t.claimed_at, 'deliver_at', t.deliver_at,
         'due_at', t.due_at, 'ended_at', t.ended_at, 'attempts', t.attempts, 'takeovers', t.takeovers,
         'merges', t.merges, 'pushes', t.pushes, 'reason', t.reason, 'held', CASE WHEN t.state = 'open' THEN t.held END,
+        'parts', CASE WHEN t.parts IS NULL THEN '[]' ELSE bridge.parts_story(t.id) END,
         -- Short patterns: one that counts up to 80 characters costs as much as the rest of the line.
         'error', CASE WHEN n.name ~ '^[A-Za-z_]\w*$' AND length(n.name) <= 81 THEN n.name
                       WHEN t.last_error ~ '^[0-9A-Z]{5}\y' THEN left(t.last_error, 5) END,

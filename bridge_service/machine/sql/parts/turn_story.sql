@@ -9,7 +9,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
         'held', CASE WHEN t.state = 'open' THEN t.held END, 'leased', t.state = 'composing' AND t.token IS NOT NULL,
         'reply_message_id', CASE WHEN t.state = 'answered' THEN t.reply_message_id END,
         'attempts', t.attempts, 'takeovers', t.takeovers, 'merges', t.merges + t.overtakes, 'pushes', greatest(t.pushes, 0),
-        'action', t.action, 'reason', t.reason, 'last_error', t.last_error,
+        'parts', bridge.parts_story(t.id), 'action', t.action, 'reason', t.reason, 'last_error', t.last_error,
         'message_ids', (SELECT coalesce(jsonb_agg(e.message_id ORDER BY e.id), '[]')
                         FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message') IS TRUE))
     FROM bridge.turns t WHERE t.id = p_turn

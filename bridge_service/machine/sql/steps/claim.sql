@@ -8,9 +8,10 @@
 -- p_plain: whether the call to the responder cannot be ended; then no newer message overtakes it (E3). A worker of the
 --   version before says nothing, and its calls are all of this kind.
 --
--- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, bot_typing: whether its indicator is shown, persona, model, local_time,
---   utc_offset in seconds, ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}. A
---   claim before `retry_at` also returns `early`; one that finds a word of distress also `distress` (note_distress.sql).
+-- Returns {outcome: claimed, pace: the columns of policy.sql that make the pause, bot_typing: whether its indicator is shown,
+--   persona, model, local_time, utc_offset in seconds, most_parts and part_pause if the reply may have several messages,
+--   ...the task} or {outcome: nothing | busy | superseded | cancelled | held | dead, ...}. A claim before `retry_at` also
+--   returns `early`; one that finds a word of distress also `distress` (note_distress.sql).
 CREATE OR REPLACE FUNCTION bridge.claim(
     p_turn bigint, p_token uuid, p_lease double precision, p_lines integer, p_plain boolean DEFAULT true)
 RETURNS jsonb
@@ -55,7 +56,7 @@ BEGIN
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
            p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours,
-           p.quiet_hours_weekend, p.distress_words,
+           p.quiet_hours_weekend, p.distress_words, p.reply_parts,
            bridge.has_typing() AND p.bot_typing AS bot_typing
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t, v_messages, p_lines);
@@ -98,6 +99,10 @@ BEGIN
     EXCEPTION WHEN unique_violation THEN
         RETURN '{"outcome": "busy"}' || v_raised;  -- the opener and the reply were claimed in the same instant (T1)
     END;
+    IF v_policy.reply_parts > 1 AND bridge.answers(t.kind) THEN  -- an opener is one message
+        v_task := v_task || (SELECT jsonb_build_object('most_parts', v_policy.reply_parts, 'part_pause', to_jsonb(p)) FROM (
+            SELECT b.part_pause_min, b.part_pause_max FROM bridge.policy(t.bot_id) b) p);
+    END IF;
     RETURN v_task || v_raised || jsonb_build_object('outcome', 'claimed', 'pace', jsonb_build_object(
         'thinking_delay_min', v_policy.thinking_delay_min, 'thinking_delay_max', v_policy.thinking_delay_max,
         'typing_speed_cps', v_policy.typing_speed_cps), 'bot_typing', v_policy.bot_typing,

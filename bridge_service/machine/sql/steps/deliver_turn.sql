@@ -13,7 +13,12 @@
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame. If the
 -- table refuses the disclosure that comes before the reply, neither is said (L1), and the error names the disclosure.
 --
--- Returns {outcome: answered | superseded | cancelled | held | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
+-- A reply of several messages is delivered one a call, and the turn ends with the last one. Each call looks: a newer message
+-- withholds the rest (P2). The app's `deliver` gets the turn with the first message only: an app that keeps it as its own key
+-- would take the second one for a repetition.
+--
+-- Returns {outcome: answered | part | interrupted | superseded | cancelled | held | later | failed | dead | nothing, ...}. After
+-- `part` more messages are to come; `interrupted` is in interruption.sql. `later` is no attempt: a lock
 -- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
 -- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
@@ -33,6 +38,7 @@ DECLARE
     v_reply     uuid;
     v_at        timestamptz;
     v_discloses boolean := false;  -- what the table refuses is the disclosure
+    v_part      uuid;
     v_error     record;
     v_state     text;
     v_message   text;
@@ -63,6 +69,7 @@ BEGIN
     END IF;
 
     SELECT * INTO t FROM bridge.turns WHERE id = p_turn FOR NO KEY UPDATE;
+    t.deliver_at := greatest(t.deliver_at, t.part_at);  -- of the message to come (P1)
     IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN
         RETURN jsonb_build_object(
             'outcome', CASE WHEN t.state = 'answered' THEN 'answered' ELSE 'nothing' END, 'state', t.state, 'again', true,
@@ -76,6 +83,9 @@ BEGIN
                array_agg(e.message_id ORDER BY e.id) FILTER (WHERE e.kind = 'message')
         INTO v_events, v_messages
         FROM bridge.events e WHERE e.turn_id = t.id AND (e.kind = 'message' OR e.id = ANY (t.covers)) IS TRUE;
+        IF t.parts_out > 0 THEN
+            v_events := t.covers;  -- it is not composed again (P0)
+        END IF;
         IF v_events <> t.covers THEN
             -- The draft answers something else than the turn holds: it is thrown away and composed anew (T3).
             UPDATE bridge.turns
@@ -102,7 +112,7 @@ BEGIN
             END IF;
         END IF;
     END IF;
-    IF bridge.has_hours() AND (
+    IF t.parts_out = 0 AND bridge.has_hours() AND (
         SELECT bridge.quiet_until(p.quiet_hours, p.quiet_hours_weekend, p.timezone, bridge.now())
         FROM bridge.policy(t.bot_id) p) IS NOT NULL THEN
         v_held := bridge.hold_turn(t.id, 'hours');  -- only hours: what a limit counted is paid, and is said
@@ -113,27 +123,41 @@ BEGIN
 
     BEGIN
         -- Answered before the insert: the reply's own triggers look at the turn (D4).
-        PERFORM bridge.end_turn(t.id, 'answered', CASE WHEN t.draft = '' THEN 'silence' END);
-        IF t.action = 'leave' THEN
-            PERFORM bridge.leave(t.id, t.match_id);
+        IF t.parts IS NOT NULL THEN
+            v_part := bridge.part_out(t.id);
         END IF;
-        IF t.distress IS NOT NULL THEN
+        IF (t.parts_out + 1 < t.parts) IS NOT TRUE THEN  -- its only message, or its last one
+            PERFORM bridge.end_turn(t.id, 'answered', CASE WHEN t.draft = '' THEN 'silence' END);
+            IF t.action = 'leave' THEN
+                PERFORM bridge.leave(t.id, t.match_id);
+            END IF;
+        END IF;
+        IF t.distress IS NOT NULL AND t.parts_out = 0 THEN
             v_at := bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
         END IF;
         IF t.draft <> '' THEN
-            v_at := coalesce(v_at, bridge.stamp(t.id));
+            v_at := coalesce(v_at, bridge.stamp(t.id)) + make_interval(secs => 0.001 * t.parts_out);  -- after the one before it
             -- Its index is empty unless a bot has a disclosure; the policy would cost five times as much.
             IF EXISTS (SELECT FROM bridge.bots b WHERE b.disclosure <> 'none') THEN
                 v_discloses := true;
                 v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);
                 v_discloses := false;
             END IF;
-            v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, v_at);
+            v_reply := bridge.deliver(CASE WHEN t.parts_out = 0 THEN t.id END, coalesce(v_part, t.reply_message_id), t.match_id,
+                                      t.bot_id, t.draft, v_at);
             IF v_reply IS NULL THEN
                 RAISE EXCEPTION USING ERRCODE = 'BR001';
-            ELSIF v_reply <> t.reply_message_id THEN
+            ELSIF t.parts_out = 0 AND v_reply <> t.reply_message_id THEN
                 UPDATE bridge.turns SET reply_message_id = v_reply WHERE id = t.id;
             END IF;
+            IF v_reply <> v_part THEN
+                UPDATE bridge.parts SET message_id = v_reply WHERE turn_id = t.id AND number = t.parts_out + 1;
+            END IF;
+        END IF;
+        IF t.parts_out + 1 < t.parts THEN
+            PERFORM bridge.plan_part(t.id);
+            RETURN jsonb_build_object('outcome', 'part', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply,
+                                      'part', t.parts_out + 1);
         END IF;
     EXCEPTION
         WHEN SQLSTATE 'BR001' THEN
@@ -169,7 +193,7 @@ BEGIN
                 PERFORM bridge.ring_due(t.id, t.due_at);
                 RETURN jsonb_build_object('outcome', 'later', 'error', v_state, 'named', v_error.named);
             END IF;
-            IF v_error.refused IS NOT NULL THEN
+            IF v_error.refused IS NOT NULL AND t.parts_out = 0 THEN
                 -- It stays active: back in `queued` it would collide with the waiting turn (T6).
                 UPDATE bridge.turns SET state = 'composing', token = NULL, draft = NULL, refused = v_error.refused
                 WHERE id = t.id;
@@ -178,7 +202,8 @@ BEGIN
                 || jsonb_build_object('error', 'delivery', 'named', v_error.named);
     END;
     RETURN jsonb_build_object(
-        'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id, 'message_id', v_reply, 'action', t.action,
+        'outcome', 'answered', 'kind', t.kind, 'match_id', t.match_id,
+        'message_id', CASE WHEN t.parts_out > 0 THEN t.reply_message_id ELSE v_reply END, 'action', t.action,
         'characters', length(t.draft), 'covered', cardinality(v_messages),
         'late', extract(epoch FROM bridge.now() - t.deliver_at)::double precision, 'next_turn', bridge.next_turn(t.match_id));
 END

@@ -18,7 +18,7 @@ BEGIN
     SELECT * INTO t FROM bridge.turns
     WHERE id = p_turn AND (retry_at > bridge.now()) IS NOT TRUE
       AND CASE p_step WHEN 'compose' THEN pushes > 0 AND (state = 'queued' OR (state = 'composing' AND token IS NULL))
-                      WHEN 'deliver' THEN state = 'typing' AND deliver_at <= bridge.now() END
+                      WHEN 'deliver' THEN state = 'typing' AND greatest(deliver_at, part_at) <= bridge.now() END
     FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN jsonb_build_object('outcome', 'nothing');

@@ -23,7 +23,7 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT count(*) AS answered,
                percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (
-                   ORDER BY greatest(extract(epoch FROM r.answered_at - r.deliver_at)::double precision, 0)) AS late
+                   ORDER BY greatest(extract(epoch FROM r.answered_at - coalesce(r.part_at, r.deliver_at))::double precision, 0)) AS late
         FROM bridge.turns r
         WHERE r.ended_at >= s.minute AND r.ended_at < s.minute + interval '1 minute'
           AND bridge.answers(r.kind) AND r.state IN ('answered', 'cancelled')  -- as the index has it
