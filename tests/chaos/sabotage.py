@@ -160,8 +160,8 @@ BREAKAGES: Final = (
         taken=(
             (
                 "group_events",
-                "g.first + make_interval(secs => coalesce(",
-                "g.first + make_interval(secs => 0.5 * coalesce(",
+                "ELSE g.first + make_interval(secs => b.delay)",
+                "ELSE g.first + make_interval(secs => 0.5 * b.delay)",
             ),
         ),
     ),

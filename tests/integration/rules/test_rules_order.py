@@ -79,7 +79,9 @@ def test_a_clock_that_is_behind_stamps_no_reply(bridge: Bridge, time: str | None
 def _is_stamped_by_the_bridge(bridge: Bridge, time: str | None) -> None:
     bridge.rows("UPDATE bridge.bots SET ignore_older_days = 0 WHERE scope = 'default'")
     match = bridge.match()
-    bridge.rows("INSERT INTO messages (match_id, sender_id, created_at) VALUES (%s, %s, %s)", match, LEA, time)
+    bridge.rows(
+        "INSERT INTO messages (match_id, sender_id, content, created_at) VALUES (%s, %s, 'salut', %s)", match, LEA, time
+    )
     _answer(bridge, match, "réponse")
     assert bridge.turns(match)[0].attempts == 0
     assert bridge.value(
