@@ -214,7 +214,9 @@ def test_F1_an_early_delivery_that_is_held_up_moves_no_due_time_forward(bridge: 
         "before_message",
         """AND (e.turn_id IS NULL OR EXISTS (
                SELECT FROM bridge.turns t
-               WHERE t.id = e.turn_id AND t.state IN ('open', 'queued', 'composing', 'typing', 'dead')))""",
+               WHERE t.id = e.turn_id AND t.state IN ('open', 'queued', 'composing', 'typing', 'dead'))
+               OR (e.bot_id = NEW.sender_id
+                   AND current_setting('bridge.says', true) IS DISTINCT FROM NEW.match_id::text))""",
         "",
     )
 )

@@ -1,9 +1,9 @@
--- Puts a turn off until the next day if its person or its bot is over a limit (Q0): `open` and `held`, due when the day
--- begins, spread over five minutes. No attempt is counted. A conversation has one waiting turn (T1): if there is another, the
+-- Puts a turn off while it may not be answered (Q0): `open` and `held`, due when not_now.sql says. Where a limit rules that is
+-- the next day, spread over five minutes. No attempt is counted. A conversation has one waiting turn (T1): if there is another, the
 -- events of this one move there without counting a merge, and that one is held. New messages join it and do not move it.
 -- Internal: the caller holds the turn's lock.
 --
--- Returns NULL if no limit is reached, else {outcome: held, cause, until, ...}.
+-- Returns NULL if it may be answered, else {outcome: held, cause, until, ...}.
 CREATE OR REPLACE FUNCTION bridge.hold_turn(p_turn bigint) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
@@ -18,7 +18,7 @@ BEGIN
     IF v_over.cause IS NULL THEN
         RETURN NULL;
     END IF;
-    v_due := v_over.until + make_interval(secs => 300 * bridge.draw(t.match_id, 'held'));
+    v_due := v_over.until + make_interval(secs => CASE WHEN v_over.day IS NULL THEN 0 ELSE 300 END * bridge.draw(t.match_id, 'held'));
     v_waiting := t.id;
     LOOP
         IF bridge.answers(t.kind) THEN
@@ -43,7 +43,7 @@ BEGIN
         UPDATE bridge.events SET turn_id = v_waiting WHERE turn_id = t.id;
         PERFORM bridge.cancel_turn(t.id, 'superseded');
     END IF;
-    IF bridge.answers(t.kind) THEN
+    IF bridge.answers(t.kind) AND v_over.day IS NOT NULL THEN
         PERFORM bridge.say_over_limit(v_waiting, v_over.day);
     END IF;
     RETURN jsonb_build_object('outcome', 'held', 'cause', v_over.cause, 'until', to_char(

@@ -52,16 +52,20 @@ BEGIN
 
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
-           p.limit_calls_person_day, p.limit_tokens_bot_day
+           p.limit_calls_person_day, p.limit_tokens_bot_day, p.active,
+           EXISTS (SELECT FROM bridge.pauses s WHERE s.match_id = t.match_id OR s.bot_id = t.bot_id) AS paused
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
+    ELSIF NOT v_policy.active THEN
+        RETURN bridge.cancel_turn(t.id, 'off');
     ELSIF v_task ? 'error' THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
                                   'attempts', t.attempts, 'next_turn', bridge.next_turn(t.match_id));
-    ELSIF t.token IS NULL AND num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day) > 0 THEN
+    ELSIF t.token IS NULL AND (v_policy.paused
+                               OR num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day) > 0) THEN
         v_held := bridge.hold_turn(t.id);
         IF v_held IS NOT NULL THEN
             RETURN v_held;

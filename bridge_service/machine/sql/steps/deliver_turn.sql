@@ -12,7 +12,7 @@
 -- A reply that the table refuses because of what it says is composed again, and the responder is told why. After any other
 -- error the same draft is inserted again. Either is an attempt, unless the machine or a missing right is to blame.
 --
--- Returns {outcome: answered | superseded | cancelled | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
+-- Returns {outcome: answered | superseded | cancelled | held | later | failed | dead | nothing, ...}. `later` is no attempt: a lock
 -- timed out; or with `error`, an SQLSTATE, the app's tables take no reply until the operator mends them. `named` tells the
 -- SQLSTATE, constraint, column and table of an error, and never a value.
 CREATE OR REPLACE FUNCTION bridge.deliver_turn(
@@ -29,6 +29,7 @@ DECLARE
     v_messages  uuid[];
     v_events    bigint[];
     v_reply     uuid;
+    v_silent    jsonb;
     v_error     record;
     v_state     text;
     v_message   text;
@@ -78,7 +79,10 @@ BEGIN
             RETURN jsonb_build_object('outcome', 'nothing', 'state', 'composing');
         END IF;
     END IF;
-    IF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
+    v_silent := bridge.silenced(t.id, t.kind, t.match_id, t.bot_id);
+    IF v_silent IS NOT NULL THEN
+        RETURN v_silent;
+    ELSIF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
     ELSIF bridge.speaks_first(t.kind) THEN
         PERFORM FROM bridge.history(t.match_id, '{}', 1);
@@ -99,7 +103,7 @@ BEGIN
             PERFORM bridge.leave(t.id, t.match_id);
         END IF;
         IF t.draft <> '' THEN
-            v_reply := bridge.deliver(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
+            v_reply := bridge.say(t.id, t.reply_message_id, t.match_id, t.bot_id, t.draft, bridge.stamp(t.id));
             IF v_reply IS NULL THEN
                 RAISE EXCEPTION USING ERRCODE = 'BR001';
             ELSIF v_reply <> t.reply_message_id THEN
