@@ -583,7 +583,7 @@ def test_conversations_tell_where_a_bot_left_and_let_it_answer_again(operator: O
 
     assert operator("conversations", "resume", match, "--json").document == {"match_id": match, "resumed": True}
     again = operator("conversations", "resume", match)
-    assert (again.code, again.err) == (1, f"{match}: the bot had not left this conversation\n")
+    assert (again.code, again.err) == (1, f"{match}: the bot had not left this conversation, and nothing paused it there\n")
     assert operator("conversations", "show", match, "--json").document["state"] == "idle"
     assert operator("replay", "--yes").code == 0
     assert chat.store.group() == []

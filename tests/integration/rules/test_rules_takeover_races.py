@@ -21,7 +21,7 @@ SEED: Final = 22
 LONGEST: Final = 0.004
 """Seconds that one of the two sides starts after the other, at most."""
 
-# The delivery has looked, and its transaction stays open for this long. Without the lock a human's message gets in between.
+# A delivery has looked, and stays open this long. Without the lock a human's message gets in between.
 SLOW_REPLIES: Final = """
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;
     CREATE TRIGGER slow BEFORE INSERT ON messages FOR EACH ROW WHEN (NEW.content = 'coucou') EXECUTE FUNCTION slow()
