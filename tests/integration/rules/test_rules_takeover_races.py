@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -45,13 +46,11 @@ def test_H2_no_reply_commits_after_a_human_s_message(bridge: Bridge) -> None:
                 bridge.rows("SELECT bridge.keep_match(%s, %s)", match, CAMILLE)
             bridge.write(match)
             claim = bridge.claimed(match)
-            way: Callable[[], object]
-            if number % 3 == 0:
-                way = lambda claim=claim: store.finish(claim.turn, claim.token, "coucou", pause=0)  # noqa: E731
-            else:
+            way: Callable[[], object] = partial(store.finish, claim.turn, claim.token, "coucou", pause=0)
+            if number % 3:
                 bridge.finish(claim)
                 bridge.advance(6)
-                way = [lambda: store.deliver_due(16, []), lambda turn=claim.turn: store.deliver(turn)][number % 3 - 1]
+                way = partial(store.deliver, claim.turn) if number % 3 == 1 else partial(store.deliver_due, 16, [])
             late = chance.uniform(-LONGEST, LONGEST)
 
             def deliver(way: Callable[[], object] = way, late: float = late) -> None:

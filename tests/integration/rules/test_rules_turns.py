@@ -1304,7 +1304,10 @@ _INLINED: Final = {
     "policy",
     "profile",
 }  # run with the rights of the function that calls them
-_APPS: Final = {"capture_match", "capture_message", "before_message", "after_message", "after_match"}
+_APPS: Final = {
+    *("capture_match", "capture_message", "before_message", "after_message", "after_match"),
+    *("capture_human", "pause"),
+}
 
 
 def _names(bridge: Bridge, condition: str) -> set[str]:
