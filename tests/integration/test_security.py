@@ -1143,7 +1143,7 @@ def test_retention(bridge: Bridge) -> None:
     bridge.advance(2 * 86400)
     assert bridge.store.prune(30, 100) == 2
     # A match from before the installation keeps the row that a delivery locks (H2), as a new one keeps its opener.
-    of_messages = " WHERE kind <> ALL ('{match,initiation}') OR match_id = %s"
-    left = {match for (match,) in bridge.rows("SELECT match_id::text FROM bridge.turns" + of_messages, new)}
+    kept = "match_id::text FROM bridge.{} WHERE kind <> ALL ('{{match,initiation}}') OR match_id = %s"
+    left = {match for (match,) in bridge.rows("SELECT " + kept.format("turns"), new)}
     assert left == {new, dead, waiting}
-    assert {match for (match,) in bridge.rows("SELECT match_id::text FROM bridge.events" + of_messages, new)} == left
+    assert {match for (match,) in bridge.rows("SELECT " + kept.format("events"), new)} == left

@@ -11,7 +11,7 @@
 --   `nothing`: a scheduler has to group the human's message first, which ends this turn (take_over.sql).
 -- Internal: the caller holds the turn's lock, and of an opener the match's event.
 CREATE OR REPLACE FUNCTION bridge.silenced(p_turn bigint, p_kind text, p_match uuid, p_bot uuid) RETURNS jsonb
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     v_pause  double precision;
