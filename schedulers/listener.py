@@ -177,7 +177,7 @@ class Listener(Loop):
                 continue  # no message: nothing joins a group
             elif event.state == "cancelled":
                 if event.place == 1:
-                    self._emit(TurnCancelled(event.turn_id, event.match_id, Kind.REPLY, "left"))
+                    self._emit(TurnCancelled(event.turn_id, event.match_id, Kind.REPLY, event.reason or "left"))
             else:
                 delay = 0.0 if event.due_at is None else (event.due_at - event.opened_at).total_seconds()
                 self._emit(MessageGrouped(event.match_id, event.turn_id, event.event_id, event.place, delay))

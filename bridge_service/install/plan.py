@@ -21,7 +21,9 @@ from bridge_service.install.transaction import SETTINGS, begin, filled, value
 from bridge_service.install.waiting import LockTries
 
 
-def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> Report:
+def migrate(
+    url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = (), app_role: str | None = None
+) -> Report:
     """Bring schema `bridge` up to date.
 
     Parameters:
@@ -29,6 +31,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
       runtime_role: gets EXECUTE on the steps, and nothing else. Roles of earlier runs keep it, also on new steps.
       reader_roles: get SELECT on the bridge's tables, except on the drafts and tokens of turns. Roles of earlier runs
         keep it, also on new tables.
+      app_role: gets EXECUTE on the functions that are there for the app.
 
     Raises:
       DatabaseUnavailable: PostgreSQL did not answer, or the app's tables stayed locked through every attempt.
@@ -41,7 +44,7 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
     for attempt in tries.attempts():
         with attempt, begin(url) as cursor:
             report = Report()
-            app, first, rest = _plan(cursor, report, runtime_role, reader_roles)
+            app, first, rest = _plan(cursor, report, runtime_role, reader_roles, app_role)
             for statement in first:
                 cursor.execute(statement)
             for table in ("messages", "matches"):
@@ -57,7 +60,9 @@ def migrate(url: str, *, runtime_role: str | None = None, reader_roles: Sequence
     return report
 
 
-def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = ()) -> tuple[Report, str]:
+def plan(
+    url: str, *, runtime_role: str | None = None, reader_roles: Sequence[str] = (), app_role: str | None = None
+) -> tuple[Report, str]:
     """Tell what `migrate` would do, in a transaction that is read-only and locks no table.
 
     Returns:
@@ -69,7 +74,7 @@ def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[st
     """
     report = Report()
     with begin(url, read_only=True) as cursor:
-        app, first, rest = _plan(cursor, report, runtime_role, reader_roles)
+        app, first, rest = _plan(cursor, report, runtime_role, reader_roles, app_role)
         second = _missing_triggers(cursor, "matches", app)
         report.triggers += second
         cursor.execute("SELECT current_setting('search_path')")
@@ -83,7 +88,7 @@ def plan(url: str, *, runtime_role: str | None = None, reader_roles: Sequence[st
 
 
 def _plan(
-    cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str]
+    cursor: Cursor, report: Report, runtime_role: str | None, reader_roles: Sequence[str], app_role: str | None
 ) -> tuple[dict[str, str], list[str], list[str]]:
     """Plan everything except the trigger on `matches`, and change nothing.
 
@@ -94,7 +99,7 @@ def _plan(
     bound = binding.bound_tables(cursor)
     app = binding.find_app_tables(cursor, bound)
     refuse_foreign_schema(cursor)
-    rights.refuse_missing_roles(cursor, [*([runtime_role] if runtime_role else []), *reader_roles])
+    rights.refuse_missing_roles(cursor, [*filter(None, (runtime_role, app_role)), *reader_roles])
     first = [*_schema(cursor), *migrations(cursor, report), *functions(cursor, app, report)]
     if bind := [*binding.bind(cursor, bound, app)]:
         report.bound = [*app.values()]
@@ -113,6 +118,7 @@ def _plan(
         # The triggers capture every message that commits after this statement.
         rest.append(template("begin"))
     rest += rights.to_call(cursor, runtime_role, report)
+    rest += rights.of_app(cursor, app_role, report)
     rest += rights.to_read(cursor, reader_roles, report)
     rest += rights.to_back_up(cursor, app, changes=bool(report.migrations or reader_roles))
     return app, first, rest

@@ -1,6 +1,7 @@
 """The rights of the roles that call the bridge's functions, read its tables, or dump the app's database."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class that psycopg2 names as a function
@@ -9,6 +10,9 @@ from bridge_service.errors import DatabaseRefused
 from bridge_service.install.files import steps, template
 from bridge_service.install.report import Report
 from bridge_service.install.transaction import filled
+
+APP_CALLS: Final = ("pause", "resume", "state")
+"""What `--app-role` may call."""
 
 
 def refuse_missing_roles(cursor: Cursor, roles: Sequence[str]) -> None:
@@ -36,6 +40,28 @@ def to_call(cursor: Cursor, runtime_role: str | None, report: Report) -> Iterato
         allowed[runtime_role] = set()
     for role, names in sorted(allowed.items()):
         missing = [sql.Identifier("bridge", step) for step in steps() if step not in names]
+        if missing:
+            to = sql.Identifier(role)
+            yield filled(cursor, "GRANT USAGE ON SCHEMA bridge TO {}", to)
+            yield filled(cursor, "GRANT EXECUTE ON FUNCTION {} TO {}", sql.SQL(", ").join(missing), to)
+
+
+def of_app(cursor: Cursor, app_role: str | None, report: Report) -> Iterator[str]:
+    """Let the app call `APP_CALLS`: `app_role`, and after these functions were laid anew the roles of earlier runs."""
+    cursor.execute(
+        "SELECT r.rolname::text, array_agg(p.proname::text)"
+        " FROM pg_proc p CROSS JOIN aclexplode(p.proacl) a JOIN pg_roles r ON r.oid = a.grantee"
+        " WHERE p.pronamespace = to_regnamespace('bridge') AND a.grantee <> p.proowner GROUP BY 1"
+    )
+    allowed = {
+        role: set(names) - set(report.functions)
+        for role, names in cursor.fetchall()
+        if "state" in names and "claim" not in names
+    }
+    if app_role:
+        allowed[app_role] = set()
+    for role, names in sorted(allowed.items()):
+        missing = [sql.Identifier("bridge", name) for name in APP_CALLS if name not in names]
         if missing:
             to = sql.Identifier(role)
             yield filled(cursor, "GRANT USAGE ON SCHEMA bridge TO {}", to)

@@ -243,6 +243,23 @@ class Ledger:
         [[resumed]] = self._connection.execute("SELECT bridge.resume(%s)", (match_id,), seconds=self._seconds)
         return bool(resumed)
 
+    @_patiently
+    def pause(self, match_id: str, until: datetime | None) -> bool:
+        """Let the bot be silent in a conversation until an aware time, or until `resume`; False if it has no bot."""
+        [[paused]] = self._connection.execute("SELECT bridge.pause(%s, %s)", (match_id, until), seconds=self._seconds)
+        return bool(paused)
+
+    @_patiently
+    def pause_bot(self, bot_id: str, until: datetime | None) -> None:
+        """Let a bot be silent everywhere until an aware time, or until `resume_bot`."""
+        self._connection.execute("SELECT bridge.pause_bot(%s, %s)", (bot_id, until), seconds=self._seconds)
+
+    @_patiently
+    def resume_bot(self, bot_id: str) -> bool:
+        """Take a bot's own pause back; whether there was one."""
+        [[resumed]] = self._connection.execute("SELECT bridge.resume_bot(%s)", (bot_id,), seconds=self._seconds)
+        return bool(resumed)
+
     def dead(self) -> Iterator[dict[str, Any]]:
         """Go through the dead turns, by id."""
         after = 0

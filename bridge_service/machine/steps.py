@@ -39,7 +39,8 @@ HELD_BATCH: Final = 1000
 class Grouped:
     """An event that found its turn. `place` is its place there, from 1; times are aware.
 
-    `beside_active` if another turn of the conversation is active, which this event's turn may overtake.
+    `beside_active` if another turn of the conversation is active, which this event's turn may overtake. `reason` of the
+    first event of a turn that is cancelled: left, off, taken_over or not_drawn.
     """
 
     event_id: int
@@ -52,6 +53,7 @@ class Grouped:
     due_at: datetime | None
     state: str
     beside_active: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class Store:
     def group(self, *, after: int = 0, only: str | None = None) -> list[Grouped]:
         """Group what is ungrouped, above the event id `after`; in one conversation only, if `only` names it."""
         rows = self._database.call(
-            "SELECT g.*, g.kind <> 'match' AND bridge.beside_active(g.match_id)"
+            "SELECT g.*, g.kind <> 'match' AND bridge.beside_active(g.match_id),"
+            " CASE WHEN g.state = 'cancelled' AND g.place = 1 THEN bridge.reason_of(g.turn_id) END"
             " FROM bridge.group_events(%s, p_only => %s) g",
             after,
             only,

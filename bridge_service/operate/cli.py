@@ -11,14 +11,15 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import typer
 from typer.exceptions import TyperException
 
 from bridge_service.errors import EX_CONFIG, BridgeError, ConfigurationError, type_of
+from bridge_service.operate.arguments import SPAN, TIME, AsJson, Bot, BotId, Match, SomeTurn, Turn, Until
 from bridge_service.operate.output import Output
 from bridge_service.settings import REQUIRED as WITH_REDIS
 from bridge_service.settings import Settings, secrets
@@ -41,48 +42,6 @@ conversations = typer.Typer(
 app.add_typer(conversations, name="conversations")
 
 
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("write it as 2026-11-24, 2026-11-24T18:30 or 2026-11-24T18:30+01:00") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-_UNITS: dict[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _span(text: str) -> float:
-    number, unit = text[:-1], text[-1:]
-    if not (number.isascii() and number.isdigit() and unit in _UNITS and 0 < int(number) * _UNITS[unit] <= _LONGEST):
-        raise typer.BadParameter("write it as 24h, 90m, 30s or 7d")
-    return float(int(number) * _UNITS[unit])
-
-
-_LONGEST = 100 * 365 * 86400
-_SPAN: dict[str, Any] = {"parser": _span, "metavar": "SPAN"}
-_TIME: dict[str, Any] = {"parser": _time, "metavar": "TIME"}
-
-
-def _bot(text: str) -> str:
-    if text.lower() == "default":
-        return "default"
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise typer.BadParameter("name a bot by its id, or write `default` for all bots") from None
-
-
-Bot = Annotated[
-    str, typer.Argument(parser=_bot, metavar="BOT", help="The bot's id, or `default`: all bots.", show_default=False)
-]
-Match = Annotated[UUID, typer.Argument(metavar="MATCH_ID", help="The match's id.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-_TURN: Any = typer.Argument(min=1, max=2**63 - 1, metavar="TURN", help="The turn's number.", show_default=False)
-Turn = Annotated[int, _TURN]
-SomeTurn = Annotated[int | None, _TURN]
-
-
 @app.command()
 def migrate(
     runtime_role: Annotated[str, typer.Option(metavar="ROLE", help="This role may call the bridge's functions.")] = "",
@@ -90,6 +49,10 @@ def migrate(
         list[str] | None,
         typer.Option(metavar="ROLE", help="This role may read the bridge's tables; repeat it for several."),
     ] = None,
+    app_role: Annotated[
+        str,
+        typer.Option(metavar="ROLE", help="The app's role: it may call bridge.pause, bridge.resume and bridge.state."),
+    ] = "",
     *,
     plan: Annotated[bool, typer.Option("--plan", help="Print the SQL, and run nothing.")] = False,
     as_json: AsJson = False,
@@ -99,7 +62,9 @@ def migrate(
 
     run = command.plan if plan else command.run
     readers = [role for role in reader_role or () if role]
-    _run(lambda settings, output: run(settings, output, runtime_role or None, readers), as_json=as_json)
+    _run(
+        lambda settings, output: run(settings, output, runtime_role or None, readers, app_role or None), as_json=as_json
+    )
 
 
 @app.command()
@@ -169,7 +134,7 @@ def validate(
 
 @app.command()
 def report(
-    since: Annotated[float, typer.Option(help="How far back: 24h, 90m, 30s, 7d.", **_SPAN)] = "24h",  # type: ignore[assignment]
+    since: Annotated[float, typer.Option(help="How far back: 24h, 90m, 30s, 7d.", **SPAN)] = "24h",  # type: ignore[assignment]
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -255,9 +220,33 @@ def bots_set(
     _run(lambda settings, output: command.set_values(settings, output, bot, values), as_json=as_json)
 
 
+@bots.command("pause")
+def bots_pause(bot: BotId, until: Until = None, *, as_json: AsJson = False) -> None:
+    """Let a bot be silent; what is written meanwhile is answered at the end."""
+    from bridge_service.operate.commands import bots as command
+
+    _run(lambda settings, output: command.pause(settings, output, str(bot), until), as_json=as_json)
+
+
+@bots.command("resume")
+def bots_resume(bot: BotId, *, as_json: AsJson = False) -> None:
+    """Take a bot's pause back."""
+    from bridge_service.operate.commands import bots as command
+
+    _run(lambda settings, output: command.resume(settings, output, str(bot)), as_json=as_json)
+
+
+@conversations.command("pause")
+def conversations_pause(match: Match, until: Until = None, *, as_json: AsJson = False) -> None:
+    """Let the bot be silent in a conversation; what is written meanwhile is answered at the end."""
+    from bridge_service.operate.commands import conversations as command
+
+    _run(lambda settings, output: command.pause(settings, output, str(match), until), as_json=as_json)
+
+
 @conversations.command("show")
 def conversations_show(match: Match, *, as_json: AsJson = False) -> None:
-    """Show where a conversation stands: left, idle, or what its bot owes."""
+    """Show where a conversation stands: left, off, paused, idle, or what its bot owes."""
     from bridge_service.operate.commands import conversations as command
 
     _run(lambda settings, output: command.show(settings, output, str(match)), as_json=as_json)
@@ -265,7 +254,7 @@ def conversations_show(match: Match, *, as_json: AsJson = False) -> None:
 
 @conversations.command("resume")
 def conversations_resume(match: Match, *, as_json: AsJson = False) -> None:
-    """Let the bot answer in a conversation that it left; what was written meanwhile stays unanswered."""
+    """Let the bot answer where it left or is paused; only what was written in a pause is answered."""
     from bridge_service.operate.commands import conversations as command
 
     _run(lambda settings, output: command.resume(settings, output, str(match)), as_json=as_json)
@@ -278,10 +267,10 @@ def replay(
         typer.Option(
             help="Only what is newer; UTC unless it has an offset. By default as far back as `verify` looks, nine"
             " tenths of RETENTION_DAYS, from before the installation too.",
-            **_TIME,
+            **TIME,
         ),
     ] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only what is older.", **_TIME)] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only what is older.", **TIME)] = None,
     match: Annotated[UUID | None, typer.Option(metavar="MATCH_ID", help="One conversation only.")] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and capture nothing.")] = False,

@@ -124,7 +124,7 @@ _HALF_DELIVERY: Final = """
     BEGIN
         SELECT * INTO t FROM bridge.turns WHERE id = p_turn AND state = 'typing' AND deliver_at <= bridge.now();
         IF FOUND THEN
-            PERFORM bridge.deliver(t.id, gen_random_uuid(), t.match_id, t.bot_id, t.draft, bridge.now());
+            PERFORM bridge.say(t.id, gen_random_uuid(), t.match_id, t.bot_id, t.draft, bridge.now());
         END IF;
         RETURN jsonb_build_object('outcome', CASE WHEN FOUND THEN 'later' ELSE 'nothing' END);
     END
@@ -267,7 +267,7 @@ BREAKAGES: Final = (
                 "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN",
                 "IF NOT FOUND OR t.draft IS NULL THEN",
             ),
-            ("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"),
+            ("deliver_turn", "bridge.say(t.id, t.reply_message_id,", "bridge.say(t.id, gen_random_uuid(),"),
             ("end_turn", "draft = NULL, due_at = NULL", "due_at = NULL"),
             ("sql", _KEEP_DRAFTS),
         ),

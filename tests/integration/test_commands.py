@@ -583,10 +583,34 @@ def test_conversations_tell_where_a_bot_left_and_let_it_answer_again(operator: O
 
     assert operator("conversations", "resume", match, "--json").document == {"match_id": match, "resumed": True}
     again = operator("conversations", "resume", match)
-    assert (again.code, again.err) == (1, f"{match}: the bot had not left this conversation\n")
+    assert again.code == 1
+    assert again.err == f"{match}: the bot had not left this conversation, and nothing paused it there\n"
     assert operator("conversations", "show", match, "--json").document["state"] == "idle"
     assert operator("replay", "--yes").code == 0
     assert chat.store.group() == []
+
+
+def test_an_operator_pauses_a_conversation_and_a_bot(operator: Operator, chat: Chat) -> None:
+    """`show`, `why` and `--json` tell who ordered a pause and until when; `resume` works once."""
+    match = chat.match()
+    message = chat.write(match)
+    paused = operator("conversations", "pause", match, "--until", "2999-01-01", "--json").document
+    assert paused == {"match_id": match, "paused": True, "until": "2999-01-01T00:00:00+00:00"}
+    [pause] = operator("conversations", "show", match, "--json").document["pauses"]
+    assert (pause["cause"], pause["until"]) == ("paused", "2999-01-01T00:00:00+00:00")
+    shown = operator("conversations", "show", match).out
+    assert shown.splitlines()[0] == f"{match} paused"
+    assert "paused by an operator or the app; the bot is silent until" in shown
+    assert "the bot is silent until" in operator("why", message).out
+    assert operator("conversations", "resume", match).code == 0
+
+    bot = operator("conversations", "show", match, "--json").document["bot_id"]
+    assert operator("bots", "pause", bot, "--json").document == {"bot": bot, "paused": True, "until": None}
+    shown = operator("conversations", "show", match).out
+    assert "for all conversations of this bot; the bot is silent until `resume`" in shown
+    assert operator("bots", "resume", bot, "--json").document == {"bot": bot, "resumed": True}
+    assert operator("bots", "resume", bot).code == 1
+    assert operator("conversations", "pause", str(uuid4())).code == 1
 
 
 def test_a_conversation_that_nobody_knows(operator: Operator) -> None:
@@ -681,9 +705,10 @@ def test_why_has_the_patience_of_those_that_look_at_every_turn(chat: Chat, bridg
 
 
 def test_why_knows_nothing_of_other_ids(operator: Operator, chat: Chat) -> None:
-    """A bot's message, a match and an invented id end with 1 and one line."""
+    """A match and an invented id end with 1 and one line; a message that a human wrote in a bot's name is known."""
     match = chat.match()
-    for unknown in (chat.write(match, sender=CAMILLE), match, str(uuid4())):
+    assert "which a human wrote in the bot's name" in operator("why", chat.write(match, sender=CAMILLE)).out
+    for unknown in (match, str(uuid4())):
         result = operator("why", unknown)
         assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
         assert operator("why", unknown, "--json").document == {"message_id": unknown, "state": None}

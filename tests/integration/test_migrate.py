@@ -225,6 +225,21 @@ def test_a_function_whose_signature_changed_replaces_the_old_one(
             assert runtime.rows("SELECT * FROM bridge.triggers_installed()") == [(True,)]
 
 
+def test_the_app_s_role_may_call_three_functions_and_nothing_else(app: App) -> None:
+    """`app_role` is granted pause, resume and state; a later run without it takes nothing away; PUBLIC gets nothing."""
+    granted = (
+        "SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'bridge'::regnamespace"
+        " AND has_function_privilege(%s, p.oid, 'EXECUTE') ORDER BY 1"
+    )
+    with role_of(app) as role, role_of(app) as other:
+        migrate(app.urls.owner, app_role=role)
+        migrate(app.urls.owner)
+        calls = {name for (name,) in app.rows(granted, role)} - {name for (name,) in app.rows(granted, other)}
+        assert calls == {"pause", "resume", "state"}
+        with closing(Client(app.urls.of(role))) as client:
+            assert client.rows("SELECT bridge.state(gen_random_uuid())") == [(None,)]
+
+
 def test_a_role_that_calls_the_steps_may_call_a_new_one(app: App, sql_folder: Path) -> None:
     """An update needs no `--runtime-role` again; and a role that may only look is given nothing."""
     with role_of(app) as role, role_of(app) as reader:

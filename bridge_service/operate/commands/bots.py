@@ -1,6 +1,7 @@
 """`bots`: which policy holds for each bot, and which row of `bridge.bots` sets it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from bridge_service.machine.ledger import open_ledger
@@ -42,6 +43,31 @@ def set_values(settings: Settings, output: Output, bot: str, values: Mapping[str
         policy = ledger.bot(bot_id)
     _tell(output, bot, policy)
     return True
+
+
+def pause(settings: Settings, output: Output, bot: str, until: datetime | None) -> bool:
+    """Let a bot be silent in all its conversations until an aware time, or until `resume`."""
+    with open_ledger(settings.database_url, "bots") as ledger:
+        ledger.pause_bot(bot, until)
+    output.document({"bot": bot, "paused": True, "until": until and until.isoformat()})
+    output.say(
+        f"{bot}: silent until {until.isoformat() if until else '`bots resume`'}; then it answers what was written"
+    )
+    return True
+
+
+def resume(settings: Settings, output: Output, bot: str) -> bool:
+    """Return whether the bot was paused and is not any more."""
+    with open_ledger(settings.database_url, "bots") as ledger:
+        resumed = ledger.resume_bot(bot)
+    output.document({"bot": bot, "resumed": resumed})
+    if resumed:
+        output.say(
+            f"{bot}: the bot answers again, at the next sweep, except in conversations that are paused themselves"
+        )
+    else:
+        output.complain(f"{bot}: this bot was not paused")
+    return resumed
 
 
 def _tell(output: Output, bot: str, policy: Mapping[str, Mapping[str, Any]]) -> None:

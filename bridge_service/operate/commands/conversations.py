@@ -1,4 +1,8 @@
-"""`conversations`: where one conversation stands, and how a bot that left it answers there again."""
+"""`conversations`: where one conversation stands, and how its bot falls silent there and answers again."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from bridge_service.machine.ledger import open_ledger
 from bridge_service.operate.commands.why import parts_of
@@ -20,13 +24,7 @@ def show(settings: Settings, output: Output, match_id: str) -> bool:
         output.say("the app has no such conversation between a person and a bot any more")
     else:
         output.say(f"bot {story['bot_id']}")
-    rows = [
-        (
-            short_time(pause["since"]),
-            f"{pause['cause']}, by turn {pause['turn_id']}; no message is answered until `resume`",
-        )
-        for pause in story["pauses"]
-    ]
+    rows = [(short_time(pause["since"]), pause_words(pause)) for pause in story["pauses"]]
     if story["ungrouped"]:
         rows.append(("", f"{counted(story['ungrouped'], 'message')} not grouped yet"))
     for turn in story["turns"]:
@@ -40,6 +38,28 @@ def show(settings: Settings, output: Output, match_id: str) -> bool:
     return True
 
 
+def pause(settings: Settings, output: Output, match_id: str, until: datetime | None) -> bool:
+    """Return whether the conversation has a bot, which is silent from now on until an aware time, or until `resume`."""
+    with open_ledger(settings.database_url, "conversations") as ledger:
+        paused = ledger.pause(match_id, until)
+    output.document({"match_id": match_id, "paused": paused, "until": until.isoformat() if paused and until else None})
+    if paused:
+        output.say(f"{match_id}: the bot is silent until {until.isoformat() if until else '`conversations resume`'}")
+    else:
+        output.complain(f"{match_id}: no match with this id has exactly one bot")
+    return paused
+
+
+def pause_words(pause: Mapping[str, Any]) -> str:
+    """Say who ordered a pause, and until when."""
+    if pause["cause"] == "left":
+        return f"left, by turn {pause['turn_id']}; no message is answered until `resume`"
+    who = "a human wrote in the bot's name" if pause["cause"] == "human" else "paused by an operator or the app"
+    of = ", for all conversations of this bot" if pause["bot_id"] else ""
+    until = short_time(pause["until"]) if pause["until"] not in {None, "infinity"} else "`resume`"
+    return f"{who}{of}; the bot is silent until {until}"
+
+
 def resume(settings: Settings, output: Output, match_id: str) -> bool:
     """Return whether the conversation was paused and is not any more."""
     with open_ledger(settings.database_url, "conversations") as ledger:
@@ -48,5 +68,5 @@ def resume(settings: Settings, output: Output, match_id: str) -> bool:
     if resumed:
         output.say(f"{match_id}: the bot answers there again; what was cancelled as `left` stays unanswered")
     else:
-        output.complain(f"{match_id}: the bot had not left this conversation")
+        output.complain(f"{match_id}: the bot had not left this conversation, and nothing paused it there")
     return resumed

@@ -12,10 +12,18 @@ from bridge_service.settings import Settings
 _UP_TO_DATE = "Schema bridge is up to date."
 
 
-def run(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
+def run(
+    settings: Settings,
+    output: Output,
+    runtime_role: str | None,
+    reader_roles: Sequence[str],
+    app_role: str | None = None,
+) -> bool:
     """Migrate and say what was done."""
     try:
-        report = migrate.migrate(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+        report = migrate.migrate(
+            settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles, app_role=app_role
+        )
     except TablesUnfit as error:
         return _refused(error, output)
     done = [line for line, changes in _lines(report) if changes]
@@ -27,6 +35,8 @@ def run(settings: Settings, output: Output, runtime_role: str | None, reader_rol
         output.say(_UP_TO_DATE, "green")
     if runtime_role:
         output.say(f"Role {runtime_role} may call the bridge's functions.")
+    if app_role:
+        output.say(f"Role {app_role} may call bridge.pause, bridge.resume and bridge.state.")
     for role in reader_roles:
         output.say(f"Role {role} may read the bridge's tables.")
     output.document(asdict(report))
@@ -45,10 +55,18 @@ def _lines(report: Report) -> list[tuple[str, list[str]]]:
     ]
 
 
-def plan(settings: Settings, output: Output, runtime_role: str | None, reader_roles: Sequence[str]) -> bool:
+def plan(
+    settings: Settings,
+    output: Output,
+    runtime_role: str | None,
+    reader_roles: Sequence[str],
+    app_role: str | None = None,
+) -> bool:
     """Print what `run` would execute, for psql."""
     try:
-        report, script = migrate.plan(settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles)
+        report, script = migrate.plan(
+            settings.database_url, runtime_role=runtime_role, reader_roles=reader_roles, app_role=app_role
+        )
     except TablesUnfit as error:
         return _refused(error, output)
     if script:

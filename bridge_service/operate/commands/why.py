@@ -5,17 +5,19 @@ from typing import Any
 
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.machine.ledger import open_ledger
+from bridge_service.operate.commands.conversations import pause_words
 from bridge_service.operate.output import Output, counted, short_time
 from bridge_service.settings import Settings
 
 SET_ASIDE = "set aside"
 
 _HELD = {
+    "paused": "the bot is paused here",
     "hours": "in the bot's quiet hours",
     "waking": "the bot has just woken and answers in the order of arrival",
     "limit_replies": "over the limit of replies in an hour (limit_replies)",
 }
-
+_BY_A_HUMAN = ", which a human wrote in the bot's name"
 _UNKNOWN = (
     "no event knows this message: it is not a person's to a bot, or older than the installation or than RETENTION_DAYS,"
     " or it was not captured (`check` looks for the cause, `replay` captures what was missed)"
@@ -48,9 +50,10 @@ def _state(story: Mapping[str, Any]) -> str:
 
 def _steps(story: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Tell each step with its time; '' stands for a step to come, and for one without a time."""
+    human = _BY_A_HUMAN if story["kind"] == "human" else ""
     yield (
         short_time(story["captured_at"]),
-        f"captured as event {story['event_id']}; the app dates it {story['created_at']}",
+        f"captured as event {story['event_id']}{human}; the app dates it {story['created_at']}",
     )
     if story["error"] is not None:
         yield "", f"set aside, because grouping it failed: {story['error']}"
@@ -60,6 +63,8 @@ def _steps(story: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _steps_of(turn)
     if story["turn"] is not None:
         yield from _steps_of(story["turn"])
+    for pause in story["pauses"]:
+        yield short_time(pause["since"]), pause_words(pause)
 
 
 def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -80,8 +85,9 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         cut = f"; the rest was withheld ({turn['reason']})" if turn["reply_message_id"] and turn["reason"] else ""
         yield short_time(turn["answered_at"]), f"{name}: answered {messages} with {words}{cut}{left}"
     elif turn["state"] == "cancelled":
-        left = f"; `conversations show {turn['match_id']}`" if turn["reason"] == "left" else ""
-        yield short_time(turn["ended_at"]), f"{name}: cancelled, {turn['reason']}{left}"
+        see = f"; `conversations show {turn['match_id']}`" if turn["reason"] in {"left", "taken_over"} else ""
+        human = ", a human answered in the bot's name" if turn["reason"] == "taken_over" else ""
+        yield short_time(turn["ended_at"]), f"{name}: cancelled, {turn['reason']}{human}{see}"
     elif turn["state"] == "dead":
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:

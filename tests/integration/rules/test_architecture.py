@@ -12,6 +12,7 @@ from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.responders.budget import Call
 from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
+from tests.support.rules import CAMILLE
 
 if TYPE_CHECKING:
     from tests.support.rules import Bridge
@@ -80,7 +81,7 @@ def _file_of(stack: str) -> str:
 def _every_way(bridge: Bridge) -> None:
     with closing(Connection(bridge.urls.service, application="operator")) as connection:
         ledger = Ledger(connection)
-        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger), _held(bridge)):
+        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger), _silent(bridge), _held(bridge)):
             assert way, "a step on the way did not come out"
 
 
@@ -152,6 +153,17 @@ def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:
         bridge.advance(60)
     bridge.rows("DROP TRIGGER refuse ON messages")
     ways.append(outcome.name == "dead")
+    return ways
+
+
+def _silent(bridge: Bridge) -> list[bool]:
+    match = bridge.match()
+    bridge.write(match)
+    turn = bridge.typing(match)
+    bridge.rows("SELECT bridge.pause(%s, NULL)", match)
+    ways = [bridge.deliver(turn).name == "held"]
+    bridge.write(match, sender=CAMILLE)
+    ways.append([event.reason for event in bridge.group()] == ["taken_over"])
     return ways
 
 

@@ -92,6 +92,12 @@ def test_C1_a_message_does_not_wait_for_the_commit_of_another_one(bridge: Bridge
     bridge.execute(bridge.connect(), WRITE, str(uuid4()), match, LEA, "ça va ?").result_at_once()
 
 
+APP_CALLS: Final = (
+    *("after_change", "after_match", "after_message", "before_message"),
+    *("capture_change", "capture_human", "capture_match", "capture_message", "pause"),
+)
+
+
 @without(("before_message", "SET lock_timeout = 0", ""))
 def test_C1_the_app_s_lock_timeout_does_not_abort_its_insert(bridge: Bridge) -> None:
     """A message that waits for an opener's delivery goes on waiting, however impatient its session is."""
@@ -122,10 +128,7 @@ def test_C1_no_function_of_the_app_s_transaction_heeds_the_app_s_lock_timeout(br
     found = bridge.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace AND 'lock_timeout=0' = ANY (proconfig)"
         " ORDER BY proname"
-    )
-    after = ["after_change", "after_match", "after_message"]
-    captures = ["capture_change", "capture_match", "capture_message"]
-    assert [name for (name,) in found] == [*after, "before_message", *captures]
+    ) == [(name,) for name in APP_CALLS]
 
 
 @without(("after_message", "RETURN NULL;", "RETURN NULL; EXCEPTION WHEN OTHERS THEN RETURN NULL;"))

@@ -242,10 +242,10 @@ def test_D3_a_draft_handed_in_again_is_told_where_it_stands(bridge: Bridge) -> N
 @without(
     (
         "deliver_turn",
-        "v_reply := bridge.deliver(",
+        "v_reply := bridge.say(",
         """UPDATE bridge.turns SET state = 'typing', draft = t.draft, due_at = bridge.now(), ended_at = NULL,
                answered_at = NULL WHERE id = t.id;
-           v_reply := bridge.deliver(""",
+           v_reply := bridge.say(""",
     ),
     ("deliver_turn", "IF v_reply IS NULL THEN", "PERFORM bridge.end_turn(t.id, 'answered'); IF v_reply IS NULL THEN"),
 )
@@ -254,7 +254,7 @@ def test_D4_the_reply_s_own_triggers_find_the_turn_answered(bridge: Bridge) -> N
     bridge.rows("""
         CREATE TABLE seen (state text);
         CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
-            INSERT INTO seen SELECT t.state FROM bridge.turns t WHERE t.match_id = NEW.match_id;
+            INSERT INTO seen SELECT t.state FROM bridge.turns t WHERE t.match_id = NEW.match_id AND t.kind = 'reply';
             RETURN NEW;
         END $$;
         CREATE TRIGGER a_look_before BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION look();
@@ -309,7 +309,7 @@ def _app_delivers(bridge: Bridge, body: str) -> None:
     )
 
 
-@without(("deliver_turn", "bridge.deliver(t.id, t.reply_message_id,", "bridge.deliver(t.id, gen_random_uuid(),"))
+@without(("deliver_turn", "bridge.say(t.id, t.reply_message_id,", "bridge.say(t.id, gen_random_uuid(),"))
 def test_D4_an_app_s_own_deliver_gets_what_it_needs_to_insert_once(bridge: Bridge) -> None:
     """It is called with the turn, the message's id chosen with the draft, the bridge's time and the draft."""
     bridge.rows(

@@ -1310,13 +1310,8 @@ _INLINED: Final = {
     "withdrawn",
 }  # run with the rights of the function that calls them
 _APPS: Final = {
-    "after_change",
-    "after_match",
-    "after_message",
-    "before_message",
-    "capture_change",
-    "capture_match",
-    "capture_message",
+    *("capture_match", "capture_message", "before_message", "after_message", "after_match"),
+    *("after_change", "capture_change", "capture_human", "pause"),
 }
 
 
@@ -1336,8 +1331,8 @@ def test_T10_every_function_that_locks_gives_up_soon(bridge: Bridge) -> None:
     assert patient == _APPS
     locking = _names(bridge, "p.provolatile = 'v' AND p.prosrc ~ '(UPDATE|INSERT|DELETE|FOR (KEY )?SHARE)'")
     assert {"group_events", "push_due", "claim", "finish", "deliver_turn", "fail", "renew"} <= locking
-    # Each of these two is called by one function alone: `deliver_turn`, `indicate`.
-    assert locking - patient - {"deliver", "show_typing"} <= impatient
+    # Each of these is called by one function alone, or waits as long as its caller does.
+    assert locking - patient - {"deliver", "show_typing", "keep_match"} <= impatient
 
 
 @without(("sql", f"ALTER FUNCTION {_CLAIM} SECURITY INVOKER"))

@@ -1,5 +1,6 @@
--- Notes that a person wrote to a bot; returns the event's id, or NULL when there is nothing to note (a bot's own message,
--- two people, a message captured before). Called by the trigger on `messages`, or by the app itself.
+-- Notes that a person wrote to a bot, or a human in a bot's name (capture_human.sql); returns the event's id, or NULL when
+-- there is nothing to note (a bot's own message, two people, a message captured before). Called by the trigger on
+-- `messages`, or by the app itself.
 -- It writes one event and changes no row that is there (C1); the content is never read.
 --
 -- An event that is_old.sql calls old is born with a finished turn of its own, in the same statement. So it is never
@@ -14,8 +15,14 @@ DECLARE
     v_event bigint;
     v_rings boolean;
 BEGIN
-    SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c WHERE c.person_id = p_sender;
-    IF v_bot IS NULL OR p_message IS NULL THEN
+    -- H1: what `say` inserts just now is the bridge's own. The setting is '' after a commit.
+    IF p_message IS NULL OR current_setting('bridge.says', true) = p_match::text THEN
+        RETURN NULL;
+    END IF;
+    SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c WHERE p_sender IN (c.person_id, c.bot_id);
+    IF v_bot = p_sender THEN
+        RETURN bridge.capture_human(p_message, p_match, v_bot, p_created_at);
+    ELSIF v_bot IS NULL THEN
         RETURN NULL;
     END IF;
     IF bridge.is_old(p_match, p_created_at) THEN

@@ -1,7 +1,7 @@
 -- Where one conversation stands: `python -m bridge_service conversations show`. Never the content. By indexes only.
 --
--- Returns {match_id, bot_id, state, pauses: [{cause, since, turn_id}, ...], ungrouped, turns}, or NULL for a match that the
--- bridge does not know. `state` is left, or that of the unfinished turn that comes first, or idle. `turns` are the unfinished
+-- Returns {match_id, bot_id, state, pauses: see pauses_of.sql, ungrouped, turns}, or NULL for a match that the
+-- bridge does not know. `state` is left, off or paused, or that of the unfinished turn that comes first, or idle. `turns` are the unfinished
 -- ones (turn_story.sql), the active one first.
 CREATE OR REPLACE FUNCTION bridge.conversation_story(p_match uuid) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -13,9 +13,7 @@ DECLARE
     v_turns     jsonb;
 BEGIN
     SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c;
-    SELECT coalesce(jsonb_agg(jsonb_build_object('cause', p.cause, 'since', p.since, 'turn_id', p.turn_id)
-                              ORDER BY p.since), '[]')
-    INTO v_pauses FROM bridge.pauses p WHERE p.match_id = p_match;
+    v_pauses := bridge.pauses_of(p_match, v_bot);
     SELECT count(*) INTO v_ungrouped FROM bridge.ungrouped_events(p_match) e WHERE e.kind = 'message';
     SELECT coalesce(jsonb_agg(bridge.turn_story(u.id) ORDER BY u.place, u.id), '[]') INTO v_turns
     FROM (SELECT t.id, 1 AS place FROM bridge.turns t WHERE t.match_id = p_match AND t.state IN ('composing', 'typing')
@@ -30,7 +28,9 @@ BEGIN
     END IF;
     RETURN jsonb_build_object(
         'match_id', p_match, 'bot_id', v_bot,
-        'state', CASE WHEN v_pauses <> '[]' THEN 'left'
+        'state', CASE WHEN bridge.is_left(p_match) THEN 'left'
+                      WHEN NOT (SELECT p.active FROM bridge.policy(v_bot) p) THEN 'off'
+                      WHEN v_pauses <> '[]' THEN 'paused'
                       WHEN v_turns <> '[]' THEN v_turns -> 0 ->> 'state'
                       WHEN v_ungrouped > 0 THEN 'open' ELSE 'idle' END,
         'pauses', v_pauses, 'ungrouped', v_ungrouped, 'turns', v_turns);

@@ -37,7 +37,7 @@ BEGIN
         SELECT d.said_at INTO v_at FROM bridge.disclosures d WHERE d.match_id = p_match AND d.bot_id = p_bot;
         RETURN greatest(p_at, v_at + c_apart);
     END IF;
-    v_said := bridge.deliver(NULL, v_id, p_match, p_bot, v_text, p_at);
+    v_said := bridge.say(NULL, v_id, p_match, p_bot, v_text, p_at);
     IF v_said IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'BR002', MESSAGE = 'bridge.deliver returned NULL';
     ELSIF v_said <> v_id THEN

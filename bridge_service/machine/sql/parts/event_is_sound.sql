@@ -2,7 +2,11 @@
 CREATE OR REPLACE FUNCTION bridge.event_is_sound(p_kind text, p_message uuid) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN CASE p_kind WHEN 'message' THEN p_message IS NOT NULL WHEN 'match' THEN p_message IS NULL
-                       WHEN 'change' THEN p_message IS NOT NULL ELSE false END;
+    RETURN CASE p_kind
+        WHEN 'message' THEN p_message IS NOT NULL
+        WHEN 'match' THEN p_message IS NULL
+        WHEN 'human' THEN p_message IS NOT NULL  -- written in the bot's name, and not by the bridge
+        WHEN 'change' THEN p_message IS NOT NULL  -- the message was edited or deleted
+        ELSE false END;
 END
 $$;

@@ -5,9 +5,16 @@ CREATE OR REPLACE FUNCTION bridge.not_now(
     p_turn bigint, OUT cause text, OUT ruling bigint, OUT day date, OUT until timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    v_bot uuid;
+    v_bot   uuid;
+    v_match uuid;
 BEGIN
-    SELECT t.bot_id INTO v_bot FROM bridge.turns t WHERE t.id = p_turn;
+    SELECT t.bot_id, t.match_id INTO v_bot, v_match FROM bridge.turns t WHERE t.id = p_turn;
+    until := bridge.paused_until(v_match, v_bot);
+    IF until IS NOT NULL THEN
+        cause := 'paused';
+        until := least(until, bridge.now() + interval '1 day');  -- a pause may have no end
+        RETURN;
+    END IF;
     SELECT r.cause, r.ruling, r.until INTO cause, ruling, until FROM bridge.resting(p_turn) r;
     IF cause IS NULL THEN
         SELECT o.cause, o.ruling, o.day, o.until INTO cause, ruling, day, until

@@ -1,7 +1,7 @@
 -- At the commit of a change of bridge.bots, for each row: notes since when the row says something else of DISCLOSURE. Another
 -- text is no such change. So `verify` knows since when a bot has to disclose, whatever the deliveries did (undisclosed.sql).
 CREATE OR REPLACE FUNCTION bridge.note_disclosing() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms' AS $$
 DECLARE
     v_scope text := CASE TG_OP WHEN 'DELETE' THEN OLD.scope ELSE NEW.scope END;
     v_bot   uuid := CASE TG_OP WHEN 'DELETE' THEN OLD.bot_id ELSE NEW.bot_id END;

@@ -30,7 +30,7 @@ BEGIN
             RETURN p_at;
         END IF;
         v_at := bridge.disclose(p_turn, p_match, p_bot, p_at);
-        v_said := bridge.deliver(NULL, v_id, p_match, p_bot, p.distress_text, v_at);
+        v_said := bridge.say(NULL, v_id, p_match, p_bot, p.distress_text, v_at);
         IF v_said IS NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'BR002', MESSAGE = 'bridge.deliver returned NULL';
         ELSIF v_said <> v_id THEN

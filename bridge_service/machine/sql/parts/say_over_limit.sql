@@ -22,8 +22,8 @@ BEGIN
     ON CONFLICT (match_id, bot_id, kind, day) DO NOTHING
     RETURNING message_id INTO v_id;
     IF v_id IS NOT NULL THEN
-        v_said := bridge.deliver(NULL, v_id, t.match_id, t.bot_id, v_text,
-                                 bridge.disclose(t.id, t.match_id, t.bot_id, bridge.stamp(t.id)));
+        v_said := bridge.say(NULL, v_id, t.match_id, t.bot_id, v_text,
+                             bridge.disclose(t.id, t.match_id, t.bot_id, bridge.stamp(t.id)));
         UPDATE bridge.notices SET message_id = v_said WHERE message_id = v_id AND v_said <> v_id;
     END IF;
 EXCEPTION WHEN OTHERS OR assert_failure THEN  -- which OTHERS leaves out

@@ -56,12 +56,15 @@ BEGIN
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
            p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours,
-           p.quiet_hours_weekend, p.distress_words, p.reply_parts,
-           bridge.has_typing() AND p.bot_typing AS bot_typing
+           p.quiet_hours_weekend, p.distress_words, p.reply_parts, p.active,
+           bridge.has_typing() AND p.bot_typing AS bot_typing,
+           EXISTS (SELECT FROM bridge.pauses s WHERE s.match_id = t.match_id OR s.bot_id = t.bot_id) AS paused
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
     v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
+    ELSIF NOT v_policy.active THEN
+        RETURN bridge.cancel_turn(t.id, 'off');
     ELSIF v_task ? 'error' THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
         RETURN jsonb_build_object('outcome', 'dead', 'error', split_part(v_task ->> 'error', ':', 1), 'match_id', t.match_id,
@@ -71,6 +74,7 @@ BEGIN
         v_raised := bridge.note_distress(t, p_token, v_task -> 'messages', v_policy.distress_words);
     END IF;
     IF t.token IS NULL AND (
+        v_policy.paused OR
         num_nonnulls(v_policy.limit_calls_person_day, v_policy.limit_tokens_bot_day, v_policy.limit_replies_hour) > 0
         OR num_nonnulls(v_policy.quiet_hours, v_policy.quiet_hours_weekend) > 0 AND bridge.quiet_until(
             v_policy.quiet_hours, v_policy.quiet_hours_weekend, v_policy.timezone, v_now) IS NOT NULL) THEN

@@ -39,6 +39,7 @@ DECLARE
     v_at        timestamptz;
     v_discloses boolean := false;  -- what the table refuses is the disclosure
     v_part      uuid;
+    v_silent    jsonb;
     v_error     record;
     v_state     text;
     v_message   text;
@@ -94,7 +95,10 @@ BEGIN
             RETURN jsonb_build_object('outcome', 'nothing', 'state', 'composing');
         END IF;
     END IF;
-    IF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
+    v_silent := bridge.silenced(t.id, t.kind, t.match_id, t.bot_id);
+    IF v_silent IS NOT NULL THEN
+        RETURN v_silent;
+    ELSIF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
     ELSIF bridge.speaks_first(t.kind) THEN
         PERFORM FROM bridge.history(t.match_id, '{}', 1);
@@ -143,8 +147,8 @@ BEGIN
                 v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);
                 v_discloses := false;
             END IF;
-            v_reply := bridge.deliver(CASE WHEN t.parts_out = 0 THEN t.id END, coalesce(v_part, t.reply_message_id), t.match_id,
-                                      t.bot_id, t.draft, v_at);
+            v_reply := bridge.say(CASE WHEN t.parts_out = 0 THEN t.id END, coalesce(v_part, t.reply_message_id), t.match_id,
+                                  t.bot_id, t.draft, v_at);
             IF v_reply IS NULL THEN
                 RAISE EXCEPTION USING ERRCODE = 'BR001';
             ELSIF t.parts_out = 0 AND v_reply <> t.reply_message_id THEN

@@ -10,7 +10,8 @@
 -- If another scheduler holds an event of a conversation, all of its events are left to the next look: a later event taken
 -- alone would be answered first. A backlog is cut between conversations, where it can be.
 --
--- What is written in a conversation that the bot left ends as `left`, in a finished turn a batch and conversation.
+-- What is written in a conversation that the bot left ends as `left`, in a finished turn a batch and conversation; to a bot
+-- that is off, as `off`. What a human answered in the bot's name ends as `taken_over` (take_over.sql).
 --
 -- Table statistics lag behind short-lived rows, and the planner then picks quadratic joins (T8). So IN (SELECT unnest ...)
 -- is a filter that is hashed, each turn is found by its unique index, and (kind = ...) IS TRUE hides the indexes of one kind.
@@ -81,7 +82,7 @@ BEGIN
     v_now := bridge.now();
     v_policy := bridge.policies(ARRAY(SELECT e.bot_id FROM bridge.events e WHERE e.id = ANY (v_taken)));
 
-    SELECT array_agg(DISTINCT e.match_id) FILTER (WHERE e.kind = 'message'), bool_or(e.kind = 'change')
+    SELECT array_agg(DISTINCT e.match_id) FILTER (WHERE e.kind IN ('message', 'human')), bool_or(e.kind = 'change')
     INTO v_matches, v_changes
     FROM bridge.events e WHERE e.id = ANY (v_taken);
 
@@ -119,20 +120,24 @@ BEGIN
             AND t.state IN ('open', 'queued', 'composing', 'typing')
           ORDER BY t.match_id FOR NO KEY UPDATE) i;
 
-    SELECT array_agg(p.match_id) INTO v_left
-    FROM bridge.pauses p WHERE p.match_id = ANY (v_matches) AND p.cause = 'left';
+    -- H3: a human spoke for the bot. What it could not settle stays ungrouped.
+    IF EXISTS (SELECT FROM bridge.events e WHERE e.id = ANY (v_taken) AND (e.kind = 'human') IS TRUE) THEN
+        PERFORM bridge.take_over(v_taken, v_policy, v_now);
+    END IF;
+
+    v_left := bridge.silent_matches(v_taken, v_matches, v_policy);
     IF v_left IS NOT NULL THEN
         WITH ended AS (
             INSERT INTO bridge.turns (kind, match_id, bot_id, state, reason, opened_at, ended_at)
-            SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'cancelled', 'left',
-                   min(e.captured_at), v_now
+            SELECT 'reply', e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1], 'cancelled',
+                   CASE WHEN bridge.is_left(e.match_id) THEN 'left' ELSE 'off' END, min(e.captured_at), v_now
             FROM bridge.events e
-            WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.match_id = ANY (v_left)
+            WHERE e.id = ANY (v_taken) AND (e.kind = 'message' AND e.turn_id IS NULL) IS TRUE AND e.match_id = ANY (v_left)
             GROUP BY e.match_id
             RETURNING id, match_id)
         UPDATE bridge.events e SET grouped_at = v_now, turn_id = n.id
         FROM ended n
-        WHERE e.id = ANY (v_taken) AND (e.kind = 'message') IS TRUE AND e.match_id = n.match_id;
+        WHERE e.id = ANY (v_taken) AND (e.kind = 'message' AND e.turn_id IS NULL) IS TRUE AND e.match_id = n.match_id;
     END IF;
 
     -- DO UPDATE, not DO NOTHING: it waits for a claim that holds the waiting turn, and then either joins it or opens a
@@ -182,7 +187,7 @@ BEGIN
                      SELECT count(*) FROM bridge.events g WHERE g.turn_id = n.turn_id AND (g.kind = n.kind) IS TRUE) END AS held  -- once a turn
           FROM (SELECT e.*, row_number() OVER (PARTITION BY e.turn_id, e.kind ORDER BY e.id) AS place,
                        count(*) OVER (PARTITION BY e.turn_id, e.kind) AS taken
-                FROM bridge.events e WHERE e.id = ANY (v_taken)) n) p
+                FROM bridge.events e WHERE e.id = ANY (v_taken) AND e.turn_id IS NOT NULL) n) p
     CROSS JOIN LATERAL (
         SELECT o.opened_at, o.due_at, o.state FROM bridge.turns o WHERE o.id = p.turn_id OFFSET 0) t
     ORDER BY p.id;

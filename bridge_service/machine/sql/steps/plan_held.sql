@@ -1,5 +1,6 @@
--- Held turns whose limit was raised or taken away are due now, at most `p_limit` of each bot a call (Q0). The others stay: they
--- are due when their day or hour is over. Turns that wait for a bot's wake-up follow its hours (plan_hours.sql). One index probe a bot, and none while no turn is held.
+-- Held turns whose limit was raised or taken away, or whose pause is over, are due now, at most `p_limit` of each bot a call
+-- (Q0). The others stay: they are due when their day or hour is over. Turns that wait for a bot's wake-up follow its hours
+-- (plan_hours.sql). One index probe a bot, and none while no turn is held.
 CREATE OR REPLACE FUNCTION bridge.plan_held(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
@@ -24,7 +25,8 @@ BEGIN
             WHERE t.state = 'open' AND t.bot_id = v_bot AND t.due_at > v_now
               AND (t.held = 'limit_calls' AND (p.limit_calls_person_day <= t.held_limit) IS NOT TRUE
                    OR t.held = 'limit_tokens' AND (p.limit_tokens_bot_day <= t.held_limit) IS NOT TRUE
-                   OR t.held = 'limit_replies' AND (p.limit_replies_hour <= t.held_limit) IS NOT TRUE)
+                   OR t.held = 'limit_replies' AND (p.limit_replies_hour <= t.held_limit) IS NOT TRUE
+                   OR t.held = 'paused' AND bridge.paused_until(t.match_id, t.bot_id) IS NULL)
               AND t.held IS NOT NULL
             LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
         UPDATE bridge.turns t SET due_at = v_now, held = NULL, held_until = v_now

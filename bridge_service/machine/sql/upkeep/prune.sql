@@ -32,6 +32,7 @@ BEGIN
     DELETE FROM bridge.budgets WHERE day < v_before::date;
     DELETE FROM bridge.notices WHERE said_at < v_before;
     DELETE FROM bridge.distress WHERE last_at < v_before;
+    DELETE FROM bridge.pauses WHERE until < v_before;
     DELETE FROM bridge.incidents WHERE happened_at < v_before;
     DELETE FROM bridge.processes WHERE seen_at < v_before;
     DELETE FROM bridge.minutes WHERE minute < v_before;

@@ -1,0 +1,25 @@
+-- The app, or an operator, lets the bot be silent in a match until a time (NULL: until `resume`). Messages are captured and
+-- grouped meanwhile, and answered together at the end. A later call moves the end. After this call has committed no reply
+-- commits there: it holds the lock of a human's message (H2) until the caller's transaction ends. Only of a bot with
+-- TAKEOVER_PAUSE=0 a delivery that has begun is not waited for.
+-- Returns whether the match has exactly one bot; else nothing is done.
+CREATE OR REPLACE FUNCTION bridge.pause(p_match uuid, p_until timestamptz) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0
+SET enable_seqscan = off AS $$
+DECLARE
+    v_bot uuid;
+BEGIN
+    SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
+    IF NOT FOUND THEN
+        PERFORM bridge.keep_match(p_match, v_bot);
+        PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
+    END IF;
+    INSERT INTO bridge.pauses (match_id, cause, since, until) VALUES (p_match, 'paused', bridge.now(), p_until)
+    ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until;
+    RETURN true;
+END
+$$;
