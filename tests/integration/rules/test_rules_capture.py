@@ -125,7 +125,7 @@ def test_C1_the_app_s_lock_timeout_does_not_abort_its_insert(bridge: Bridge) -> 
 @without(("sql", "ALTER FUNCTION bridge.capture_message RESET lock_timeout"))
 def test_C1_no_function_of_the_app_s_transaction_heeds_the_app_s_lock_timeout(bridge: Bridge) -> None:
     """Every function that an app's statement enters by has a lock timeout of its own: none."""
-    found = bridge.rows(
+    assert bridge.rows(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'bridge'::regnamespace AND 'lock_timeout=0' = ANY (proconfig)"
         " ORDER BY proname"
     ) == [(name,) for name in APP_CALLS]
@@ -282,7 +282,7 @@ def test_C1_no_temporary_table_takes_an_event_away(bridge: Bridge, stranger: str
 
 @without(("sql", "ALTER FUNCTION bridge.ring RESET search_path"))
 def test_C1_every_function_with_the_owner_s_rights_has_a_safe_search_path(bridge: Bridge) -> None:
-    """No function that runs as its owner looks a name up where somebody else may define it; but see `deliver` and `show_typing`."""
+    """No function that runs as its owner looks a name up where somebody else may define it; see `deliver`, `show_typing`."""
     functions = bridge.rows(
         "SELECT proname, coalesce(array_to_string(proconfig, ' '), '') FROM pg_proc"
         " WHERE pronamespace = 'bridge'::regnamespace AND prosecdef AND proname NOT IN ('deliver', 'show_typing')"
