@@ -92,7 +92,8 @@ def acquaintance(task: Task) -> str:
     if not task.history and not _opens(task):
         sentences.append("These are the first messages of the conversation.")
     if silent:
-        sentences.append(f"Nothing was written for {_days(silent)} before {'now' if task.kind == 'follow_up' else 'these messages'}.")
+        until = "now" if task.kind == "follow_up" else "these messages"
+        sentences.append(f"Nothing was written for {_days(silent)} before {until}.")
     return " ".join(sentences)
 
 

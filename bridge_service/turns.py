@@ -1,7 +1,8 @@
 """The words of the domain: what a bot owes a conversation, what a responder is told about it, and what it answers.
 
 An *event* is one captured fact, a person's message to a bot or a new match. A *turn* is what a bot owes for it: a
-reply to a group of events, an initiation, which is the opener after a match, or a follow-up after a silence. Pure: nothing here reads or writes.
+reply to a group of events, an initiation, which is the opener after a match, or a follow-up after a silence. Pure:
+nothing here reads or writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,8 +92,8 @@ class Task:
       bot_id: the bot that speaks.
       bot_name: the bot's first name; '' if the app knows none.
       person_name: the other side's first name; '' if the app knows none.
-      messages: the group to answer, whole and in the order of its commits; empty for an initiation and a follow-up. A group of more
-        than 100 MB is never handed out: its turn is dead.
+      messages: the group to answer, whole and in the order of its commits; empty for an initiation and a follow-up. A
+        group of more than 100 MB is never handed out: its turn is dead.
       history: what was said before the group, oldest first, at most 50 lines of at most 4,000 characters each; a longer
         message is cut there.
       attempts: how often this turn has failed.

@@ -5,7 +5,7 @@ from bridge_service.turns import Kind, Task
 
 
 def reply(task: Task) -> str:
-    """The covered messages' contents, in order, one per line, and nothing else; an initiation and a follow-up say `bonjour`.
+    """The covered messages' contents, in order, one per line, and nothing else; other turns say `bonjour`.
 
     A message without text is an empty line. A group with nothing to read in it is answered with `…`, because a blank
     reply would be refused and the group would stay unanswered.

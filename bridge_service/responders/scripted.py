@@ -95,7 +95,7 @@ HELLO: Final = TOPICS["greeting"][0]
 
 
 def reply(task: Task) -> str:
-    """One reply to the whole group, or an opener, or a follow-up: never blank, never the bot's previous line word for word."""
+    """One reply to the whole group, an opener or a follow-up: not blank, not the bot's previous line word for word."""
     said = [line.content for line in task.history if line.from_bot]
     heard = "\n".join(_plain(line.content) for line in task.history[-10:] if not line.from_bot)
     text = _plain("\n".join(line.content for line in task.messages))

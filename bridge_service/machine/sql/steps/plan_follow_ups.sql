@@ -33,7 +33,7 @@ BEGIN
             ELSE
                 v_at := NULL;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN  -- which OTHERS leaves out
             v_at := v_now + interval '1 minute';
         END;
         UPDATE bridge.turns SET follow_up_at = v_at WHERE id = r.id;
