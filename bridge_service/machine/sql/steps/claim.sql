@@ -63,7 +63,9 @@ BEGIN
     v_task := bridge.task(t, v_messages, p_lines);
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
-    ELSIF NOT v_policy.active OR (t.follows IS NOT NULL AND v_policy.follow_up_after IS NULL) THEN
+    ELSIF NOT v_policy.active THEN
+        RETURN bridge.cancel_turn(t.id, 'off');
+    ELSIF t.follows IS NOT NULL AND v_policy.follow_up_after IS NULL THEN
         RETURN bridge.cancel_turn(t.id, 'off');
     ELSIF v_task ? 'error' THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
