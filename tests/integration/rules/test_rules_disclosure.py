@@ -110,7 +110,7 @@ def test_L1_an_opener_discloses_and_the_reply_after_it_does_not(bridge: Bridge) 
     assert [row.event_id for row in disclosures(bridge, match)] == [0]
 
 
-@without(("say_over_limit", "bridge.disclose(coalesce(t.follows, t.id), t.match_id, t.bot_id, bridge.stamp(t.id))", "bridge.stamp(t.id)"))
+@without(("say_over_limit", "bridge.disclose(t.id, t.match_id, t.bot_id, bridge.stamp(t.id))", "bridge.stamp(t.id)"))
 def test_L1_the_text_over_a_limit_comes_after_the_disclosure(bridge: Bridge) -> None:
     """What the bot says of a limit may be its first own words."""
     disclose(bridge)
@@ -247,7 +247,7 @@ def test_L1_a_delivery_that_fails_takes_the_disclosure_back(bridge: Bridge) -> N
 
 @without(
     ("deliver_turn", "v_at := bridge.disclose(coalesce(t.follows, t.id), t.match_id, t.bot_id, v_at);",
-     "BEGIN v_at := bridge.disclose(coalesce(t.follows, t.id), t.match_id, t.bot_id, v_at); EXCEPTION WHEN OTHERS THEN NULL; END;"),
+     "BEGIN v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at); EXCEPTION WHEN OTHERS THEN NULL; END;"),
 )  # fmt: skip
 @pytest.mark.parametrize("refusing", [REFUSES.format(TEXT), NULLS], ids=["raises", "returns NULL"])
 def test_L1_without_the_disclosure_nothing_is_said(bridge: Bridge, refusing: str) -> None:
