@@ -21,6 +21,10 @@ MONTHS: Final = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+FOLLOWING: Final = (
+    "The person has not answered your last message: write one short, friendly message, once, that is easy to answer."
+    " Do not apologise, blame nobody, invent no excuse, and do not repeat yourself."
+)
 REPEATED: Final = 0.85
 LAST_LINES: Final = 10  # of the person's, in which a repetition is looked for
 LAST_ASKED: Final = 3
@@ -37,12 +41,16 @@ _CONFUSED: Final = re.compile(
 
 
 def opening(task: Task) -> str:
-    """Say that the bot speaks first."""
+    """Say that the bot speaks first, or that it speaks once more after a silence."""
+    if task.kind == "follow_up":
+        return FOLLOWING
     return "You have just been matched: write the first message, short and easy to answer." if _opens(task) else ""
 
 
 def asked_last(task: Task, *, lines: int = LAST_ASKED) -> str:
     """Say whether the bot asked in its last messages, so that it neither forgets a question nor interrogates."""
+    if task.kind == "follow_up":
+        return ""
     asked = [_asks(line) for line in task.history if line.from_bot][-lines:]
     if len(asked) == lines and all(asked):
         return f"You asked in each of your last {lines} messages: ask nothing this time."
@@ -84,7 +92,8 @@ def acquaintance(task: Task) -> str:
     if not task.history and not _opens(task):
         sentences.append("These are the first messages of the conversation.")
     if silent:
-        sentences.append(f"Nothing was written for {_days(silent)} before these messages.")
+        until = "now" if task.kind == "follow_up" else "these messages"
+        sentences.append(f"Nothing was written for {_days(silent)} before {until}.")
     return " ".join(sentences)
 
 

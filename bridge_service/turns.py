@@ -1,7 +1,8 @@
 """The words of the domain: what a bot owes a conversation, what a responder is told about it, and what it answers.
 
 An *event* is one captured fact, a person's message to a bot or a new match. A *turn* is what a bot owes for it: a
-reply to a group of events, or an initiation, which is the opener after a match. Pure: nothing here reads or writes.
+reply to a group of events, an initiation, which is the opener after a match, or a follow-up after a silence. Pure:
+nothing here reads or writes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,15 @@ ACTIONS: Final = get_args(Action)
 
 
 class Kind(StrEnum):
-    """What a turn is for: a `reply` to a group of messages, or an `initiation`, the opener after a match."""
+    """What a turn is for.
+
+    A `reply` answers a group of messages. An `initiation` is the opener after a match. A `follow_up` is one friendly
+    message after a silence that followed a reply.
+    """
 
     REPLY = "reply"
     INITIATION = "initiation"
+    FOLLOW_UP = "follow_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +87,13 @@ class Task:
 
     Attributes:
       turn_id: the turn; the same turn may be asked for again after a failure.
-      kind: whether to answer a group of messages, or to write the opener.
+      kind: whether to answer a group of messages, to write the opener, or to follow up after a silence.
       match_id: the conversation.
       bot_id: the bot that speaks.
       bot_name: the bot's first name; '' if the app knows none.
       person_name: the other side's first name; '' if the app knows none.
-      messages: the group to answer, whole and in the order of its commits; empty for an initiation. A group of more
-        than 100 MB is never handed out: its turn is dead.
+      messages: the group to answer, whole and in the order of its commits; empty for an initiation and a follow-up. A
+        group of more than 100 MB is never handed out: its turn is dead.
       history: what was said before the group, oldest first, at most 50 lines of at most 4,000 characters each; a longer
         message is cut there.
       attempts: how often this turn has failed.
@@ -102,7 +108,7 @@ class Task:
       said, withheld: the parts of the bot's last reply here that were delivered and that were not, if a newer message,
         which is among `messages`, interrupted it; the history holds those that were delivered.
       model: the model that policy names for the bot, and its bounds.
-      most_parts: how many messages the reply may have; 1 for an opener.
+      most_parts: how many messages the reply may have; 1 for an opener and a follow-up.
     """
 
     turn_id: int

@@ -73,9 +73,13 @@ That made me smile 🙂 / A message without words has its charm.
 opener ~ (?!)
 Salut{name} ! Plutôt sentier en forêt ou grand sommet ? / Salut{name} ! Quel endroit donne envie d'y retourner ?
 Hi{name}! Forest trail or high summit? / Hi{name}! Which place would you love to go back to?
+follow_up ~ (?!)
+Une pensée en passant{name} : quoi de beau de ton côté ? / Coucou{name} ! Une bonne nouvelle à raconter ?
+Just a thought{name}: what's new on your side? / Hi{name}! Any good news to share?
 """
 FALLBACKS: Final = ("greeting", "question", "words", "silence")  # without any other topic: the first that is found
-_CLOSING: Final = {"distress", "goodbye", "opener"}  # no greeting goes before, and nothing is asked
+_CLOSING: Final = {"distress", "goodbye", "opener", "follow_up"}  # no greeting goes before, and nothing is asked
+_SPEAKS_FIRST: Final = {Kind.INITIATION: ["opener"], Kind.FOLLOW_UP: ["follow_up"]}
 _FRENCH: Final = re.compile(r"\b(?:je|tu|vous|les?|une?|des|du|et|est|ca|quoi|que|pas|mon|merci|salut|coucou|bon\w+)\b")
 _ENGLISH: Final = re.compile(r"\b(?:i|you|the|is|are|do|what|how|who|my|your|hello|hi|hey|thanks?|good|to|bye|can)\b")
 
@@ -91,11 +95,11 @@ HELLO: Final = TOPICS["greeting"][0]
 
 
 def reply(task: Task) -> str:
-    """One reply to the whole group, or an opener: never blank, never the bot's previous line word for word."""
+    """One reply to the whole group, an opener or a follow-up: not blank, not the bot's previous line word for word."""
     said = [line.content for line in task.history if line.from_bot]
     heard = "\n".join(_plain(line.content) for line in task.history[-10:] if not line.from_bot)
     text = _plain("\n".join(line.content for line in task.messages))
-    names = ["opener"] if task.kind is Kind.INITIATION else _found(text)
+    names = _SPEAKS_FIRST.get(task.kind) or _found(text)
     english = (_lean(text) if abs(_lean(text)) > 1 else _lean(f"{heard}\n{text}")) > 0
     person, bot = first_name(task.person_name), first_name(task.bot_name)
     blanks = {"name": person and f" {person}", "bot": bot or ("a friendly bot" if english else "un bot bavard")}

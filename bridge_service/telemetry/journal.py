@@ -106,7 +106,7 @@ ONE_A_SECOND: Final[frozenset[type[Signal]]] = frozenset(
 )
 """Signals that an outage or a stranger can repeat without end."""
 
-_KINDS: Final = {"reply": "Réponse", "initiation": "Ouverture"}
+_KINDS: Final = {"reply": "Réponse", "initiation": "Ouverture", "follow_up": "Relance"}
 
 
 class Journal:

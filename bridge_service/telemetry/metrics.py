@@ -72,7 +72,7 @@ class Metrics:
             "bridge_turns_pushed_total",
             "Turns pushed to the queue for the first time.",
             "kind",
-            ("reply", "initiation"),
+            ("reply", "initiation", "follow_up"),
         )
         self._recovered = counters(
             "bridge_recovered_total",
@@ -105,7 +105,7 @@ class Metrics:
             "cause",
             ("responder", "responder_away", "postgresql", "delivery"),
         )
-        self._replies = counter("bridge_replies_total", "Replies delivered, without initiations.")
+        self._replies = counter("bridge_replies_total", "Replies delivered, without initiations and follow-ups.")
         self._answered = counter("bridge_messages_answered_total", "Messages covered by delivered replies.")
         self._initiations = counters(
             "bridge_initiations_total",
@@ -241,7 +241,7 @@ class Metrics:
         self._lateness.observe(max(0.0, signal.lateness_seconds))
         if signal.kind == "initiation":
             self._initiations("delivered").inc()
-        else:
+        elif signal.kind == "reply":
             self._replies.inc()
             self._answered.inc(signal.covered)
 

@@ -47,7 +47,7 @@ from bridge_service.telemetry.signals import (
 from bridge_service.turns import Reply, Task
 from bridge_service.worker.calls import Answer, Call, Calls
 from bridge_service.worker.leases import Leases
-from bridge_service.worker.pacing import Pace, pause_before_delivery, pause_before_part, typing_seconds
+from bridge_service.worker.pacing import Pace, just_spoke, pause_before_delivery, pause_before_part, typing_seconds
 
 AWAY_RETRY_SECONDS: Final = 5.0
 AWAY_RETRY_MIN_SECONDS: Final = 1.0
@@ -196,7 +196,8 @@ class Composer:
         turn_id = task.turn_id
         draft, *others = reply.parts or ("",)
         # A silence takes no time.
-        pause = pause_before_delivery([line.content for line in task.messages], draft, pace, self._random) * bool(draft)
+        texts, warm = [line.content for line in task.messages], just_spoke(task.history, task.local_time)
+        pause = pause_before_delivery(texts, draft, pace, self._random, warm=warm) * bool(draft)
         typing = typing_seconds(draft, pace.typing_speed_cps) if shows else 0.0
         rest = [(text, pause_before_part(text, pace, self._random)) for text in others]
         try:

@@ -7,6 +7,9 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bridge_service.turns import Line
 
 MAXIMUM_TYPING_SECONDS = 120.0
 """The most that typing takes, however long the reply is."""
@@ -24,6 +27,22 @@ _QUESTION_EFFORT = 60.0
 _MESSAGE_EFFORT = 30.0
 # The share of the range that effort decides. Chance decides the rest, or equal groups would take equal times.
 _EFFORT_SHARE = 0.7
+
+JUST_SPOKE = timedelta(seconds=30)
+"""A bot whose last message is younger is still in the conversation, and thinks for less time."""
+
+# What is left of the chosen share of the range: for a bot that has just spoken, and for an urgent group.
+_JUST_SPOKE_SHARE = 0.5
+_URGENT_SHARE = 0.4
+_URGENT = re.compile(
+    r"[!！]|\b(?:urgen(?:te?s?|ces?|cy)|vite|help|sos|asap|hurry|quick(?:ly)?|emergency|au secours"
+    r"|(?:à|a) l['’]aide|tout de suite|right now)\b",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[^\W\d_]{4,}")
+# Urgency is looked for in the latest messages, and at the end of each: a call must not read megabytes for a pause.
+_LATEST_MESSAGES = 20
+_LATEST_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +64,46 @@ class Pace:
     part_pause_max: float = 0.0
 
 
-def thinking_seconds(messages: Sequence[str], minimum: float, maximum: float, rng: random.Random) -> float:
-    """Seconds to read a group and think about it: more for longer texts, more messages and more questions.
+def is_urgent(messages: Sequence[str]) -> bool:
+    """Whether a group asks for a quick answer.
+
+    An exclamation mark says so, a word of four or more letters in capitals, or a word such as "urgent" or "help".
+    """
+    texts = [text[-_LATEST_CHARACTERS:] for text in messages[-_LATEST_MESSAGES:]]
+    return any(_URGENT.search(text) or any(word.isupper() for word in _WORD.findall(text)) for text in texts)
+
+
+def just_spoke(history: Sequence[Line], now: datetime | None) -> bool:
+    """Whether the bot's last message is younger than `JUST_SPOKE`.
 
     Parameters:
-      messages: the contents of the covered messages; none for an initiation.
+      history: oldest first.
+      now: aware; None in a task made by hand, of which nothing is known.
+    """
+    last = next((line.sent_at for line in reversed(history) if line.from_bot), None)
+    return now is not None and last is not None and abs(now - last) < JUST_SPOKE
+
+
+def thinking_seconds(
+    messages: Sequence[str], minimum: float, maximum: float, rng: random.Random, *, warm: bool = False
+) -> float:
+    """Seconds to read a group and think about it: more for longer texts, more messages and more questions.
+
+    A group that `is_urgent` takes less time, and so does any group if the bot has just spoken.
+
+    Parameters:
+      messages: the contents of the covered messages; none for an initiation or a follow-up.
       minimum: seconds, at least.
       maximum: seconds, at most; not below the minimum.
       rng: draws once, whatever the arguments.
+      warm: whether the bot has just spoken in this conversation.
 
     Returns:
-      Seconds from `minimum` to `maximum`. With the same draw a longer group never takes less time.
+      Seconds from `minimum` to `maximum`. With the same draw a longer group never takes less time, unless it is urgent.
     """
     effort = sum(len(text) + _QUESTION_EFFORT * text.count("?") + _MESSAGE_EFFORT for text in messages)
     share = _EFFORT_SHARE * effort / (effort + _HALFWAY_EFFORT) + (1 - _EFFORT_SHARE) * rng.random()
+    share *= (_JUST_SPOKE_SHARE if warm else 1.0) * (_URGENT_SHARE if is_urgent(messages) else 1.0)
     return min(maximum, minimum + (maximum - minimum) * share)
 
 
@@ -78,16 +123,19 @@ def typing_seconds(reply: str, characters_per_second: float) -> float:
     return min(MAXIMUM_TYPING_SECONDS, len(reply) / characters_per_second + pauses)
 
 
-def pause_before_delivery(messages: Sequence[str], reply: str, pace: Pace, rng: random.Random) -> float:
+def pause_before_delivery(
+    messages: Sequence[str], reply: str, pace: Pace, rng: random.Random, *, warm: bool = False
+) -> float:
     """Seconds from the moment a reply is composed to its delivery: thinking, then typing.
 
     Parameters:
-      messages: the contents of the covered messages; none for an initiation.
+      messages: the contents of the covered messages; none for an initiation or a follow-up.
       reply: the text to deliver.
       pace: the bot's; a pace of zeros gives exactly 0.0.
       rng: draws once.
+      warm: whether the bot has just spoken in this conversation.
     """
-    thinking = thinking_seconds(messages, pace.thinking_delay_min, pace.thinking_delay_max, rng)
+    thinking = thinking_seconds(messages, pace.thinking_delay_min, pace.thinking_delay_max, rng, warm=warm)
     return thinking + typing_seconds(reply, pace.typing_speed_cps)
 
 

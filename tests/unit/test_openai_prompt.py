@@ -62,6 +62,16 @@ def test_an_opener_has_no_group() -> None:
     assert "write the first message" in contents[1]
 
 
+def test_a_follow_up_is_asked_for_once_without_an_excuse() -> None:
+    """The situation says what to write after a silence, and names no message that there is to answer."""
+    history = (person("salut"), replace(bot("ça va ?"), sent_at=NOW - timedelta(days=2)))
+    situation = told(task(kind=Kind.FOLLOW_UP, history=history))[-1][1]
+
+    assert hints.FOLLOWING in situation
+    assert "before now" in situation
+    assert "take up the answer" not in situation
+
+
 @given(st.lists(any_text, max_size=4), history_lines, any_text)
 def test_no_instruction_quotes_anybody(group: list[str], history: list[Line], name: str) -> None:
     """Whatever was written, each line is a message of its author; system messages are the same for other words."""

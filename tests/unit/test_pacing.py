@@ -1,16 +1,21 @@
 """How long a bot thinks and types."""
 
 import random
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_service.turns import Line
 from bridge_service.worker.pacing import (
     EMOJI_PAUSE_SECONDS,
+    JUST_SPOKE,
     MAXIMUM_TYPING_SECONDS,
     PUNCTUATION_PAUSE_SECONDS,
     Pace,
+    is_urgent,
+    just_spoke,
     pause_before_delivery,
     pause_before_part,
     thinking_seconds,
@@ -26,12 +31,94 @@ def draws(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - a pace is no secret
 
 
-@given(groups, delays, delays, st.integers())
-def test_thinking_stays_within_its_bounds(messages: list[str], one: float, other: float, seed: int) -> None:
+@given(groups, delays, delays, st.integers(), st.booleans())
+def test_thinking_stays_within_its_bounds(
+    messages: list[str],
+    one: float,
+    other: float,
+    seed: int,
+    warm: bool,  # noqa: FBT001 - Hypothesis passes it
+) -> None:
     """Thinking takes at least the minimum and at most the maximum, whatever the group."""
     minimum, maximum = sorted((one, other))
 
-    assert minimum <= thinking_seconds(messages, minimum, maximum, draws(seed)) <= maximum
+    assert minimum <= thinking_seconds(messages, minimum, maximum, draws(seed), warm=warm) <= maximum
+
+
+@given(groups, st.integers())
+def test_a_bot_that_has_just_spoken_thinks_for_less_time(messages: list[str], seed: int) -> None:
+    """With the same draw it never takes longer than a bot that comes back after a while."""
+    warm, cold = (thinking_seconds(messages, 2, 15, draws(seed), warm=each) for each in (True, False))
+
+    assert warm < cold
+
+
+@given(groups, st.integers())
+def test_an_urgent_group_is_answered_sooner(messages: list[str], seed: int) -> None:
+    """With the same draw the same group takes less time if an exclamation mark stands in it, and not a full stop."""
+    calm = [text.replace("!", "").replace("！", "") for text in messages]
+    urgent, other = (thinking_seconds([*calm, f"viens{mark}"], 2, 15, draws(seed)) for mark in "!.")
+
+    assert urgent <= other
+
+
+@pytest.mark.parametrize(
+    ("text", "urgent"),
+    [
+        ("réponds !", True),
+        ("REPONDS stp", True),
+        ("RÉPONDS", True),
+        ("c'est urgent", True),
+        ("Vite", True),
+        ("au secours", True),
+        ("à l’aide", True),
+        ("please help me", True),
+        ("emergency", True),
+        ("ok", False),
+        ("OK MDR", False),
+        ("Paris", False),
+        ("invite tes amis, rien d'autre", False),
+        ("helpful", False),
+        ("", False),
+    ],
+)
+def test_what_is_urgent(text: str, urgent: bool) -> None:  # noqa: FBT001
+    """An exclamation mark, a word of four letters in capitals, or a word of urgency, in French and English."""
+    assert is_urgent([text]) is urgent
+    assert is_urgent(["salut", text, "tu es là"]) is urgent
+
+
+def test_a_huge_group_is_not_read_whole_for_its_pause() -> None:
+    """Only the end of a message and the latest messages tell that a group is urgent."""
+    assert not is_urgent(["vite" + " " * 1_000_000])
+    assert not is_urgent(["vite", *["salut"] * 100])
+
+
+NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
+
+
+def line(age: timedelta | None, *, bot: bool) -> Line:
+    """Make a message of that age."""
+    return Line(None, bot, "coucou", None if age is None else NOW - age)
+
+
+@pytest.mark.parametrize(
+    ("history", "now", "spoke"),
+    [
+        ([], NOW, False),
+        ([line(timedelta(seconds=10), bot=True)], NOW, True),
+        ([line(timedelta(seconds=10), bot=True), line(timedelta(seconds=5), bot=False)], NOW, True),
+        ([line(timedelta(seconds=5), bot=False)], NOW, False),
+        ([line(JUST_SPOKE, bot=True)], NOW, False),
+        ([line(timedelta(seconds=-1), bot=True)], NOW, True),
+        ([line(timedelta(days=-1), bot=True)], NOW, False),
+        ([line(timedelta(seconds=5), bot=True), line(None, bot=True)], NOW, False),
+        ([line(timedelta(seconds=5), bot=True)], None, False),
+    ],
+)
+def test_when_a_bot_has_just_spoken(history: list[Line], now: datetime | None, spoke: bool) -> None:  # noqa: FBT001
+    """Its last message is younger than 30 s at the claim, by the app's clock, which may be a little ahead."""
+    assert just_spoke(history, now) is spoke
 
 
 @pytest.mark.parametrize(
@@ -61,6 +148,7 @@ def test_equal_groups_do_not_take_equal_times() -> None:
 def test_equal_bounds_leave_no_choice(seconds: float) -> None:
     """A minimum that is the maximum is the time exactly."""
     assert thinking_seconds(["tu viens ?"], seconds, seconds, draws(1)) == seconds
+    assert thinking_seconds(["VITE !"], seconds, seconds, draws(1), warm=True) == seconds
 
 
 @pytest.mark.parametrize(

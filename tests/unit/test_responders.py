@@ -314,6 +314,7 @@ def test_echo_repeats_exactly(messages: tuple[str, ...], text: str) -> None:
 def test_echo_opens_with_bonjour() -> None:
     """An initiation says `bonjour`."""
     assert echo.reply(task(kind=Kind.INITIATION)) == "bonjour"
+    assert echo.reply(task(kind=Kind.FOLLOW_UP)) == "bonjour"
 
 
 # --- Scripted ------------------------------------------------------------------------------------
@@ -433,6 +434,16 @@ def test_it_does_not_repeat_itself() -> None:
     replies = [line.content for line in history if line.from_bot]
     assert all(one != other for one, other in pairwise(replies))
     assert sum(reply.endswith("?") for reply in replies) == 1
+
+
+def test_it_follows_up_in_the_language_of_the_conversation() -> None:
+    """One line, as one of its variants, which is not the bot's line before, and asks for no forgiveness."""
+    history = (person("hello, how are you?"), bot("Pretty good, thanks."))
+    following = task(kind=Kind.FOLLOW_UP, history=history)
+    lines = {scripted.reply(replace(following, turn_id=turn_id)) for turn_id in range(20)}
+
+    assert lines == {phrase.format(name=" Paul") for phrase in TOPICS["follow_up"][1][1]}
+    assert not any(word in line for line in lines for word in ("sorry", "busy", "forgot"))
 
 
 def test_it_opens_a_conversation() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
 from bridge_service.responders.budget import Call
-from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS
+from tests.support.policy import MAX_ATTEMPTS, MAX_TAKEOVERS, set_policy
 from tests.support.rules import CAMILLE
 
 if TYPE_CHECKING:
@@ -81,8 +81,22 @@ def _file_of(stack: str) -> str:
 def _every_way(bridge: Bridge) -> None:
     with closing(Connection(bridge.urls.service, application="operator")) as connection:
         ledger = Ledger(connection)
-        for way in itertools.chain(_replies(bridge, ledger), _openers(bridge, ledger), _silent(bridge), _held(bridge)):
+        ways = (_replies(bridge, ledger), _openers(bridge, ledger), _followed(bridge), _silent(bridge), _held(bridge))
+        for way in itertools.chain(*ways):
             assert way, "a step on the way did not come out"
+
+
+def _followed(bridge: Bridge) -> list[bool]:
+    set_policy(bridge.urls, follow_up_after=3600)
+    match = bridge.match()
+    bridge.write(match)
+    answered = bridge.deliver(bridge.typing(match)).name == "answered"
+    bridge.advance(3601)
+    bridge.store.plan_held()
+    bridge.write(match)
+    bridge.group()
+    set_policy(bridge.urls, follow_up_after=0)
+    return [answered, [turn.reason for turn in bridge.turns(match, "follow_up")] == ["message"]]
 
 
 def _replies(bridge: Bridge, ledger: Ledger) -> list[bool]:

@@ -246,7 +246,7 @@ def test_L1_a_delivery_that_fails_takes_the_disclosure_back(bridge: Bridge) -> N
 
 
 @without(
-    ("deliver_turn", "v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);",
+    ("deliver_turn", "v_at := bridge.disclose(coalesce(t.follows, t.id), t.match_id, t.bot_id, v_at);",
      "BEGIN v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at); EXCEPTION WHEN OTHERS THEN NULL; END;"),
 )  # fmt: skip
 @pytest.mark.parametrize("refusing", [REFUSES.format(TEXT), NULLS], ids=["raises", "returns NULL"])

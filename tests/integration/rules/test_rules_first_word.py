@@ -215,6 +215,7 @@ def test_F1_an_early_delivery_that_is_held_up_moves_no_due_time_forward(bridge: 
         """AND (e.turn_id IS NULL OR EXISTS (
                SELECT FROM bridge.turns t
                WHERE t.id = e.turn_id AND t.state IN ('open', 'queued', 'composing', 'typing', 'dead'))
+               OR EXISTS (SELECT FROM bridge.turns f WHERE f.match_id = NEW.match_id AND f.follow_up_at IS NOT NULL)
                OR (e.bot_id = NEW.sender_id
                    AND current_setting('bridge.says', true) IS DISTINCT FROM NEW.match_id::text))""",
         "",

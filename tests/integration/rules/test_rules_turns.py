@@ -958,7 +958,7 @@ def test_each_kind_of_turns_either_answers_or_speaks_first(bridge: Bridge) -> No
     ("index", "condition"),
     [
         ("turns_one_waiting", "match_id = gen_random_uuid() AND bridge.is_waiting(kind, state)"),
-        ("turns_one_initiation", "match_id = gen_random_uuid() AND bridge.speaks_first(kind)"),
+        ("turns_speaking_first", "match_id = gen_random_uuid() AND bridge.speaks_first(kind)"),
         ("turns_due_opener", "bridge.speaks_first(kind) AND state = 'open'"),
         ("turns_ended", "bridge.answers(kind) AND state IN ('answered', 'cancelled') AND ended_at < bridge.now()"),
     ],

@@ -29,6 +29,8 @@ _BROKEN: Final = [
     ("open", "action = 'shout'", "turns_action"),
     ("open", "due_at = NULL", "turns_due_at"),
     ("open", "parts_out = 1", "turns_parts_out"),
+    ("open", "kind = 'follow_up'", "turns_follows"),
+    ("open", "follows = 1", "turns_follows"),
     ("queued", "parts = 2, kind = 'initiation'", "turns_parts"),
     ("queued", "retry_at = now() + interval '1 day'", "turns_no_push_before_retry"),
     ("queued", "ended_at = now()", "turns_ended_at"),

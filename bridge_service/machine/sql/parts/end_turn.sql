@@ -17,6 +17,9 @@ BEGIN
     SET state = CASE WHEN t.parts_out > 0 THEN 'answered' ELSE p_state END,
         reason = CASE WHEN t.parts_out > 0 AND p_state = 'dead' THEN 'failed' ELSE p_reason END,
         last_error = coalesce(p_error, t.last_error),
+        -- The last words of a reply without a goodbye (F3).
+        follow_up_at = CASE WHEN p_state = 'answered' AND p_reason IS NULL AND t.action <> 'leave'
+                            THEN v_now + make_interval(secs => t.follow_up_after) END,
         draft = NULL, due_at = NULL, refused = NULL, said = NULL, withheld = NULL, ended_at = v_now,
         answered_at = CASE WHEN p_state = 'answered' OR t.parts_out > 0 THEN v_now END,
         reply_message_id = CASE WHEN (p_state = 'answered' OR t.parts_out > 0) AND p_reason IS DISTINCT FROM 'silence'

@@ -1,5 +1,5 @@
 -- Which of a conversation's messages the bridge knows, and since which event. `event_id` is, of a person's message, its
--- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a notice and
+-- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a follow-up, that of its reply; of a notice and
 -- of the disclosure, the newest event when it was said.
 --
 -- There is no index of replies. A reply is found only if one of the messages that it covers is among `p_messages`. Each
@@ -33,6 +33,10 @@ BEGIN
     SELECT t.reply_message_id, 0::bigint, true FROM bridge.turns t
     WHERE t.match_id = p_match AND t.kind = 'initiation' AND (t.state = 'answered') IS TRUE
       AND t.reply_message_id IS NOT NULL
+    UNION ALL
+    SELECT f.reply_message_id, coalesce(r.covers[cardinality(r.covers)], 0), true
+    FROM bridge.turns f LEFT JOIN bridge.turns r ON r.id = f.follows
+    WHERE f.match_id = p_match AND f.kind = 'follow_up' AND (f.state = 'answered') IS TRUE AND f.reply_message_id IS NOT NULL
     UNION ALL
     SELECT n.message_id, n.event_id, true FROM bridge.notices n WHERE n.match_id = p_match
     UNION ALL

@@ -48,9 +48,13 @@ BEGIN
               LEFT JOIN unnest(p_messages) WITH ORDINALITY AS o (message_id, position) USING (message_id)
               WHERE (NOT h.covered OR o.position IS NOT NULL)
                 -- An opener is not said where a message is, not even where it is withdrawn (I4).
-                AND (bridge.speaks_first(t.kind) OR bridge.withdrawn(h.message_id) IS NOT TRUE)) h) lines;
+                AND (bridge.speaks_first(t.kind) AND t.follows IS NULL OR bridge.withdrawn(h.message_id) IS NOT TRUE)) h) lines;
 
-    IF bridge.answers(t.kind) AND v_covered = '[]' THEN
+    IF t.follows IS NOT NULL THEN
+        IF bridge.went_on(t.follows) THEN
+            RETURN '{"reason": "message"}';
+        END IF;
+    ELSIF bridge.answers(t.kind) AND v_covered = '[]' THEN
         RETURN '{"reason": "gone"}';
     ELSIF bridge.speaks_first(t.kind) AND v_history <> '[]' THEN
         RETURN '{"reason": "message"}';

@@ -13,8 +13,10 @@ BEGIN
         v_broken := 'turns_parts_out';
     ELSIF t.parts IS NOT NULL AND t.kind <> 'reply' THEN
         v_broken := 'turns_parts';
-    ELSIF t.kind NOT IN ('reply', 'initiation') THEN
+    ELSIF t.kind NOT IN ('reply', 'initiation', 'follow_up') THEN
         v_broken := 'turns_kind';
+    ELSIF (t.kind = 'follow_up') = (t.follows IS NULL) THEN
+        v_broken := 'turns_follows';
     ELSIF t.action NOT IN ('say', 'silence', 'leave') THEN
         v_broken := 'turns_action';
     ELSIF t.state IN ('open', 'queued', 'composing', 'typing') THEN

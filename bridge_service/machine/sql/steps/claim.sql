@@ -56,7 +56,7 @@ BEGIN
     SELECT p.thinking_delay_min, p.thinking_delay_max, p.typing_speed_cps, p.timezone, p.persona, p.openai_model,
            p.openai_fallback_model, p.openai_temperature, p.openai_max_tokens, p.openai_history_tokens,
            p.limit_calls_person_day, p.limit_tokens_bot_day, p.limit_replies_hour, p.quiet_hours,
-           p.quiet_hours_weekend, p.distress_words, p.reply_parts, p.active,
+           p.quiet_hours_weekend, p.distress_words, p.reply_parts, p.active, p.follow_up_after,
            bridge.has_typing() AND p.bot_typing AS bot_typing,
            EXISTS (SELECT FROM bridge.pauses s WHERE s.match_id = t.match_id OR s.bot_id = t.bot_id) AS paused
     INTO v_policy FROM bridge.policy(t.bot_id) p;  -- named: each column costs
@@ -64,6 +64,8 @@ BEGIN
     IF v_task ? 'reason' THEN
         RETURN bridge.cancel_turn(t.id, v_task ->> 'reason');
     ELSIF NOT v_policy.active THEN
+        RETURN bridge.cancel_turn(t.id, 'off');
+    ELSIF t.follows IS NOT NULL AND v_policy.follow_up_after IS NULL THEN
         RETURN bridge.cancel_turn(t.id, 'off');
     ELSIF v_task ? 'error' THEN
         PERFORM bridge.end_turn(t.id, 'dead', NULL, v_task ->> 'error');
@@ -98,11 +100,16 @@ BEGIN
     BEGIN
         UPDATE bridge.turns
         SET state = 'composing', token = p_token, covers = CASE WHEN token IS NULL THEN v_events ELSE covers END, pushes = 0, retry_at = NULL, held = NULL,
+            follow_up_after = CASE WHEN bridge.answers(kind) THEN v_policy.follow_up_after END,
             claimed_at = bridge.now(), plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
     EXCEPTION WHEN unique_violation THEN
         RETURN '{"outcome": "busy"}' || v_raised;  -- the opener and the reply were claimed in the same instant (T1)
     END;
+    IF v_policy.follow_up_after IS NOT NULL THEN  -- a match from before the installation has no row to lock (F3)
+        PERFORM bridge.keep_match(t.match_id, t.bot_id)
+        WHERE NOT EXISTS (SELECT FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = t.match_id);
+    END IF;
     IF v_policy.reply_parts > 1 AND bridge.answers(t.kind) THEN  -- an opener is one message
         v_task := v_task || (SELECT jsonb_build_object('most_parts', v_policy.reply_parts, 'part_pause', to_jsonb(p)) FROM (
             SELECT b.part_pause_min, b.part_pause_max FROM bridge.policy(t.bot_id) b) p);

@@ -100,6 +100,10 @@ BEGIN
         RETURN v_silent;
     ELSIF bridge.is_gone(t.match_id, t.bot_id, v_messages) THEN
         RETURN bridge.cancel_turn(t.id, 'gone');
+    ELSIF t.follows IS NOT NULL THEN
+        IF bridge.went_on(t.follows) THEN
+            RETURN bridge.cancel_turn(t.id, 'message');
+        END IF;
     ELSIF bridge.speaks_first(t.kind) THEN
         PERFORM FROM bridge.history(t.match_id, '{}', 1);
         IF FOUND THEN
@@ -140,11 +144,11 @@ BEGIN
             v_at := bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
         END IF;
         IF t.draft <> '' THEN
-            v_at := coalesce(v_at, bridge.stamp(t.id)) + make_interval(secs => 0.001 * t.parts_out);  -- after the one before it
+            v_at := coalesce(v_at, bridge.stamp(coalesce(t.follows, t.id))) + make_interval(secs => 0.001 * t.parts_out);  -- after the one before it
             -- Its index is empty unless a bot has a disclosure; the policy would cost five times as much.
             IF EXISTS (SELECT FROM bridge.bots b WHERE b.disclosure <> 'none') THEN
                 v_discloses := true;
-                v_at := bridge.disclose(t.id, t.match_id, t.bot_id, v_at);
+                v_at := bridge.disclose(coalesce(t.follows, t.id), t.match_id, t.bot_id, v_at);
                 v_discloses := false;
             END IF;
             v_reply := bridge.say(CASE WHEN t.parts_out = 0 THEN t.id END, coalesce(v_part, t.reply_message_id), t.match_id,

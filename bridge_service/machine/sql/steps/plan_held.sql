@@ -1,6 +1,7 @@
 -- Held turns whose limit was raised or taken away, or whose pause is over, are due now, at most `p_limit` of each bot a call
 -- (Q0). The others stay: they are due when their day or hour is over. Turns that wait for a bot's wake-up follow its hours
 -- (plan_hours.sql). One index probe a bot, and none while no turn is held.
+-- Its pass also makes the follow-ups whose time has come (plan_follow_ups.sql), by one probe more.
 CREATE OR REPLACE FUNCTION bridge.plan_held(p_limit integer) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '300ms'
 SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
@@ -13,6 +14,7 @@ DECLARE
 BEGIN
     SET LOCAL synchronous_commit = off;  -- lost in a crash, it is done again
     v_count := bridge.plan_hours(p_limit);
+    PERFORM bridge.plan_follow_ups(p_limit);
     LOOP
         SELECT t.bot_id INTO v_bot FROM bridge.turns t
         WHERE t.state = 'open' AND t.held IS NOT NULL AND (v_bot IS NULL OR t.bot_id > v_bot)

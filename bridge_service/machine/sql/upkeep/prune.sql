@@ -1,6 +1,6 @@
 -- Deletes finished turns and their events once they are older than the retention by both clocks, the bridge's and the
 -- app's: a message dated into the future is remembered until then, or `verify` would miss it on that day. Never what is
--- unfinished or dead, and never an opener or its match's event: a forgotten draw would be drawn again (A3). They stay, one
+-- unfinished or dead, and never an opener, a follow-up or the match's event: a forgotten draw would be drawn again (A3). They stay, one
 -- small row a match, and so does the time up to which a conversation is forgotten.
 -- Incidents, processes, minutes, actions, calls, budgets, notices and marks of distress of that age go too. A disclosure
 -- never goes, or it would be said again (L1).
@@ -15,6 +15,7 @@ BEGIN
     FROM (SELECT t.id FROM bridge.turns t
           WHERE t.ended_at < v_before
             AND bridge.answers(t.kind) AND t.state IN ('answered', 'cancelled')
+            AND t.follow_up_at IS NULL  -- a follow-up is to come (F3)
             -- A scalar, which PostgreSQL asks for each turn: it would hash all events for a NOT EXISTS.
             AND (SELECT bool_or(e.created_at >= v_before AND e.created_at < 'infinity')
                  FROM bridge.events e WHERE e.turn_id = t.id) IS NOT TRUE
