@@ -19,7 +19,7 @@ BEGIN
         PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
     END IF;
     INSERT INTO bridge.pauses (match_id, cause, since, until) VALUES (p_match, 'paused', bridge.now(), p_until)
-    ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until;
+    ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until, who = NULL;
     RETURN true;
 END
 $$;
