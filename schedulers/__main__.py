@@ -16,8 +16,9 @@ from bridge_service.brokers.queue_id import QueueId
 from bridge_service.brokers.redis_client import connect
 from bridge_service.checks import standing
 from bridge_service.errors import EX_CONFIG, ConfigurationError
+from bridge_service.machine.answers import Grouped
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.steps import Grouped, Store
+from bridge_service.machine.steps import Store
 from bridge_service.process.ending import Ending, Signals, block_signals, print_faults
 from bridge_service.process.heartbeat import Heartbeat
 from bridge_service.process.incidents import Incidents

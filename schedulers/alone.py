@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseRefused, DatabaseUnavailable
-from bridge_service.machine.steps import Outcome, Store
+from bridge_service.machine.answers import Outcome
+from bridge_service.machine.steps import Store
 from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import Emit, database_trouble
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bridge_service.errors import BridgeError, DatabaseBusy
-from bridge_service.machine.steps import Deliveries, Outcome, Store
+from bridge_service.machine.answers import Deliveries, Outcome
+from bridge_service.machine.steps import Store
 from bridge_service.process.loop import Loop
 from bridge_service.process.telling import signal_of
 from bridge_service.telemetry.signals import Emit, database_trouble

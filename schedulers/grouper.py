@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, SequenceBehind
-from bridge_service.machine.steps import Grouped, Store
+from bridge_service.machine.answers import Grouped
+from bridge_service.machine.steps import Store
 from bridge_service.telemetry.signals import Emit, EventSetAside, database_trouble
 from schedulers.looks import APART_SECONDS
 

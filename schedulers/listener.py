@@ -12,8 +12,9 @@ from typing import Final
 from psycopg2.extensions import Notify
 
 from bridge_service.errors import BadMessage, BridgeError
+from bridge_service.machine.answers import Grouped
 from bridge_service.machine.database import Connection
-from bridge_service.machine.steps import Grouped, Store
+from bridge_service.machine.steps import Store
 from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import (
     Emit,

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from bridge_service.machine.steps import Grouped
+from bridge_service.machine.answers import Grouped
 
 AFTER_BATCH_SECONDS: Final = (0.02, 0.1, 0.5)
 """C4: the trigger skips its NOTIFY while other events are ungrouped, and their batch may miss the next event."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from bridge_service.errors import DatabaseBusy
-from bridge_service.machine.steps import Grouped, Store
+from bridge_service.machine.answers import Grouped
+from bridge_service.machine.steps import Store
 from bridge_service.telemetry.signals import Emit, TurnSuperseded
 
 

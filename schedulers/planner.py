@@ -15,7 +15,8 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from bridge_service.errors import BridgeError, DatabaseBusy
-from bridge_service.machine.steps import Due, Store
+from bridge_service.machine.answers import Due
+from bridge_service.machine.steps import Store
 from bridge_service.process.loop import Loop
 from bridge_service.telemetry.signals import Emit, Pruned, database_trouble
 from schedulers.push import Pusher

@@ -11,7 +11,8 @@ from dramatiq.errors import ConnectionClosed
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.brokers.circuit import CircuitOpen, Reconnect
 from bridge_service.brokers.messages import message_for
-from bridge_service.machine.steps import PUSH_WINDOW, Push, Store
+from bridge_service.machine.answers import Push
+from bridge_service.machine.steps import PUSH_WINDOW, Store
 from bridge_service.telemetry.signals import (
     Emit,
     GroupClosed,

@@ -13,7 +13,7 @@ import redis
 from dramatiq.errors import ConnectionClosed
 
 from bridge_service.brokers.redis_client import Command, Nodes, redis_call
-from bridge_service.machine.steps import Grouped
+from bridge_service.machine.answers import Grouped
 from bridge_service.process.loop import Loop
 
 TTL_MARGIN_SECONDS: Final = 60

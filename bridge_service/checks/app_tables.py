@@ -76,11 +76,8 @@ def _raises(trigger: Trigger, lost: list[tuple[str, str]], own: frozenset[str]) 
       own: the functions that the app replaced.
     """
     if trigger.name == "bridge_before_message":
-        return ("messages", "match_id") in lost
-    if trigger.name in {
-        "bridge_after_edit",
-        "bridge_after_delete",
-    }:  # no INSERT, but one that is mended with the others
+        return any(("messages", column) in lost for column in ("match_id", "sender_id"))
+    if trigger.name in {"bridge_after_edit", "bridge_after_delete"}:  # no INSERT, but mended with the others
         return ("messages", "id") in lost
     reads = "messages" if trigger.name == "bridge_after_message" else "matches"
     # Both read the new row, and by `conversation` the match and its profiles.

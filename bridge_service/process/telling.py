@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge_service.machine.steps import Outcome
+from bridge_service.machine.answers import Outcome
 from bridge_service.telemetry.signals import (
     DuplicatePrevented,
     PostgresRefused,

@@ -29,7 +29,8 @@ from bridge_service.errors import (
     StepRefused,
     type_of,
 )
-from bridge_service.machine.steps import Outcome, Store
+from bridge_service.machine.answers import Outcome
+from bridge_service.machine.steps import Store
 from bridge_service.process.telling import signal_of
 from bridge_service.responders import Responder, clean_reply, storable
 from bridge_service.telemetry.signals import (

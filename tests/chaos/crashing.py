@@ -23,7 +23,8 @@ import dramatiq
 from bridge_service.brokers import consumer
 from bridge_service.brokers.broker import WaitingBroker
 from bridge_service.machine import steps as store
-from bridge_service.machine.steps import Deliveries, Store
+from bridge_service.machine.answers import Deliveries
+from bridge_service.machine.steps import Store
 from bridge_service.process import watchdog
 from bridge_service.responders import echo
 from bridge_service.worker import leases

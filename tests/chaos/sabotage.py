@@ -267,7 +267,7 @@ BREAKAGES: Final = (
                 "IF NOT FOUND OR t.state <> 'typing' OR t.deliver_at > bridge.now() OR t.retry_at > bridge.now() THEN",
                 "IF NOT FOUND OR t.draft IS NULL THEN",
             ),
-            ("deliver_turn", "bridge.say(t.id, t.reply_message_id,", "bridge.say(t.id, gen_random_uuid(),"),
+            ("deliver_turn", "coalesce(v_part, t.reply_message_id), t.match_id", "gen_random_uuid(), t.match_id"),
             ("end_turn", "draft = NULL, due_at = NULL", "due_at = NULL"),
             ("sql", _KEEP_DRAFTS),
         ),

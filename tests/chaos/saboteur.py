@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dramatiq import Message
 
-from bridge_service.machine.steps import Deliveries, Outcome, Store
+from bridge_service.machine.answers import Deliveries, Outcome
+from bridge_service.machine.steps import Store
 from bridge_service.worker.budget import StoredBudget
 from schedulers import looks
 from schedulers.__main__ import main

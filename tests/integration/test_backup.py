@@ -35,6 +35,8 @@ HIDDEN: Final = {
     ("turns", "distress"),
     ("turns", "draft"),
     ("turns", "refused"),
+    ("turns", "said"),
+    ("turns", "withheld"),
     ("turns", "token"),
 }
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.machine.steps import Deliveries, Outcome
+from bridge_service.machine.answers import Deliveries, Outcome
 from bridge_service.telemetry.signals import PostgresLost, PostgresRefused, ReplyDelivered, SchemaAbsent, TurnFailed
 from schedulers import alone as alone_module
 from schedulers import deliverer as module

@@ -13,7 +13,7 @@ import pytest
 from freezegun import freeze_time
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, SchemaMissing
-from bridge_service.machine.steps import Due
+from bridge_service.machine.answers import Due
 from bridge_service.telemetry.signals import PostgresLost, PostgresRefused, Pruned, SchemaAbsent
 from schedulers import planner as module
 from schedulers.planner import Planner

@@ -16,7 +16,8 @@ from bridge_service.brokers.circuit import Reconnect
 from bridge_service.brokers.messages import QUEUE_NAME, rebuild
 from bridge_service.demo.servers import RedisServer
 from bridge_service.errors import DatabaseUnavailable
-from bridge_service.machine.steps import PUSH_WINDOW, Push, Store
+from bridge_service.machine.answers import Push
+from bridge_service.machine.steps import PUSH_WINDOW, Store
 from bridge_service.telemetry.signals import (
     GroupClosed,
     InitiationDue,

@@ -62,6 +62,7 @@ def test_a_reply_too_many_or_too_few_is_found(chat: Chat, connection: Connection
     match = chat.match()
     played = script(chat, connection, chat.answer)
     assert played.messages([lambda: chat.write(match)]).faults == ()
+    chat.rows("UPDATE bridge.bots SET takeover_pause = 0 WHERE scope = 'default'")
     chat.rows(BOTS_WORD, match, CAMILLE, CONTENT)
     [fault] = played.messages([lambda: chat.write(match)]).faults
     assert fault.startswith("1 replies too many")

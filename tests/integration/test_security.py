@@ -38,9 +38,10 @@ from bridge_service.demo.servers import RedisServer
 from bridge_service.install.files import steps
 from bridge_service.install.plan import migrate
 from bridge_service.install.uninstall import uninstall
+from bridge_service.machine.answers import Grouped
 from bridge_service.machine.database import Connection, Database
 from bridge_service.machine.ledger import Ledger
-from bridge_service.machine.steps import Grouped, Store
+from bridge_service.machine.steps import Store
 from bridge_service.responders import echo
 from bridge_service.telemetry.signals import BadBrokerMessage, RedisConnected
 from bridge_service.worker.actors import declare_actors
@@ -199,7 +200,7 @@ def test_the_owner_of_the_bridge_migrates_and_uninstalls(
     with copy_of(postgres, request.getfixturevalue(template)) as urls, closing(App(urls)) as app:
         installed = app.rows(SHAPE)
         of_the_bridge = [row for row in installed if row[1].startswith("bridge") or f"{row[2]}".startswith("bridge_")]
-        assert [kind for kind, *_ in of_the_bridge] == ["schema"] + ["trigger"] * 3
+        assert [kind for kind, *_ in of_the_bridge] == ["schema"] + ["trigger"] * 6
         assert uninstall(urls.of(owner))
         assert app.rows(SHAPE) == [row for row in installed if row not in of_the_bridge]
         migrate(urls.of(owner), runtime_role=SERVICE, reader_roles=[READER])

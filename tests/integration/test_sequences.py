@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bridge_service.checks.finding import Finding
     from tests.support.roles import Urls
 
-SEQUENCES: Final = ("actions_id_seq", "events_id_seq", "incidents_id_seq", "turns_id_seq")
+SEQUENCES: Final = ("actions_id_seq", "events_id_seq", "incidents_id_seq", "pauses_id_seq", "turns_id_seq")
 
 
 @pytest.fixture
@@ -126,6 +126,7 @@ def test_check_names_each_sequence_and_migrate_sets_it_right(app: App) -> None:
         store.group()
         store.note_incident("postgres_lost", "worker", 1, 0.0)
     app.rows("SELECT bridge.act('test', '127.0.0.1', 'drop', '1')")
+    app.rows("SELECT bridge.pause(%s, NULL)", match)
     assert found(app.urls).ok
     assert plan(app.urls.owner)[1] == ""
     assert migrate(app.urls.owner).sequences == []

@@ -11,7 +11,7 @@ import redis
 
 from bridge_service.brokers.redis_client import connect
 from bridge_service.demo.servers import RedisServer
-from bridge_service.machine.steps import Grouped
+from bridge_service.machine.answers import Grouped
 from schedulers import window as module
 from schedulers.window import TTL_MARGIN_SECONDS, ContextWindow
 from tests.chaos.proxy import FINE, Way, Weather

@@ -26,7 +26,7 @@ import pytest
 from bridge_service.errors import BridgeError
 from bridge_service.install.files import SQL_FOLDER
 from bridge_service.machine.database import Connection, Database
-from bridge_service.machine.steps import Grouped, Outcome, Push, Store
+from bridge_service.machine.steps import Store
 from tests.support import clock
 from tests.support.policy import set_grouping, set_policy
 from tests.support.roles import ADMIN, APP
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
     from psycopg2.sql import Composable
 
+    from bridge_service.machine.answers import Grouped, Outcome, Push
     from bridge_service.machine.database import Row
     from tests.support.roles import Urls
 

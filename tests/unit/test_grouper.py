@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseRefused, DatabaseUnavailable, RightMissing, SequenceBehind
-from bridge_service.machine.steps import Grouped
+from bridge_service.machine.answers import Grouped
 from bridge_service.telemetry.signals import NotificationRejected, PostgresRefused
 from schedulers import grouper as module
 from schedulers.foreign import ForeignCapture

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge_service.machine.steps import Grouped
+from bridge_service.machine.answers import Grouped
 from schedulers import looks as module
 from schedulers.looks import AFTER_BATCH_SECONDS, APART_SECONDS, BOUND_SECONDS, POLL_SECONDS, Looks
 

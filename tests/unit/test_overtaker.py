@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bridge_service.errors import DatabaseBusy, DatabaseUnavailable
-from bridge_service.machine.steps import Grouped, Overtaken
+from bridge_service.machine.answers import Grouped, Overtaken
 from bridge_service.telemetry.signals import TurnSuperseded
 from schedulers.overtaker import Overtaker
 from tests.support.recorder import Recorder

@@ -1,11 +1,9 @@
 """`conversations`: where one conversation stands, and how its bot falls silent there and answers again."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from bridge_service.machine.ledger import open_ledger
-from bridge_service.operate.commands.why import parts_of
+from bridge_service.operate.commands.stories import parts_of, pause_words
 from bridge_service.operate.output import Output, counted, short_time
 from bridge_service.settings import Settings
 
@@ -48,16 +46,6 @@ def pause(settings: Settings, output: Output, match_id: str, until: datetime | N
     else:
         output.complain(f"{match_id}: no match with this id has exactly one bot")
     return paused
-
-
-def pause_words(pause: Mapping[str, Any]) -> str:
-    """Say who ordered a pause, and until when."""
-    if pause["cause"] == "left":
-        return f"left, by turn {pause['turn_id']}; no message is answered until `resume`"
-    who = "a human wrote in the bot's name" if pause["cause"] == "human" else "paused by an operator or the app"
-    of = ", for all conversations of this bot" if pause["bot_id"] else ""
-    until = short_time(pause["until"]) if pause["until"] not in {None, "infinity"} else "`resume`"
-    return f"{who}{of}; the bot is silent until {until}"
 
 
 def resume(settings: Settings, output: Output, match_id: str) -> bool:

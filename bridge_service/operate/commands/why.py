@@ -5,7 +5,7 @@ from typing import Any
 
 from bridge_service.errors import ResponderUnavailable
 from bridge_service.machine.ledger import open_ledger
-from bridge_service.operate.commands.conversations import pause_words
+from bridge_service.operate.commands.stories import parts_of, pause_words
 from bridge_service.operate.output import Output, counted, short_time
 from bridge_service.settings import Settings
 
@@ -92,18 +92,6 @@ def _steps_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield short_time(turn["ended_at"]), f"{name}: dead, {turn['last_error']}; see `dead show {turn['turn_id']}`"
     else:
         yield "", f"{name}: {_waits_for(turn)}"
-
-
-def parts_of(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Tell the messages of a reply that has several, each with the time when it was or will be delivered."""
-    for part in turn["parts"]:
-        name = f"turn {turn['turn_id']}, message {part['number']} of {len(turn['parts'])}"
-        if part["delivered_at"]:
-            yield short_time(part["delivered_at"]), f"{name}: delivered as {part['message_id']}"
-        elif turn["state"] == "typing":
-            yield "", f"{name}: planned for {short_time(part['deliver_at'])}"
-        else:
-            yield short_time(turn["ended_at"]), f"{name}: withheld"
 
 
 def _waits_for(turn: Mapping[str, Any]) -> str:

@@ -282,7 +282,7 @@ def test_C1_no_temporary_table_takes_an_event_away(bridge: Bridge, stranger: str
 
 @without(("sql", "ALTER FUNCTION bridge.ring RESET search_path"))
 def test_C1_every_function_with_the_owner_s_rights_has_a_safe_search_path(bridge: Bridge) -> None:
-    """No function that runs as its owner looks a name up where somebody else may define it; see `deliver`, `show_typing`."""
+    """No function that runs as its owner looks a name up where somebody else may define it; see `deliver`."""
     functions = bridge.rows(
         "SELECT proname, coalesce(array_to_string(proconfig, ' '), '') FROM pg_proc"
         " WHERE pronamespace = 'bridge'::regnamespace AND prosecdef AND proname NOT IN ('deliver', 'show_typing')"

@@ -124,7 +124,7 @@ def test_the_text_is_said_before_the_reply_once_a_day(bridge: Bridge) -> None:
     assert bridge.value("SELECT bridge.undisclosed(30, 10) -> 'undisclosed'") == 0
 
 
-@without(("deliver_turn", "IF t.distress IS NOT NULL THEN", "IF false THEN"))
+@without(("deliver_turn", "IF t.distress IS NOT NULL AND t.parts_out = 0 THEN", "IF false THEN"))
 def test_L1_a_person_in_distress_is_told_where_to_turn_although_the_bot_is_silent(bridge: Bridge) -> None:
     """A silence says nothing of its own, so the disclosure comes before the text of distress."""
     set_policy(bridge.urls, disclosure=TEXT)

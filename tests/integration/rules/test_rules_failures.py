@@ -18,7 +18,7 @@ from tests.support.rules import CAMILLE, LEA, without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bridge_service.machine.steps import Outcome
+    from bridge_service.machine.answers import Outcome
     from tests.support.rules import Bridge, Claim
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from bridge_service.machine.steps import Overtaken
+from bridge_service.machine.answers import Overtaken
 from tests.support.roles import ADMIN
 from tests.support.rules import CAMILLE, MAX_MERGES, without
 

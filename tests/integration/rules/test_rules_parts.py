@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from bridge_service.operate.commands.why import parts_of
+from bridge_service.operate.commands.stories import parts_of
 from tests.support.policy import MAX_ATTEMPTS
 from tests.support.rules import CAMILLE, LEA, Bridge, without
 

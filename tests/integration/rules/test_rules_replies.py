@@ -11,7 +11,7 @@ from tests.support.roles import SERVICE
 from tests.support.rules import CAMILLE, GROUPING_DELAY, LEA, Bridge, without
 
 if TYPE_CHECKING:
-    from bridge_service.machine.steps import Outcome
+    from bridge_service.machine.answers import Outcome
     from bridge_service.turns import Action
 
 FINISH: Final = "SELECT bridge.finish(%s, %s, %s, 0, p_action => %s)"

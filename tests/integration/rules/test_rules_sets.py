@@ -13,7 +13,8 @@ from tests.support.roles import OWNER, SERVICE
 from tests.support.rules import CAMILLE, LEA, Bridge, without
 
 if TYPE_CHECKING:
-    from bridge_service.machine.steps import Deliveries, Store
+    from bridge_service.machine.answers import Deliveries
+    from bridge_service.machine.steps import Store
 
 TROUBLE: Final = """
     CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as AppConnection  # noqa: N812 - as in waiting.py
 
-    from bridge_service.machine.steps import Outcome, Store
+    from bridge_service.machine.answers import Outcome
+    from bridge_service.machine.steps import Store
     from tests.support.rules import Bridge, Claim, Running
 
 # The steps as statements, for a transaction that stays open.
