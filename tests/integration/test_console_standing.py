@@ -11,6 +11,7 @@ import pytest
 
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
+from bridge_service.operate.commands.stories import pause_words
 from bridge_service.web import observer
 from tests.integration.test_console import console
 from tests.integration.test_console_actions import ADA, TOKEN, post
@@ -123,6 +124,19 @@ def test_the_pause_and_its_row_are_one(app: App) -> None:
     with closing(Client(app.urls.service)) as client, pytest.raises(Exception, match="full_disk"):
         act(client, "pause", f"conversations/{match}")
     assert app.rows("SELECT FROM bridge.pauses") == []
+
+
+def test_a_command_names_who_paused_on_the_console(app: App) -> None:
+    """The words of `conversations show` and `why` have the user's name that the console was sent."""
+    match = app.old_match()
+    with closing(Client(app.urls.service)) as client:
+        act(client, "pause", f"conversations/{match}")
+    with closing(Connection(app.urls.service, application="test")) as connection:
+        story = Ledger(connection).conversation(match)
+    assert story is not None
+    assert [pause_words(pause) for pause in story["pauses"]] == [
+        "paused by Ada on the console; the bot is silent until `resume`"
+    ]
 
 
 def test_a_bot_is_paused_asleep_or_off(app: App, store: Store, port: int) -> None:
