@@ -67,6 +67,7 @@ def test_the_numbers_of_a_conversation(service: Service, app: App) -> None:
             "listener",
             "deliverer",
             "alone",
+            "indicator",
             "consumer",
             "leases",
             "responders",

@@ -112,11 +112,7 @@ class Desk:
 
     def turn(self, match: str) -> int:
         """Return the id of the latest turn of a match."""
-        return int(
-            self.app.value(
-                "SELECT max(id) FROM bridge.turns WHERE match_id = %s AND reason IS DISTINCT FROM 'old'", match
-            )
-        )
+        return int(self.app.value("SELECT max(id) FROM bridge.turns WHERE match_id = %s", match))
 
     def column(self, turn: int, name: str) -> Any:  # noqa: ANN401
         """Return a column of a turn."""

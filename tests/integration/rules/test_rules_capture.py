@@ -94,7 +94,7 @@ def test_C1_a_message_does_not_wait_for_the_commit_of_another_one(bridge: Bridge
 
 APP_CALLS: Final = (
     *("after_change", "after_match", "after_message", "before_message"),
-    *("capture_change", "capture_human", "capture_match", "capture_message", "pause"),
+    *("capture_change", "capture_human", "capture_match", "capture_message", "pause", "share_match"),
 )
 
 

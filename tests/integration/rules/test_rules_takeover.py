@@ -105,7 +105,10 @@ def test_H1_with_no_pause_such_a_message_is_ignored(bridge: Bridge) -> None:
 # H2
 
 
-@without(("silenced", "FOR UPDATE SKIP LOCKED", "FOR KEY SHARE"))
+@without(
+    ("silenced", "FOR UPDATE SKIP LOCKED", "FOR KEY SHARE"),
+    ("silenced", "PERFORM pg_advisory_xact_lock", "PERFORM length('x') + "),
+)
 @pytest.mark.parametrize("known", [True, False], ids=["match known", "from before"])
 def test_H2_a_reply_waits_for_a_human_s_open_transaction(bridge: Bridge, known: bool) -> None:  # noqa: FBT001
     """While a human's INSERT is under way the reply is `later`; after its commit the turn ends as `taken_over`."""
@@ -113,8 +116,6 @@ def test_H2_a_reply_waits_for_a_human_s_open_transaction(bridge: Bridge, known: 
     match = bridge.match(opener=known)
     bridge.write(match)
     turn = bridge.typing(match)
-    if not known:
-        bridge.value("SELECT bridge.keep_match(%s, %s)::text", match, CAMILLE)
     human = bridge.session()
     bridge.write(match, "c'est moi", sender=CAMILLE, connection=human)
     assert bridge.deliver(turn).name == "later"
@@ -126,12 +127,9 @@ def test_H2_a_reply_waits_for_a_human_s_open_transaction(bridge: Bridge, known: 
     assert (bridge.turn(turn).state, bridge.turn(turn).reason) == ("cancelled", "taken_over")
 
 
-@without(
-    ("capture_human", "PERFORM bridge.keep_match(p_match, p_bot);", ""),
-    ("silenced", "PERFORM bridge.keep_match(p_match, p_bot);", ""),
-)
-def test_H2_a_match_from_before_the_installation_gets_its_row(bridge: Bridge) -> None:
-    """A human's INSERT waits for a delivery under way there, too: the row is made by whichever comes first."""
+@without(("share_match", "pg_advisory_xact_lock_shared(bridge.old_match_key(p_match))", "1"))
+def test_H2_in_a_match_from_before_the_installation_a_human_waits_too(bridge: Bridge) -> None:
+    """It has no event row, and an advisory lock takes its place."""
     match = bridge.match()
     bridge.write(match)
     turn = bridge.typing(match)

@@ -41,9 +41,7 @@ def test_H2_no_reply_commits_after_a_human_s_message(bridge: Bridge) -> None:
     ends: dict[str, int] = {}
     with ThreadPoolExecutor(2) as threads:
         for number in range(RACES):
-            match = bridge.match()
-            if chance.random() < 0.5:
-                bridge.rows("SELECT bridge.keep_match(%s, %s)", match, CAMILLE)
+            match = bridge.match(opener=chance.random() < 0.5)
             bridge.write(match)
             claim = bridge.claimed(match)
             way: Callable[[], object] = partial(store.finish, claim.turn, claim.token, "coucou", pause=0)

@@ -1298,6 +1298,7 @@ _HELPERS: Final = {
     "answers",
     "speaks_first",
     "is_waiting",
+    "old_match_key",
 }  # read nothing
 _INLINED: Final = {
     "conversation",
@@ -1312,7 +1313,7 @@ _INLINED: Final = {
 }  # run with the rights of the function that calls them
 _APPS: Final = {
     *("capture_match", "capture_message", "before_message", "after_message", "after_match"),
-    *("after_change", "capture_change", "capture_human", "pause"),
+    *("after_change", "capture_change", "capture_human", "pause", "share_match"),
 }
 
 
@@ -1333,7 +1334,7 @@ def test_T10_every_function_that_locks_gives_up_soon(bridge: Bridge) -> None:
     locking = _names(bridge, "p.provolatile = 'v' AND p.prosrc ~ '(UPDATE|INSERT|DELETE|FOR (KEY )?SHARE)'")
     assert {"group_events", "push_due", "claim", "finish", "deliver_turn", "fail", "renew"} <= locking
     # Each of these is called by one function alone, or waits as long as its caller does.
-    assert locking - patient - {"deliver", "show_typing", "keep_match"} <= impatient
+    assert locking - patient - {"deliver", "show_typing"} <= impatient
 
 
 @without(("sql", f"ALTER FUNCTION {_CLAIM} SECURITY INVOKER"))

@@ -6,18 +6,12 @@
 CREATE OR REPLACE FUNCTION bridge.pause(p_match uuid, p_until timestamptz) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = 0
 SET enable_seqscan = off AS $$
-DECLARE
-    v_bot uuid;
 BEGIN
-    SELECT c.bot_id INTO v_bot FROM bridge.conversation(p_match) c;
+    PERFORM FROM bridge.conversation(p_match) c;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
-    IF NOT FOUND THEN
-        PERFORM bridge.keep_match(p_match, v_bot);
-        PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
-    END IF;
+    PERFORM bridge.share_match(p_match);
     INSERT INTO bridge.pauses (match_id, cause, since, until) VALUES (p_match, 'paused', bridge.now(), p_until)
     ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until, who = NULL;
     RETURN true;

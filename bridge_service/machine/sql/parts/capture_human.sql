@@ -1,7 +1,7 @@
 -- Notes that a human, or another program of the app, wrote in a bot's name; returns the event's id, or NULL when there is
 -- nothing to note: TAKEOVER_PAUSE is 0, the message is history, or the bridge said it (H1). Like any capture it writes an
--- event and changes no row (C1). It holds the match's event row until the app's transaction ends (H2); the BEFORE trigger
--- took that lock already, except in a match from before the installation.
+-- event and changes no row (C1). It holds the match until the app's transaction ends (H2); the BEFORE trigger took
+-- that lock already, except in a match from before the installation.
 -- Internal: capture_message has found that `p_bot` is the sender.
 CREATE OR REPLACE FUNCTION bridge.capture_human(p_message uuid, p_match uuid, p_bot uuid, p_created_at timestamptz)
 RETURNS bigint
@@ -14,11 +14,7 @@ BEGIN
        OR bridge.is_said_by_us(p_message, p_match) THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
-    IF NOT FOUND THEN
-        PERFORM bridge.keep_match(p_match, p_bot);
-        PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
-    END IF;
+    PERFORM bridge.share_match(p_match);
     INSERT INTO bridge.events (kind, match_id, message_id, bot_id, sender_id, created_at, captured_at)
     VALUES ('human', p_match, p_message, p_bot, p_bot, p_created_at, bridge.now())
     ON CONFLICT (message_id) WHERE kind = 'human' DO NOTHING
