@@ -42,6 +42,7 @@ class Status:
     Attributes:
       overdue: due and not taken yet, whatever the state.
       oldest_unanswered_seconds: since the capture of the oldest message that waits for its reply; 0 if none waits.
+      held: open turns that are held on purpose, by cause. The rest: see sql/operate/on_hold.sql.
     """
 
     open: int
@@ -51,6 +52,10 @@ class Status:
     overdue: int
     dead: int
     oldest_unanswered_seconds: float
+    held: Mapping[str, int]
+    paused: int
+    taken_over: int
+    bots_paused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ class Ledger:
 
     def status(self) -> Status:
         """Count the turns by state."""
-        return Status(**self._ask("SELECT bridge.status()"))
+        return Status(**self._ask("SELECT bridge.status() || bridge.on_hold()"))
 
     def policy(self, bot_id: str | None = None) -> dict[str, Any]:
         """Return what holds for a bot; None: for a bot without a row of its own."""

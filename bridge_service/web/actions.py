@@ -18,6 +18,7 @@ from bridge_service.settings.policy import COLUMNS
 from bridge_service.web.books import DEFAULT, Books
 from bridge_service.web.forms import CSRF, form_of, is_own
 from bridge_service.web.guard import user_of
+from bridge_service.web.standing import SPANS
 from bridge_service.web.views import Views
 
 WAS: Final = "was_"
@@ -52,6 +53,11 @@ class Actions:
                 for what in ("retry", "drop")
             ),
             Route(f"{root}/bots/{{bot}}", self._set, methods=["POST"]),
+            *(
+                Route(f"{root}/{of}/{{id}}/{what}", partial(self._pause, of, what), methods=["POST"])
+                for of in ("bots", "conversations")
+                for what in ("pause", "resume")
+            ),
         ]
 
     async def _decide(self, what: str, request: Request) -> Response:
@@ -83,6 +89,21 @@ class Actions:
         if answer is not None and answer["outcome"] == "refused":
             return await self._views.bot_page(request, bot, fault_of(answer["constraint"]))
         return self._see(f"bots/{bot}", AWAY if answer is None else answer["outcome"])
+
+    async def _pause(self, of: str, what: str, request: Request) -> Response:
+        form = await self._form(request)
+        if isinstance(form, Response):
+            return form
+        try:
+            on = f"{of}/{UUID(request.path_params['id'])}"
+        except ValueError:
+            return _refuse(HTTPStatus.NOT_FOUND)
+        seconds = form.get("seconds", "")
+        if seconds not in SPANS:
+            return _refuse(HTTPStatus.BAD_REQUEST)
+        values = {"seconds": int(seconds)} if seconds and what == "pause" else None
+        answer = await self._act(request, what, on, values)
+        return self._see(on, AWAY if answer is None else answer["outcome"])
 
     async def _form(self, request: Request) -> dict[str, str] | Response:
         """Return the fields of a form of ours, or the refusal of another."""

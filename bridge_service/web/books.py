@@ -55,11 +55,14 @@ class Books:
         )
         self.story = Questions(lambda id_: self._one("SELECT bridge.story(%s, %s)", id_, STORY_TURNS), seconds)
         self.bot = Questions(lambda bot: self._one("SELECT bridge.bots_show(%s)", _bot_id(bot)), seconds)
+        self.standing = Questions(
+            lambda bot: self._one("SELECT bridge.bots_standing(ARRAY[%s]::uuid[]) -> %s", bot, bot), seconds
+        )
 
     def forget(self) -> None:
         """Let the next visitor see what was just done; from the event loop."""
         lists = (self.latest, self.late, self.bots, self.spending, self.actions)
-        for question in (*lists, self.dead, self.story, self.bot):
+        for question in (*lists, self.dead, self.story, self.bot, self.standing):
             question.forget()
 
     def act(self, who: str, address: str, what: str, on: str, values: Mapping[str, Any] | None = None) -> Line:

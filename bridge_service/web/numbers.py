@@ -15,6 +15,8 @@ from bridge_service.web.observer import Figures, Look
 
 UNFINISHED: Final = ("open", "queued", "composing", "typing")
 
+HELD: Final = ("paused", "hours", "waking", "limit_replies", "limit_calls", "limit_tokens")
+"""Why a turn is held; each has a series, also while none is."""
 
 _GAUGES: Final = (
     ("bridge_turns_overdue", "Turns that are due and not taken yet.", "overdue"),
@@ -25,6 +27,9 @@ _GAUGES: Final = (
         "Capture of the oldest message that waits for its reply; 0 if none waits.",
         "oldest_unanswered_at",
     ),
+    ("bridge_conversations_paused", "Paused conversations, without those of a paused bot.", "paused"),
+    ("bridge_conversations_taken_over", "Paused conversations in which a human wrote.", "taken_over"),
+    ("bridge_bots_paused", "Bots that an operator has paused.", "bots_paused"),
     (
         "bridge_clock_offset_seconds",
         "By how much PostgreSQL's clock is ahead of that of the console's machine.",
@@ -64,6 +69,10 @@ def _figures(figures: Figures) -> Iterator[Metric]:
     for state in UNFINISHED:
         turns.add_metric([state], getattr(figures, state))
     yield turns
+    held = GaugeMetricFamily("bridge_turns_on_hold", "Open turns that are held on purpose.", labels=["cause"])
+    for cause, count in {**dict.fromkeys(HELD, 0), **figures.held}.items():
+        held.add_metric([cause], count)
+    yield held
     alive = "Processes that have lately told PostgreSQL that they live."
     processes = GaugeMetricFamily("bridge_processes", alive, labels=["role"])
     for role, count in figures.processes.items():

@@ -38,12 +38,16 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the whole bridge owes; see operate/metrics.sql. Times in seconds since the epoch; None if there is none.
+    """What the whole bridge owes; see operate/metrics.sql and on_hold.sql.
+
+    Times in seconds since the epoch; None if there is none.
 
     Attributes:
       estimated: whether a count is an estimate.
       processes: live processes, by role.
       alive: each live process.
+      held: open turns that are held, by cause.
+      paused: paused conversations, without those of a paused bot; `taken_over`: of these by a human.
       clock_offset: seconds by which PostgreSQL's clock is ahead of this machine's, as exact as the call is short.
     """
 
@@ -62,6 +66,10 @@ class Figures:
     processes: Mapping[str, int]
     clock_offset: float
     alive: Sequence[Process]
+    held: Mapping[str, int]
+    paused: int
+    taken_over: int
+    bots_paused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +106,10 @@ class Observer:
     def _figures(self) -> Figures:
         asked_at = time.time()
         [[answer, processes, there]] = self._database.call(
-            "SELECT bridge.metrics(p_most => %s),"
+            "SELECT bridge.metrics(p_most => %s) || bridge.on_hold(%s),"
             " ARRAY(SELECT bridge.processes(%s, %s) WHERE bridge.assert_complete()),"
             " extract(epoch FROM clock_timestamp())::double precision",
+            COUNTED,
             COUNTED,
             SILENCE_SECONDS,
             SILENCE_SECONDS,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bridge_service.checks.standing import OK
 from bridge_service.machine.alive import ROLES
-from bridge_service.web.observer import Figures, Look, Process
+from bridge_service.web.observer import COUNTED, Figures, Look, Process
 
 REFRESH_SECONDS: Final = 5
 """How often a browser without scripts loads the page anew."""
@@ -42,6 +42,7 @@ def overview(look: Look) -> dict[str, Any]:
         "level": level,
         "findings": findings,
         "cards": [] if look.figures is None else _cards(look.figures, look.at),
+        "held": [] if look.figures is None else _held(look.figures),
         "processes": [] if look.figures is None else [_process(process) for process in look.figures.alive],
     }
 
@@ -122,7 +123,19 @@ def _cards(figures: Figures, now: float) -> list[tuple[str, object, str]]:
             for name, count in counts
         ),
         ("oldest", "–" if oldest is None else _age(now - oldest), ""),
+        *((name, _about(getattr(figures, name)), "") for name in ("paused", "taken_over", "bots_paused")),
     ]
+
+
+def _held(figures: Figures) -> list[tuple[str, str]]:
+    """Return how many turns are held, by cause, the most first."""
+    ranked = sorted(figures.held.items(), key=lambda held: (-held[1], held[0]))
+    about = "≈ " if sum(figures.held.values()) >= COUNTED else ""
+    return [(cause, f"{about}{count}") for cause, count in ranked]
+
+
+def _about(count: int) -> str:
+    return f"≈ {count}" if count >= COUNTED else str(count)
 
 
 def _process(process: Process) -> tuple[str, str, str, str, str]:

@@ -17,6 +17,7 @@ from bridge_service.web.charts import draw
 from bridge_service.web.feed import Feed
 from bridge_service.web.observer import LOOK_SECONDS, Observer
 from bridge_service.web.page import REFRESH_SECONDS, clock, moment_of, overview, rows
+from bridge_service.web.standing import SPANS, of_bot, of_conversation
 from bridge_service.web.story import timeline
 from bridge_service.web.templates import LANGUAGES, language_of, page, render
 
@@ -25,7 +26,10 @@ Context = dict[str, Any]
 LIVE: Final = ("overview", "bots", "dead", "actions")
 """Pages that show what is so now. The others are read when they are asked for."""
 
-SAID: Final = ("retried", "cancelled", "dropped", "set", "nothing", "nothing_new", "away")
+SAID: Final = (
+    *("retried", "cancelled", "dropped", "set", "nothing", "nothing_new", "away"),
+    *("paused", "resumed", "not_paused", "no_bot"),
+)
 """What an action may come to, each with a sentence of words.json."""
 
 
@@ -112,7 +116,19 @@ class Views:
             else []
         )
         status = HTTPStatus.BAD_REQUEST if fault else HTTPStatus.OK
-        return self._page(request, "bot", status, away=known is None, bot=bot, values=values, texts=TEXTS, fault=fault)
+        standing = None if bot == DEFAULT else await self._books.standing(bot)
+        return self._page(
+            request,
+            "bot",
+            status,
+            away=known is None,
+            bot=bot,
+            values=values,
+            texts=TEXTS,
+            fault=fault,
+            said_of_bot=of_bot(standing[0], time.time()) if standing else [],
+            spans=SPANS,
+        )
 
     # Requests
 
@@ -157,6 +173,8 @@ class Views:
             match=story["match_id"] if story else asked,
             asked=asked,
             steps=steps,
+            facts=of_conversation(story, at) if story else [],
+            spans=SPANS,
             turns=rows(story["turns"], at) if story else [],
         )
 
@@ -196,12 +214,14 @@ class Views:
     async def _bots(self) -> Context:
         lines, today = await self._books.bots(), await self._books.spending()
         spent = {row["bot_id"]: (row["tokens_in"] + row["tokens_out"], row["cost"]) for row in today or ()}
+        at = time.time()
         bots = [
             (
                 line,
                 ", ".join(
                     f"{name.upper()}={value_text(name, value)[:SHOWN]}" for name, value in line["values"].items()
                 ),
+                of_bot(line.get("standing"), at),
             )
             for line in lines or ()
         ]

@@ -52,7 +52,7 @@ NOBODY_LISTENS: Final = 1
 """A port that nothing listens on."""
 
 NUMBERS: Final = ["open", "queued", "composing", "typing", "overdue", "dead", "oldest_unanswered_seconds"]
-STATUS: Final = [*NUMBERS, "redis", "postgresql"]
+STATUS: Final = [*NUMBERS, "held", "paused", "taken_over", "bots_paused", "redis", "postgresql"]
 VERIFY: Final = ["messages", "answered", "open", "cancelled", "dead", "unaccounted", "doubled", "undisclosed"]
 
 

@@ -67,7 +67,7 @@ def shown() -> str:
     metrics = Metrics(registry)
     metrics.listener(lambda: True)
     metrics.loops_turned(dict.fromkeys(LOOPS, 0.0), now=1.0)
-    figures = Figures(0, 0, 0, 0, 0, 0, None, 0, 0, 0.0, None, None, count_alive([]), 0.0, [])
+    figures = Figures(0, 0, 0, 0, 0, 0, None, 0, 0, 0.0, None, None, count_alive([]), 0.0, [], {}, 0, 0, 0)
     console = BridgeCollector(Look(1.0, Standing(OK), Standing(OK), figures))
     return (generate_latest(registry) + generate_latest(console)).decode()
 

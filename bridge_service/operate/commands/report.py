@@ -121,6 +121,13 @@ def _core(facts: _Facts) -> Iterator[Check]:
         groups["early"] == 0 if groups["pushed"] else None,
         f"{counted(groups['pushed'], 'group')}, {groups['of_three']} of three messages or more",
     )
+    tact = facts.figures["tact"]
+    yield Check(
+        "humans, disclosures, distress",
+        None if not any(tact.values()) else True,
+        f"{counted(tact['humans'], 'conversation')} taken over, {counted(tact['disclosed'], 'disclosure')} said,"
+        f" {counted(tact['distressed'], 'conversation')} with a word of distress",
+    )
     reply = facts.figures["reply"]
     yield Check(
         "answers at a human pace",

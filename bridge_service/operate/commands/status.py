@@ -119,6 +119,8 @@ def _shown(report: Report) -> Table:
 def _cell(name: str, value: object) -> object:
     if value is None:
         return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count} {cause}" for cause, count in sorted(value.items())) or 0
     if name == "oldest_unanswered_seconds" and not value:
         return "no message waits"
     if name in {"redis", "postgresql"}:

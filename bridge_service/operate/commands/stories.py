@@ -22,7 +22,8 @@ def pause_words(pause: Mapping[str, Any]) -> str:
     """Say who ordered a pause, and until when."""
     if pause["cause"] == "left":
         return f"left, by turn {pause['turn_id']}; no message is answered until `resume`"
-    who = "a human wrote in the bot's name" if pause["cause"] == "human" else "paused by an operator or the app"
+    asked = f"{pause['who']} on the console" if pause["who"] else "an operator or the app"
+    who = "a human wrote in the bot's name" if pause["cause"] == "human" else f"paused by {asked}"
     of = ", for all conversations of this bot" if pause["bot_id"] else ""
     until = short_time(pause["until"]) if pause["until"] not in {None, "infinity"} else "`resume`"
     return f"{who}{of}; the bot is silent until {until}"

@@ -13,7 +13,7 @@ BEGIN
     END IF;
     PERFORM bridge.share_match(p_match);
     INSERT INTO bridge.pauses (match_id, cause, since, until) VALUES (p_match, 'paused', bridge.now(), p_until)
-    ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until;
+    ON CONFLICT (match_id, cause) DO UPDATE SET until = EXCLUDED.until, who = NULL;
     RETURN true;
 END
 $$;

@@ -12,6 +12,8 @@
 --   failed_attempts, takeovers, superseded, dead: of the turns of that time
 --   calls: {begun, unsettled, cancelled, discarded, spared}: of a model; without a known cost; given up while they ran;
 --     for replies that newer messages superseded. `spared`: superseded replies for which no call was begun
+--   tact: {humans, disclosed, distressed}: conversations in which a human wrote for the bot, in which the disclosure was said,
+--     and in which a person wrote a word of distress
 --   incidents: {kind: times}
 CREATE OR REPLACE FUNCTION bridge.report(p_seconds double precision, p_delay double precision DEFAULT NULL) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
@@ -82,7 +84,10 @@ BEGIN
     FROM bridge.calls c LEFT JOIN bridge.turns t ON t.id = c.turn_id
     WHERE c.begun_at > v_since;
 
-    RETURN v_events || v_groups || v_turns || jsonb_build_object('calls', v_calls, 'incidents', (
+    RETURN v_events || v_groups || v_turns || jsonb_build_object('calls', v_calls, 'tact', jsonb_build_object(
+        'humans', (SELECT count(DISTINCT e.match_id) FROM bridge.events e WHERE e.captured_at > v_since AND e.kind = 'human'),
+        'disclosed', (SELECT count(*) FROM bridge.disclosures d WHERE d.said_at > v_since),
+        'distressed', (SELECT count(*) FROM bridge.distress d WHERE d.last_at > v_since)), 'incidents', (
         SELECT coalesce(jsonb_object_agg(i.kind, i.times), '{}')
         FROM (SELECT n.kind, sum(n.times) AS times FROM bridge.incidents n
               WHERE n.happened_at > v_since GROUP BY n.kind) i));

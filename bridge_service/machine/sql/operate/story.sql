@@ -4,7 +4,7 @@
 -- p_id: of a match, or of a message that the bridge captured
 --
 -- Returns {match_id, turns: [see turn_lines.sql, ...], events: [{event_id, kind, message_id, turn_id, captured_at,
---   grouped_at, set_aside}, ...]}, oldest first; NULL if the bridge knows neither such a match nor such a message.
+--   grouped_at, set_aside}, ...]}, oldest first, and what standing.sql returns; NULL if the bridge knows neither such a match nor such a message.
 CREATE OR REPLACE FUNCTION bridge.story(p_id uuid, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 SET enable_seqscan = off SET jit = off AS $$
@@ -32,7 +32,7 @@ BEGIN
     IF v_turns IS NULL AND v_events IS NULL THEN
         RETURN NULL;
     END IF;
-    RETURN jsonb_build_object(
+    RETURN bridge.standing(v_match) || jsonb_build_object(
         'match_id', v_match, 'events', coalesce(v_events, '[]'),
         'turns', (SELECT coalesce(jsonb_agg(t.line ORDER BY (t.line -> 'turn_id')::bigint), '[]')
                   FROM bridge.turn_lines(v_turns) AS t (line)));
