@@ -80,7 +80,7 @@ def test_rapid_messages_in_two_groups_are_found(chat: Chat, connection: Connecti
         return message
 
     played = script(chat, connection, chat.answer)
-    played._judge.delay = 30
+    played.judge.delay = 30
     assert played.burst([write, write]).faults[0].startswith("2 rapid messages became 2 groups")
 
 
