@@ -150,7 +150,10 @@ def test_the_app_is_told_who_types(page: Tab, demo: Demo) -> None:
     sent = page.number("sent")
     page.page.select_option("#person", "Léa")
     page.page.select_option("#bot", "Camille")
-    on = "SELECT bool_or(y.is_typing) FROM typing_events y JOIN profiles p ON p.id = y.user_id WHERE p.first_name = 'Léa'"
+    on = (
+        "SELECT bool_or(y.is_typing) FROM typing_events y JOIN profiles p ON p.id = y.user_id"
+        " WHERE p.first_name = 'Léa'"
+    )
     with page.page.expect_response("**/act"):
         page.page.fill("#text", "je tape")
     assert demo.ask(on) is True

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from tests.support.roles import Urls
 
 STEPS: Final = ["messages", "grouping", "initiation", "load", "parts", "takeover", "night", "typing"]
-LEFT_OUT: Final = {"typing": "left out: the bridge uses no table typing_events"}
-"""The app of these tests has no such table."""
+LEFT_OUT: Final = {
+    "parts": "left out: the responder answers with one message",
+    "typing": "left out: the bridge uses no table typing_events",
+}
+"""The responder of these tests is `echo`, and their app has no such table."""
 
 
 @pytest.fixture

@@ -127,7 +127,8 @@ _MESSAGE: Final = "INSERT INTO messages (id, match_id, sender_id, content, creat
 _TYPES: Final = {
     False: f"UPDATE {TYPING_TABLE} SET is_typing = false, updated_at = now() WHERE user_id = %s AND match_id = %s",  # noqa: S608 - a constant
     True: f"INSERT INTO {TYPING_TABLE} (match_id, user_id, is_typing, started_at, updated_at)"  # noqa: S608 - as above
-    " VALUES (%s, %s, true, now(), now()) ON CONFLICT (match_id, user_id) DO UPDATE SET is_typing = true, updated_at = now()",
+    " VALUES (%s, %s, true, now(), now())"
+    " ON CONFLICT (match_id, user_id) DO UPDATE SET is_typing = true, updated_at = now()",
 }
 
 
