@@ -22,11 +22,12 @@ DETAILS: Final = {
 }
 """What a step showed if it held, by its name."""
 
-_MAY_TYPE: Final = """
+MAY_TYPE: Final = """
     SELECT to_regclass(%s) IS NOT NULL AND has_table_privilege(to_regclass(%s), 'SELECT, INSERT') IS TRUE
        AND has_table_privilege(to_regclass(%s), 'UPDATE') IS TRUE,
        (SELECT p.prosrc ~ '\\mtrue\\M' FROM pg_catalog.pg_proc p
         WHERE p.pronamespace = to_regnamespace('bridge') AND p.proname = 'has_typing')"""
+"""Takes the table's name three times. Whether the role may write there, and whether the bridge reads it."""
 
 Step = Callable[[Progress], Result]
 
@@ -57,7 +58,7 @@ def steps(
         return tact().night(writes(2))
 
     def typing(_: Progress) -> Result:
-        [[may_write, is_used]] = connection.execute(_MAY_TYPE, (TYPING_TABLE,) * 3)
+        [[may_write, is_used]] = connection.execute(MAY_TYPE, (TYPING_TABLE,) * 3)
         if not (may_write and is_used):
             raise LeftOut(
                 f"the role may not SELECT, INSERT, UPDATE in table {TYPING_TABLE}"
