@@ -112,8 +112,9 @@ class Playground:
         listening = stack.enter_context(_listen(stage.settings.port))
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
-        names = own.execute("SELECT first_name, is_bot FROM profiles ORDER BY id")
-        self._names: dict[str, bool] = {str(name): bool(is_bot) for name, is_bot in names}
+        names = own.execute("SELECT first_name, is_bot, id::text FROM profiles ORDER BY id")
+        self._names: dict[str, bool] = {str(name): bool(is_bot) for name, is_bot, _ in names}
+        self._ids: dict[str, str] = {str(name): str(profile) for name, _, profile in names}
         play = Play(
             boot=self._boot,
             people=[name for name, is_bot in self._names.items() if not is_bot],
@@ -202,7 +203,7 @@ class Playground:
         """Let it be night for a bot, by the clock of PostgreSQL, or day again."""
         if self._names.get(asked.get("bot", "")) is not True:
             raise Refused("unreadable")
-        [[bot]] = self._database.call("SELECT id::text FROM profiles WHERE first_name = %s", asked["bot"])
+        bot = self._ids[asked["bot"]]
         [[hours]] = self._database.call(HOURS_AROUND_NOW, self._policy(bot)["timezone"])
         hours = hours if asked["action"] == "night" else "none"
         self._rule(bot, {"quiet_hours": hours, "quiet_hours_weekend": hours})
