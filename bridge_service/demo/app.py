@@ -94,19 +94,35 @@ class App:
         """Return the conversation of a person and a bot."""
         return next(chat for chat in self.chats() if (chat.person, chat.bot) == (person, bot))
 
-    def write(self, chat: Chat, content: str, *, show: bool = True) -> str:
-        """Write as the person; return the message's id. `show`: False if the screen shows it already."""
+    def write(self, chat: Chat, content: str, *, show: bool = True, as_bot: bool = False) -> str:
+        """Write as the person; return the message's id.
+
+        Parameters:
+          show: False if the screen shows it already.
+          as_bot: write as a human in the bot's name; the screen shows it as the bot's.
+        """
         message_id = str(uuid4())
-        with self._lock:
-            self._shown.add(message_id)
-        if show:
+        if not as_bot:
+            with self._lock:
+                self._shown.add(message_id)
+        if show and not as_bot:
             self._screen.said(chat.person, chat.bot, content, from_bot=False)
         self._patiently(
             "INSERT INTO messages (id, match_id, sender_id, content)"
-            " SELECT %s::uuid, m.id, m.user1_id, %s FROM matches m WHERE m.id = %s ON CONFLICT (id) DO NOTHING",
-            (message_id, content, chat.match_id),
+            " SELECT %s::uuid, m.id, CASE WHEN %s THEN m.user2_id ELSE m.user1_id END, %s FROM matches m"
+            " WHERE m.id = %s ON CONFLICT (id) DO NOTHING",
+            (message_id, as_bot, content, chat.match_id),
         )
         return message_id
+
+    def types(self, chat: Chat, *, on: bool = True) -> None:
+        """Show whether the person types, as an app does on each key."""
+        self._patiently(
+            "INSERT INTO typing_events (match_id, user_id, is_typing, started_at, updated_at)"
+            " SELECT m.id, m.user1_id, %s, now(), now() FROM matches m WHERE m.id = %s"
+            " ON CONFLICT (match_id, user_id) DO UPDATE SET is_typing = EXCLUDED.is_typing, updated_at = now()",
+            (on, chat.match_id),
+        )
 
     def show_only(self, chat: Chat | None) -> None:
         """Show no other conversation from now on."""

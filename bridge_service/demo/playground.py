@@ -5,7 +5,7 @@ import json
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from bridge_service.demo.stage import Stage
 from bridge_service.demo.watch import State, Watch
 from bridge_service.errors import BridgeError, DatabaseBusy, DatabaseUnavailable
 from bridge_service.machine.database import Connection, Database
+from bridge_service.scenes.tact import HOURS_AROUND_NOW
 from bridge_service.settings import overrides
 from bridge_service.web.console import Console
 from bridge_service.web.feed import Feed
@@ -38,6 +39,9 @@ SETTINGS: Final = {
     "thinking": ("thinking_delay_max", "thinking_delay_min"),
     "typing_speed_cps": ("typing_speed_cps",),
     "second_message": ("second_message",),
+    "grouping_mode": ("grouping_mode",),
+    "reply_parts": ("reply_parts",),
+    "takeover_pause": ("takeover_pause",),
 }
 """What the page sets for all bots: each control's columns of bridge.bots. One that the policy lacks has no control."""
 
@@ -108,8 +112,9 @@ class Playground:
         listening = stack.enter_context(_listen(stage.settings.port))
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
-        names = own.execute("SELECT first_name, is_bot FROM profiles ORDER BY id")
-        self._names: dict[str, bool] = {str(name): bool(is_bot) for name, is_bot in names}
+        names = own.execute("SELECT first_name, is_bot, id::text FROM profiles ORDER BY id")
+        self._names: dict[str, bool] = {str(name): bool(is_bot) for name, is_bot, _ in names}
+        self._ids: dict[str, str] = {str(name): str(profile) for name, _, profile in names}
         play = Play(
             boot=self._boot,
             people=[name for name, is_bot in self._names.items() if not is_bot],
@@ -155,51 +160,71 @@ class Playground:
             return {}
         if self._scene is not None:
             raise Refused("tour")
+        deeds: Mapping[str, Callable[[Mapping[str, str]], Mapping[str, str] | None]] = {
+            "match": self._match,
+            "break": self._break,
+            "set": self._set,
+            "write": self._say,
+            "types": self._type,
+            "resume": self._resume,
+            "three": self._burst,
+            "fifty": self._burst,
+            "night": self._sleep,
+            "day": self._sleep,
+        }
+        if action not in deeds:
+            raise Refused("unreadable")
         try:
-            if action == "match":
-                return {"match": self._match(asked)}
-            if action == "break":
-                self._break(asked.get("what", ""))
-            elif action == "set":
-                self._set(asked.get("what", ""), asked.get("value", ""))
-            elif action == "write":
-                self._write([self._text(asked)], self._chat(asked), 0.0)
-            elif action in ("three", "fifty"):
-                self._burst(action, self._chat(asked))
-            else:
-                raise Refused("unreadable")
+            return deeds[action](asked) or {}
         except (DatabaseUnavailable, DatabaseBusy):
             raise Refused("unsaved") from None
-        return {}
 
-    def _break(self, what: str) -> None:
+    def _break(self, asked: Mapping[str, str]) -> None:
+        what = asked.get("what", "")
         if what not in self._breaks.names:
             raise Refused("unreadable")
         if not self._breaks.begin(what):
             raise Refused("broken")
 
-    def _set(self, what: str, value: str) -> None:
+    def _set(self, asked: Mapping[str, str]) -> None:
+        columns = SETTINGS.get(asked.get("what", ""), ())
         try:
-            values = overrides.read([f"{column}={value}" for column in SETTINGS.get(what, ())])
+            values = overrides.read([f"{column}={asked.get('value', '')}" for column in columns])
         except ValueError:
             raise Refused("value") from None
-        if not values or self._ask("SELECT bridge.set_bot(NULL, %s)", json.dumps(values))["outcome"] != "set":
+        self._rule(None, values)
+
+    def _rule(self, bot: str | None, values: Mapping[str, object]) -> None:
+        asked = self._ask("SELECT bridge.set_bot(%s, %s)", bot, json.dumps(values)) if values else {}
+        if asked.get("outcome") != "set":
             raise Refused("value")
 
-    def _policy(self) -> dict[str, Any]:
-        return {name: told["value"] for name, told in self._ask("SELECT bridge.bots_show(NULL)").items()}
+    def _sleep(self, asked: Mapping[str, str]) -> None:
+        """Let it be night for a bot, by the clock of PostgreSQL, or day again."""
+        if self._names.get(asked.get("bot", "")) is not True:
+            raise Refused("unreadable")
+        bot = self._ids[asked["bot"]]
+        [[hours]] = self._database.call(HOURS_AROUND_NOW, self._policy(bot)["timezone"])
+        hours = hours if asked["action"] == "night" else "none"
+        self._rule(bot, {"quiet_hours": hours, "quiet_hours_weekend": hours})
+
+    def _resume(self, asked: Mapping[str, str]) -> None:
+        self._database.call("SELECT bridge.resume(%s)", self._chat(asked).match_id)
+
+    def _policy(self, bot: str | None = None) -> dict[str, Any]:
+        return {name: told["value"] for name, told in self._ask("SELECT bridge.bots_show(%s)", bot).items()}
 
     def _ask(self, statement: str, *parameters: object) -> dict[str, Any]:
         """Call through the pool: after a restart of PostgreSQL it connects anew."""
         [[answer]] = self._database.call(statement, *parameters)
         return dict(answer)
 
-    def _match(self, asked: Mapping[str, str]) -> str:
+    def _match(self, asked: Mapping[str, str]) -> Mapping[str, str]:
         person, bot = asked.get("person", ""), asked.get("bot", "")
         if self._names.get(person) is not False or self._names.get(bot) is not True:
             raise Refused("unreadable")
         with self._lock:
-            return self._app.match(person, bot).match_id
+            return {"match": self._app.match(person, bot).match_id}
 
     def _chat(self, asked: Mapping[str, str]) -> Chat:
         with self._lock:
@@ -215,8 +240,21 @@ class Playground:
             raise Refused("text")
         return text
 
-    def _burst(self, name: str, chat: Chat) -> None:
-        texts, pause = (THREE, RAPID_SECONDS) if name == "three" else (FIFTY, FIFTY_SECONDS)
+    def _say(self, asked: Mapping[str, str]) -> None:
+        text, chat, as_bot = self._text(asked), self._chat(asked), asked.get("human") == "true"
+        with self._lock:
+            self._app.write(chat, text, show=False, as_bot=as_bot)
+            if not as_bot:
+                self._app.types(chat, on=False)
+
+    def _type(self, asked: Mapping[str, str]) -> None:
+        chat = self._chat(asked)
+        with self._lock:
+            self._app.types(chat)
+
+    def _burst(self, asked: Mapping[str, str]) -> None:
+        chat = self._chat(asked)
+        texts, pause = (THREE, RAPID_SECONDS) if asked["action"] == "three" else (FIFTY, FIFTY_SECONDS)
         # Within the window, or the burst would be two groups.
         pause = min(pause, self._policy()["grouping_delay"] / (3 * len(texts)))
         thread = threading.Thread(target=self._write, args=(texts, chat, pause), name="burst", daemon=True)

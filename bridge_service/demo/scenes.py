@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from bridge_service.demo.log import LogLine, first_missing
 from bridge_service.demo.stage import Stage
 from bridge_service.scenes.judge import Look, Result, Stuck
 from bridge_service.scenes.script import Script, Write
+from bridge_service.scenes.tact import LeftOut, Tact
 
 OUTAGE_SECONDS: Final = 10.0
 RAPID_SECONDS: Final = 0.4
@@ -78,6 +80,20 @@ class Act:
 
         return write
 
+    def takes_over(self, person: str, bot: str, content: str) -> Write:
+        """Return what writes as a human in the bot's name."""
+        chat = self.stage.app.chat(person, bot)
+        return lambda: self.stage.app.write(chat, content, as_bot=True)
+
+    def types(self, person: str, bot: str, *, on: bool) -> Callable[[], None]:
+        """Return what shows whether a person types."""
+        return partial(self.stage.app.types, self.stage.app.chat(person, bot), on=on)
+
+    def tact(self, bot: str) -> Tact:
+        """Return the scenes in which this bot gives way."""
+        [[bot_id]] = self.stage.connection.execute("SELECT id::text FROM profiles WHERE first_name = %s", (bot,))
+        return Tact(self.script, self.script.judge, bot_id)
+
     def judged(self, result: Result) -> None:
         """Keep what the judge says."""
         self._result = result
@@ -134,6 +150,8 @@ def perform(scenes: Iterable[Scene], stage: Stage, script: Script) -> list[Outco
             scene.play(act)
         except Stuck as error:
             act.faults.append(str(error))
+        except LeftOut as error:
+            act.note = f"left out: {error}"
         stage.pause(LAST_LINES_SECONDS)
         stage.app.catch_up()
         outcome = act.outcome(scene.name)
@@ -203,6 +221,47 @@ def _new_match(act: Act) -> None:
     act.expect_replies(1)
 
 
+def _parts(act: Act) -> None:
+    act.judged(
+        act.tact("Camille").interrupted(
+            act.says("Léa", "Camille", "bonsoir, comment vas-tu ? tu fais quoi demain ?"),
+            act.says("Léa", "Camille", "attends, j'ai une question sur la musique", after=TYPED_SECONDS),
+        )
+    )
+    act.expect_replies(2)
+
+
+def _takeover(act: Act) -> None:
+    act.judged(
+        act.tact("Camille").takeover(
+            act.stage.app.chat("Hugo", "Camille").match_id,
+            act.says("Hugo", "Camille", "j'ai un souci avec ma commande"),
+            act.takes_over("Hugo", "Camille", "Bonjour, ici l'équipe : je m'en occupe."),
+            act.says("Hugo", "Camille", "merci beaucoup"),
+        )
+    )
+    act.expect_replies(1)
+
+
+def _night(act: Act) -> None:
+    said = partial(act.stage.screen.say, "It is night for Camille: the message is held. Now the night is over.", "dim")
+    act.judged(act.tact("Camille").night(act.says("Karim", "Camille", "tu dors ?"), said))
+    act.expect_replies(1)
+
+
+def _typing_person(act: Act) -> None:
+    act.judged(
+        act.tact("Camille").typing(
+            act.says("Inès", "Camille", "salut Camille"),
+            act.says("Inès", "Camille", "voilà ma question : tu aimes voyager ?"),
+            act.types("Inès", "Camille", on=True),
+            act.types("Inès", "Camille", on=False),
+        )
+    )
+    act.expect_lines("📦 Grouping: 2 messages")
+    act.expect_replies(1)
+
+
 def _without_redis(act: Act) -> None:
     sent = act.script.write([act.says("Léa", "Camille", "au fait, tu aimes voyager ?")])
     act.script.until_typing(sent)
@@ -232,6 +291,14 @@ SCENES: Final = (
         _while_typing,
     ),
     Scene("A new match", "After a match Paul writes first, once.", _new_match),
+    Scene(
+        "Three messages",
+        "Camille answers in three messages; a newer one comes in between, and the rest is withheld.",
+        _parts,
+    ),
+    Scene("A human", "A human writes in Camille's name: she is silent for a while, then answers what came.", _takeover),
+    Scene("At night", "A message comes in Camille's quiet hours: it is held, and answered after them.", _night),
+    Scene("Who types", "Inès goes on typing, so the group stays open: one reply to both messages.", _typing_person),
     Scene(
         "Redis away",
         "Redis is killed in mid-conversation and comes back empty: nothing is lost, nothing doubled.",

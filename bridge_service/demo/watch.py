@@ -29,6 +29,9 @@ _SQL: Final = {
     for name in ("turns", "chat", "messages")
 }
 
+_STRUCK: Final = {"superseded": "overtaken", "interrupted": "overtaken", "taken_over": "taken_over"}
+"""Why a turn may end before its reply is said, with the word for the chat."""
+
 State = dict[str, Any]
 
 
@@ -62,7 +65,7 @@ class Watch:
         self._verified = float("-inf")
         self._chats: dict[str, State] = {}
         self._messages: dict[str, State] = {}
-        self._drafts: dict[int, str] = {}
+        self._drafts: dict[int, list[str]] = {}
         self._typed: dict[int, float] = {}
         self._lines: deque[State] = deque(maxlen=LINES_KEPT)
         self._shown: State = {}
@@ -97,7 +100,7 @@ class Watch:
     def _database(self, change: State) -> State:
         newest = max((message["at"] for message in self._messages.values()), default=0.0) - OVERLAP_SECONDS
         messages = [message for [message] in self._connection.execute(_SQL["messages"], (max(0.0, newest),))]
-        [[chats, drafts, unfinished, ungrouped]] = self._connection.execute(
+        [[chats, drafts, unfinished, ungrouped, typing, paused, bots]] = self._connection.execute(
             _SQL["chat"], (0.0 if not self._chats else max(0.0, newest), [*self._drafts])
         )
         turns = [self._timed(turn) for [turn] in self._connection.execute(_SQL["turns"])]
@@ -106,9 +109,8 @@ class Watch:
         self._add(change, "messages", self._messages, {each["id"]: each for each in (*messages, *struck)})
         while len(self._messages) > MESSAGES_KEPT:
             del self._messages[next(iter(self._messages))]
-        typing = sorted({draft["match"] for draft in drafts if draft["state"] == "typing"})
-        shown = {"turns": turns, "typing": typing, "unfinished": unfinished, "ungrouped": ungrouped}
-        return {**shown, **self._accounts()}
+        shown = {"turns": turns, "unfinished": unfinished, "ungrouped": ungrouped}
+        return {**shown, "typing": sorted(typing), "paused": paused, "bots": bots, **self._accounts()}
 
     def _timed(self, turn: State) -> State:
         """Add when the bot was first seen typing, which no column holds."""
@@ -119,15 +121,18 @@ class Watch:
         return {**turn, "typed": self._typed.get(turn["id"])}
 
     def _struck(self, drafts: list[State]) -> list[State]:
-        """Return the replies that a newer message has overtaken, as lines of the chat; their text, if one was there."""
+        """Return what a bot was about to say and did not, as lines of the chat, with the word that says why."""
         struck = []
         for draft in drafts:
-            text = self._drafts.pop(draft["turn"], None)
+            texts, parts = self._drafts.pop(draft["turn"], None), draft["parts"] or []
             if draft["state"] in ("composing", "typing"):
-                self._drafts[draft["turn"]] = draft["draft"] or ""
-            elif text is not None and draft["reason"] == "superseded":
-                entry = {"id": f"draft-{draft['turn']}", "match": draft["match"], "bot": True, "text": text}
-                struck.append({**entry, "at": time.time(), "struck": True})
+                self._drafts[draft["turn"]] = [part["text"] for part in parts] or [draft["draft"] or ""]
+            elif texts is not None and draft["reason"] in _STRUCK:
+                said = sum(part["out"] for part in parts)
+                for place, text in enumerate(texts[said:]):
+                    why = "withheld" if said else _STRUCK[draft["reason"]] + ("" if text else "_early")
+                    entry = {"id": f"draft-{draft['turn']}-{place}", "match": draft["match"], "bot": True, "text": text}
+                    struck.append({**entry, "at": time.time(), "struck": True, "why": why})
         return struck
 
     def _accounts(self) -> State:

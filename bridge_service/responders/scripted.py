@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import Final
 
-from bridge_service.turns import Kind, Task
+from bridge_service.turns import Kind, Reply, Task
 
 _READ_CHARACTERS: Final = 20_000  # of a group or a line: the latest; a few sentences answer no more than that
 
@@ -94,8 +94,8 @@ TOPICS: Final = {block.partition(" ")[0]: _topic(block) for block in re.split(r"
 HELLO: Final = TOPICS["greeting"][0]
 
 
-def reply(task: Task) -> str:
-    """One reply to the whole group, an opener or a follow-up: not blank, not the bot's previous line word for word."""
+def reply(task: Task) -> str | Reply:
+    """One reply, an opener or a follow-up: never blank, never the bot's previous line; a part for a sentence."""
     said = [line.content for line in task.history if line.from_bot]
     heard = "\n".join(_plain(line.content) for line in task.history[-10:] if not line.from_bot)
     text = _plain("\n".join(line.content for line in task.messages))
@@ -104,7 +104,6 @@ def reply(task: Task) -> str:
     person, bot = first_name(task.person_name), first_name(task.bot_name)
     blanks = {"name": person and f" {person}", "bot": bot or ("a friendly bot" if english else "un bot bavard")}
     rng = random.Random(task.turn_id)  # noqa: S311 - variety, not secrecy
-
     sentences, talks = [], _CLOSING.isdisjoint(names)
     if talks and (not said or HELLO.search(text)) and not any(HELLO.search(_plain(line)) for line in said):
         sentences.append(_greeting(text, blanks["name"], english=english))
@@ -116,7 +115,8 @@ def reply(task: Task) -> str:
             sentences.append(rng.choice(next(filter(None, choices))))
     asks = [TOPICS[name][1][2][english] for name in reversed(names) if len(TOPICS[name][1]) > 2]  # noqa: PLR2004
     sentences += [ask for ask in asks if talks and not _told(ask, said)][:1]
-    return " ".join(sentences)
+    apart, rest = sentences[: task.most_parts - 1], sentences[task.most_parts - 1 :]
+    return Reply((*apart, " ".join(rest)) if rest else apart) if apart else " ".join(sentences)
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
-from bridge_service.machine.database import Connection
+from bridge_service.machine.database import Connection, Row
 from bridge_service.machine.ledger import Ledger
 from bridge_service.worker.pacing import MAXIMUM_TYPING_SECONDS
 
@@ -100,7 +100,9 @@ class Look:
         if followed not in self.events:
             return Stage.WRITTEN
         turn = self.turn(followed)
-        return Stage.CAPTURED if turn is None else _STAGES.get(turn["state"], Stage.PUSHED)
+        if turn is None:
+            return Stage.CAPTURED
+        return Stage.ANSWERED if _is_settled(turn) else _STAGES.get(turn["state"], Stage.PUSHED)
 
 
 class Judge:
@@ -112,19 +114,21 @@ class Judge:
 
     def __init__(self, connection: Connection, pause: Callable[[float], None]) -> None:
         self._connection = connection
-        self._ledger = Ledger(connection)
-        policy = self._ledger.policy()  # no bot of a scene has a row of its own in bridge.bots
+        self.ledger = Ledger(connection)
+        self.humans: set[str] = set()
+        """Messages that a human wrote in a bot's name: none of them is a reply."""
+        policy = self.ledger.policy()  # a scene that gives its bot a row in bridge.bots takes it back
         self.delay = policy["grouping_delay"]
         typing = MAXIMUM_TYPING_SECONDS if policy["typing_speed_cps"] else 0.0
         parts = policy["reply_parts"]
-        self._answer_seconds: float = (
+        self.patience: float = (
             ANSWERED_SECONDS + policy["thinking_delay_max"] + typing * parts + policy["part_pause_max"] * (parts - 1)
         )
         self._pause = pause
 
     def look(self, followed: Sequence[str]) -> Look:
         """Look where messages, and the openers of matches, stand."""
-        answer = self._ledger.follow(followed, followed)
+        answer = self.ledger.follow(followed, followed)
         return Look(
             answer["now"],
             {event["message_id"] or event["match_id"]: event for event in answer["events"]},
@@ -168,13 +172,46 @@ class Judge:
         if healthy:
             planned_at = [turn["planned_at"] if turn["kind"] == "reply" else planned for turn in look.turns.values()]
             pushed_at = [turn["queued_at"] for turn in look.turns.values()]
-            late = [pushed - plan for pushed, plan in zip(pushed_at, planned_at, strict=True) if plan is not None]
+            pairs = zip(pushed_at, planned_at, strict=True)
+            late = [pushed - plan for pushed, plan in pairs if None not in (pushed, plan)]
         return Result(
-            len(look.turns),
+            sum(not _is_settled(turn) for turn in look.turns.values()),
             (*_untimely(late), *self._unmatched(look, followed)),
             tuple(event["grouped_at"] - event["captured_at"] for event in look.events.values()),
             tuple(late),
         )
+
+    def wait_for(self, followed: Sequence[str], holds: Callable[[Look], bool], otherwise: str) -> Look:
+        """Wait until something holds.
+
+        Raises:
+          Stuck: it does not within ANSWERED_SECONDS besides the delays that are set, or a turn was given up; with
+            `otherwise` as the reason.
+        """
+        until = time.monotonic() + self.delay + self.patience
+        while not holds(look := self.look(followed)):
+            _raise_what_ended(look)
+            if time.monotonic() > until:
+                raise Stuck(otherwise + _last_error(look))
+            self._pause(POLL_SECONDS)
+        return look
+
+    def pause(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self._pause(seconds)
+
+    def rows(self, statement: str, *parameters: object) -> list[Row]:
+        """Ask the database of the scenes."""
+        return self._connection.execute(statement, parameters)
+
+    def paused_until(self, match: str) -> float | None:
+        """Return when a conversation's pause ends, in seconds since the epoch; None: it is not paused."""
+        [[until]] = self.rows("SELECT extract(epoch FROM (bridge.state(%s) ->> 'paused_until')::timestamptz)", match)
+        return None if until is None else float(until)
+
+    def resume(self, match: str) -> None:
+        """Take a conversation's pause back."""
+        self.rows("SELECT bridge.resume(%s)", match)
 
     def _unmatched(self, look: Look, followed: Sequence[str]) -> Iterator[str]:
         """Compare what the bridge delivered with what stands in the app's table, in the look's conversations."""
@@ -184,7 +221,7 @@ class Judge:
                 delivered[turn["match_id"]].update((turn["reply_message_id"], *turn["part_ids"]))
         matches = {turn["match_id"] for turn in look.turns.values()}
         said = self._said(matches)
-        extra = sum(len(said[match] - delivered[match]) for match in matches)
+        extra = sum(len(said[match] - delivered[match] - self.humans) for match in matches)
         missing = sum(len(delivered[match] - said[match]) for match in matches)
         if extra:
             yield f"{extra} replies too many: a message was answered twice, or another program answers too"
@@ -204,7 +241,7 @@ class Judge:
 
     def _stands_still(self, stages: Sequence[Stage], look: Look, seconds: float) -> bool:
         if {Stage.CLAIMED, Stage.TYPING} & set(stages):  # a group behind it waits until its conversation is free
-            return seconds > self._answer_seconds
+            return seconds > self.patience
         match min(stages):
             case Stage.PUSHED:
                 return seconds > CLAIMED_SECONDS
@@ -222,6 +259,11 @@ def _untimely(late: Sequence[float]) -> Iterator[str]:
         yield f"a turn was pushed {max(late):.1f} s after its planned time"
 
 
+def _is_settled(turn: dict[str, Any]) -> bool:
+    """Return whether a human has answered what the turn held, so that the bot owes nothing."""
+    return (turn["state"], turn["reason"]) == ("cancelled", "taken_over")
+
+
 def _raise_what_ended(look: Look) -> None:
     for event in look.events.values():
         if event["error"]:
@@ -229,7 +271,7 @@ def _raise_what_ended(look: Look) -> None:
     for turn in look.turns.values():
         if turn["state"] == "dead":
             raise Stuck(f"turn {turn['turn_id']} was given up: {turn['last_error']}")
-        if turn["state"] == "cancelled" and turn["reason"] != "not_drawn":
+        if turn["state"] == "cancelled" and turn["reason"] != "not_drawn" and not _is_settled(turn):
             raise Stuck(f"turn {turn['turn_id']} was cancelled: {turn['reason']}")
 
 

@@ -20,7 +20,7 @@ class Script:
     """Plays scenes one after the other, and has each judged; each may raise `Stuck` or a BridgeError."""
 
     def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+        self.judge = judge
         self._followed: list[str] = []
 
     def messages(self, writes: Iterable[Write], progress: Progress = _quietly) -> Result:
@@ -30,12 +30,12 @@ class Script:
     def burst(self, writes: Iterable[Write], progress: Progress = _quietly) -> Result:
         """Let rapid messages of one conversation become one group."""
         sent = self.write(writes)
-        look = self._judge.wait(sent, Stage.ANSWERED, progress)
+        look = self.judge.wait(sent, Stage.ANSWERED, progress)
         captured = [event["captured_at"] for event in look.events.values()]
         faults = []
-        if len(look.turns) > 1 and max(captured) - min(captured) < self._judge.delay - RAPID_MARGIN_SECONDS:
+        if len(look.turns) > 1 and max(captured) - min(captured) < self.judge.delay - RAPID_MARGIN_SECONDS:
             faults.append(f"{len(sent)} rapid messages became {len(look.turns)} groups")
-        return _with(self._judge.judge(look, self._followed), faults)
+        return _with(self.judge.judge(look, self._followed), faults)
 
     def second_thought(self, first: Write, second: Write) -> Result:
         """Let a message come while the bot types: it drops its draft, and one reply answers both."""
@@ -52,9 +52,9 @@ class Script:
           plan: returns when the opener is planned, once the match is grouped; None if that cannot be known.
         """
         self._followed.append(match)
-        planned = plan(self._judge.wait([match], Stage.GROUPED))
-        look = self._judge.wait([match], Stage.ANSWERED, progress)
-        return self._judge.judge(look, self._followed, planned=planned)
+        planned = plan(self.judge.wait([match], Stage.GROUPED))
+        look = self.judge.wait([match], Stage.ANSWERED, progress)
+        return self.judge.judge(look, self._followed, planned=planned)
 
     # Their parts, for a scene that does more between them
 
@@ -68,14 +68,14 @@ class Script:
 
     def until_typing(self, sent: Sequence[str]) -> None:
         """Wait until the bot types its reply."""
-        look = self._judge.wait(sent, Stage.TYPING)
+        look = self.judge.wait(sent, Stage.TYPING)
         if Stage.ANSWERED in map(look.stage, sent):
             raise Stuck("the reply was there before the next message could be written")
 
     def answered(self, sent: Sequence[str], progress: Progress = _quietly, *, healthy: bool = True) -> Result:
         """Wait until messages are answered, and have them judged; `healthy`: False if a server was away."""
-        look = self._judge.wait(sent, Stage.ANSWERED, progress)
-        return self._judge.judge(look, self._followed, healthy=healthy)
+        look = self.judge.wait(sent, Stage.ANSWERED, progress)
+        return self.judge.judge(look, self._followed, healthy=healthy)
 
     def all_together(self) -> tuple[str, ...]:
         """Judge once more all that was ever written; return the faults."""

@@ -100,6 +100,68 @@ def test_a_draft_that_a_newer_message_overtakes_is_crossed_out(page: Tab) -> Non
     page.rest(sent + 2)
 
 
+def test_a_newer_message_withholds_the_rest_of_a_reply(page: Tab) -> None:
+    """The messages of a reply come one by one; what a newer message withholds stands there crossed out."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Inès")
+    replies = page.page.locator(".bubble.theirs:not(.struck)").count()
+    page.set("reply_parts", "3")
+    with page.slowly():
+        page.write("bonsoir, comment vas-tu ? tu fais quoi demain ?", bot="Camille")
+        expect(page.page.locator(".bubble.theirs:not(.struck)")).to_have_count(replies + 1)
+        page.write("attends")
+        expect(page.page.locator(".bubble.struck").last).to_contain_text("Withheld: a newer message came")
+    page.rest(sent + 2)
+    page.set("reply_parts", "")
+
+
+def test_the_visitor_writes_as_the_bots_human(page: Tab) -> None:
+    """The bot falls silent, the page says until when, and it answers once the visitor resumes."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Hugo")
+    page.page.check("#human")
+    page.write("Bonjour, ici l'équipe.", bot="Camille")
+    expect(page.page.locator(".bubble.theirs").last).to_contain_text("written by a human")
+    expect(page.page.locator("#paused")).to_have_text(re.compile("Camille is silent here until "))
+    page.page.uncheck("#human")
+    page.write("merci")
+    expect(page.page.locator(".turn").first).to_contain_text("held until the end of the pause")
+    page.press("resume")
+    expect(page.page.locator("#paused")).to_be_hidden()
+    page.rest(sent + 1)
+
+
+def test_a_message_at_night_waits_for_the_day(page: Tab) -> None:
+    """The page shows the bot's hours while it sleeps, and the message is answered when it is day again."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Karim")
+    page.page.select_option("#bot", "Camille")
+    page.press("night")
+    expect(page.page.locator("#asleep")).to_have_text(re.compile(r"Camille sleeps: quiet hours \d\d:\d\d-\d\d:\d\d"))
+    page.write("tu dors ?")
+    expect(page.page.locator(".turn").first).to_contain_text("held until the bot wakes")
+    page.press("day")
+    expect(page.page.locator("#asleep")).to_be_hidden()
+    page.rest(sent + 1)
+
+
+def test_the_app_is_told_who_types(page: Tab, demo: Demo) -> None:
+    """A key of the visitor's is in typing_events, and the message that is sent takes it back."""
+    sent = page.number("sent")
+    page.page.select_option("#person", "Léa")
+    page.page.select_option("#bot", "Camille")
+    on = (
+        "SELECT bool_or(y.is_typing) FROM typing_events y JOIN profiles p ON p.id = y.user_id"
+        " WHERE p.first_name = 'Léa'"
+    )
+    with page.page.expect_response("**/act"):
+        page.page.fill("#text", "je tape")
+    assert demo.ask(on) is True
+    page.page.press("#text", "Enter")
+    page.rest(sent + 1)
+    assert demo.ask(on) is False
+
+
 def test_after_a_new_match_the_bot_writes_first(page: Tab) -> None:
     """Two without a match cannot write; the button makes one, and the bot says the first word."""
     page.page.select_option("#person", "Hugo")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bridge_service.install.files import TYPING_TABLE
 from bridge_service.install.plan import migrate
 from bridge_service.machine.database import Connection
 from bridge_service.operate.commands.validate_app import Guests, clean_up
+from bridge_service.operate.commands.validate_tact import MAY_TYPE
 from tests.integration.rules.test_rules_typing import TYPING_EVENTS
 from tests.integration.test_commands import Operator, failed, found
 from tests.support.app import App
@@ -155,3 +157,18 @@ def test_validate_deletes_the_indicators_of_its_own_matches(app: App) -> None:
     assert clean_up(url, guests) is None
     assert app.value("SELECT count(*) FROM typing_events") == 0
     assert app.value("SELECT count(*) FROM matches WHERE id = %s", match) == 0
+
+
+def test_a_person_of_validate_types(app: App) -> None:
+    """The guest's row keeps a group open while it is on, and is off when the guest stops."""
+    execute(app.urls.app, TYPING_EVENTS, GRANT, f"GRANT SELECT, INSERT, UPDATE, DELETE ON typing_events TO {VALIDATOR}")
+    migrate(app.urls.owner)
+    with closing(Connection(app.urls.of(VALIDATOR), application="test")) as connection:
+        guests = Guests(connection, people=1)
+        guests.arrive()
+        match = guests.match()
+        for on in (True, True, False):
+            guests.types(match, on=on)
+            assert app.value("SELECT bridge.is_typing(%s, %s)", match, guests.people[0]) is on
+        assert connection.execute(MAY_TYPE, (TYPING_TABLE,) * 3) == [(True, True)]
+    assert clean_up(app.urls.of(VALIDATOR), guests) is None

@@ -10,6 +10,7 @@ import pytest
 from bridge_service.machine.database import Connection
 from bridge_service.scenes.judge import Judge, Stuck
 from bridge_service.scenes.script import Script
+from bridge_service.scenes.tact import LeftOut, Tact
 from tests.integration.test_commands import CONTENT, Chat
 from tests.support.app import CAMILLE
 from tests.support.policy import set_policy
@@ -61,6 +62,7 @@ def test_a_reply_too_many_or_too_few_is_found(chat: Chat, connection: Connection
     """The judge compares the bridge's books with the app's table, also for what earlier scenes wrote there."""
     match = chat.match()
     played = script(chat, connection, chat.answer)
+    set_policy(chat.urls, takeover_pause=0)  # else the word below is a human's, and the bot silent for an hour
     assert played.messages([lambda: chat.write(match)]).faults == ()
     chat.rows("UPDATE bridge.bots SET takeover_pause = 0 WHERE scope = 'default'")
     chat.rows(BOTS_WORD, match, CAMILLE, CONTENT)
@@ -81,7 +83,7 @@ def test_rapid_messages_in_two_groups_are_found(chat: Chat, connection: Connecti
         return message
 
     played = script(chat, connection, chat.answer)
-    played._judge.delay = 30
+    played.judge.delay = 30
     assert played.burst([write, write]).faults[0].startswith("2 rapid messages became 2 groups")
 
 
@@ -107,3 +109,44 @@ def test_a_turn_that_is_given_up_ends_the_scene(chat: Chat, connection: Connecti
     played = script(chat, connection, chat.kill)
     with pytest.raises(Stuck, match=r"\Aturn \d+ was given up: ValueError: no words\Z"):
         played.messages([lambda: chat.write(chat.match())])
+
+
+def test_what_a_human_answered_is_settled_and_no_reply(chat: Chat, connection: Connection) -> None:
+    """The turn that a human took over counts as done, the human's message as none of the bot's, the pause is heeded."""
+    match = chat.match()
+
+    def human() -> str:
+        [[message]] = chat.rows(f"{BOTS_WORD} RETURNING id::text", match, CAMILLE, CONTENT)
+        chat.rows("UPDATE bridge.bots SET takeover_pause = 0.5 WHERE bot_id = %s", CAMILLE)
+        return str(message)
+
+    played = script(chat, connection, chat.answer)
+    set_policy(chat.urls, grouping_delay=1)
+    tact = Tact(played, played.judge, CAMILLE)
+    result = tact.takeover(match, lambda: chat.write(match), human, lambda: chat.write(match))
+    assert (result.replies, result.faults) == (1, ())
+    assert chat.rows("SELECT count(*) FROM bridge.bots WHERE scope = 'bot'") == [(0,)]
+    assert chat.rows("SELECT count(*) FROM bridge.pauses") == [(0,)]
+
+
+def test_a_message_at_night_is_held_until_the_night_is_over(chat: Chat, connection: Connection) -> None:
+    """The scene sees the message held, takes the hours back, and leaves the bot without a row of its own."""
+    seen = []
+
+    def meanwhile() -> None:
+        chat.store.plan_held()
+        chat.answer()
+
+    played = script(chat, connection, meanwhile)
+    tact = Tact(played, played.judge, CAMILLE, {"grouping_delay": 0})
+    result = tact.night(lambda: chat.write(chat.match()), lambda: seen.append("asleep"))
+    assert (result.replies, result.faults, seen) == (1, (), ["asleep"])
+    assert chat.rows("SELECT count(*) FROM bridge.bots WHERE scope = 'bot'") == [(0,)]
+
+
+def test_a_responder_of_one_message_leaves_the_interruption_out(chat: Chat, connection: Connection) -> None:
+    """Where a reply has a single message none can be withheld: the scene says so, and takes its policy back."""
+    played = script(chat, connection, chat.answer)
+    with pytest.raises(LeftOut, match="answers with one message"):
+        Tact(played, played.judge, CAMILLE).interrupted(lambda: chat.write(chat.match()), lambda: "never written")
+    assert chat.rows("SELECT count(*) FROM bridge.bots WHERE scope = 'bot'") == [(0,)]

@@ -320,6 +320,13 @@ def test_echo_opens_with_bonjour() -> None:
 # --- Scripted ------------------------------------------------------------------------------------
 
 
+def said(asked: Task) -> str:
+    """Return what the script says in one message."""
+    text = scripted.reply(asked)
+    assert isinstance(text, str)
+    return text
+
+
 def topics(text: str) -> set[str]:
     """Return the topics of the script that `text` answers, in either language."""
     return {
@@ -332,7 +339,7 @@ def topics(text: str) -> set[str]:
 @pytest.mark.parametrize("turn_id", range(10))
 def test_a_burst_gets_one_coherent_reply(turn_id: int) -> None:
     """Three messages get a greeting by name, an answer to each question in order, and one question back."""
-    text = scripted.reply(task("salut", "ça va ?", "tu fais quoi ce soir ?", turn_id=turn_id))
+    text = said(task("salut", "ça va ?", "tu fais quoi ce soir ?", turn_id=turn_id))
     how, plans = (TOPICS[name][1][0] for name in ("how", "plans"))
 
     assert text.startswith("Salut Paul ! ")
@@ -360,14 +367,14 @@ def test_a_burst_gets_one_coherent_reply(turn_id: int) -> None:
 )
 def test_it_speaks_the_persons_language(messages: tuple[str, ...], history: tuple[Line, ...], start: str) -> None:
     """The group's words choose French or English, then the person's earlier words; French if neither tells."""
-    assert scripted.reply(task(*messages, history=history)).startswith(start)
+    assert said(task(*messages, history=history)).startswith(start)
 
 
 @pytest.mark.parametrize("message", ["salut", "salut, ça va ?", "hello, how are you?", "coucou, il pleut ?"])
 @pytest.mark.parametrize("opener", ["Salut Paul ! Plutôt forêt ?", "Bonjour.", "Hi Paul!"])
 def test_it_greets_once(message: str, opener: str) -> None:
     """A bot that has greeted does not greet again, even if the person does."""
-    text = scripted.reply(task(message, history=(bot(opener), person("oui"))))
+    text = said(task(message, history=(bot(opener), person("oui"))))
 
     assert not any(word in text.lower().split() for word in ("salut", "coucou", "bonjour", "hello", "hi", "hey"))
 
@@ -407,13 +414,13 @@ def test_it_greets_once(message: str, opener: str) -> None:
 )
 def test_it_understands(message: str, topic: str) -> None:
     """Each thing that people say is exactly one topic, in both languages; a look-alike word is none."""
-    assert topics(scripted.reply(task(message, history=(bot("Bonjour. Hello."),)))) == {topic}
+    assert topics(said(task(message, history=(bot("Bonjour. Hello."),)))) == {topic}
 
 
 @pytest.mark.parametrize("messages", [("salut", "ça va ?", "j'ai envie de mourir"), ("hello", "I want to die")])
 def test_it_takes_distress_seriously(messages: tuple[str, ...]) -> None:
     """A person who speaks of dying is answered to that alone, without a greeting or a question."""
-    text = scripted.reply(task(*messages))
+    text = said(task(*messages))
 
     assert topics(text) == {"distress"}
     assert text in TOPICS["distress"][1][0] + TOPICS["distress"][1][1]
@@ -421,14 +428,14 @@ def test_it_takes_distress_seriously(messages: tuple[str, ...]) -> None:
 
 def test_it_lets_people_go() -> None:
     """After a goodbye nothing is asked."""
-    assert "?" not in scripted.reply(task("merci, bonne soirée", history=(bot("Salut !"),)))
+    assert "?" not in said(task("merci, bonne soirée", history=(bot("Salut !"),)))
 
 
 def test_it_does_not_repeat_itself() -> None:
     """The same message again and again never gets the same reply twice running, nor the same question twice at all."""
     history: tuple[Line, ...] = ()
     for turn_id in range(20):
-        text = scripted.reply(task("ça va ?", history=history, turn_id=turn_id))
+        text = said(task("ça va ?", history=history, turn_id=turn_id))
         history += (person("ça va ?"), bot(text))
 
     replies = [line.content for line in history if line.from_bot]
@@ -449,20 +456,20 @@ def test_it_follows_up_in_the_language_of_the_conversation() -> None:
 def test_it_opens_a_conversation() -> None:
     """An opener greets by name; each variant comes up; a name that is none, or missing, is left out."""
     opening = task(kind=Kind.INITIATION)
-    openers = {scripted.reply(replace(opening, turn_id=turn_id)) for turn_id in range(20)}
+    openers = {said(replace(opening, turn_id=turn_id)) for turn_id in range(20)}
 
     assert openers == {phrase.format(name=" Paul") for phrase in TOPICS["opener"][1][0]}
     for name in ("", "  ", "<b>Paul</b>", "{bot}", "https://example.org", "a" * 31, "Paul\nPierre"):
-        assert scripted.reply(replace(opening, person_name=name)).startswith("Salut ! ")
+        assert said(replace(opening, person_name=name)).startswith("Salut ! ")
     for name in ("Jean-Paul", "Zoé", "Zoe\u0301", "O'Neil", "Олег"):
-        assert scripted.reply(replace(opening, person_name=f" {name} Martin")).startswith(
+        assert said(replace(opening, person_name=f" {name} Martin")).startswith(
             f"Salut {unicodedata.normalize('NFC', name)} ! "
         )
 
 
 def test_it_has_a_name_even_without_one() -> None:
     """Asked for its name, a bot that has none says no nonsense."""
-    assert "un bot bavard." in scripted.reply(replace(task("tu es qui ?"), bot_name=""))
+    assert "un bot bavard." in said(replace(task("tu es qui ?"), bot_name=""))
 
 
 @given(st.lists(any_text, max_size=4), history_lines, st.sampled_from(Kind), any_text, st.integers())
@@ -471,11 +478,11 @@ def test_any_text_gets_a_reply(messages: list[str], history: list[Line], kind: K
     asked = replace(
         task(*messages, history=tuple(history), turn_id=turn_id, kind=kind), bot_name=name, person_name=name
     )
-    text = scripted.reply(asked)
+    text = said(asked)
 
     assert clean_reply(text) == Reply((text,))
-    assert text == scripted.reply(asked)
-    assert text != scripted.reply(replace(asked, history=(*history, bot(text))))
+    assert text == said(asked)
+    assert text != said(replace(asked, history=(*history, bot(text))))
 
 
 WORDS = [
@@ -500,7 +507,7 @@ def test_a_conversation_stays_short_and_fresh(messages: list[str], turn_id: int)
     """In a conversation of common words no reply repeats the one before, and none is long or has a blank to fill."""
     history: tuple[Line, ...] = ()
     for message in messages:
-        text = scripted.reply(task(message, history=history, turn_id=turn_id))
+        text = said(task(message, history=history, turn_id=turn_id))
         assert text not in [line.content for line in history[-1:]]
         assert len(text) < 400
         assert not set("{}<>%") & set(text)
@@ -512,12 +519,12 @@ def test_a_conversation_stays_short_and_fresh(messages: list[str], turn_id: int)
 )
 def test_a_huge_message_is_no_burden(text: str) -> None:
     """Texts that are made to keep patterns busy are answered in no time."""
-    assert scripted.reply(task(text, history=(person(text), bot(text))))
+    assert said(task(text, history=(person(text), bot(text))))
 
 
 def test_only_the_latest_of_a_huge_message_is_read() -> None:
     """What stands more than 20,000 characters before the end is not looked at."""
-    assert "thanks" not in topics(scripted.reply(task("merci", "x" * 20_000)))
+    assert "thanks" not in topics(said(task("merci", "x" * 20_000)))
 
 
 def test_everything_can_be_said_in_two_ways() -> None:
@@ -528,3 +535,13 @@ def test_everything_can_be_said_in_two_ways() -> None:
     assert all(len(sentences) > 1 for sentences in said)
     assert len(phrases) == len(set(phrases))
     assert all(len(questions) == 2 for _, (_, _, *asks) in TOPICS.values() for questions in asks)
+
+
+@pytest.mark.parametrize(("most", "parts"), [(2, 2), (3, 3), (10, 4)])
+def test_the_script_says_each_sentence_apart_where_it_may(most: int, parts: int) -> None:
+    """With REPLY_PARTS above 1 a sentence is a message, up to that many, and together they say the same."""
+    asked = task("salut", "ça va ?", "tu fais quoi ce soir ?")
+    reply = scripted.reply(replace(asked, most_parts=most))
+    assert isinstance(reply, Reply)
+    assert (len(reply.parts), " ".join(reply.parts)) == (parts, said(asked))
+    assert clean_reply(scripted.reply(replace(task("ça va ?", history=(bot("Salut"),)), most_parts=most)), most).parts

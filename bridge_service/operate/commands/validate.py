@@ -17,11 +17,13 @@ from rich.progress import Progress as Bars
 from bridge_service.errors import BridgeError
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
+from bridge_service.operate.commands import validate_tact
 from bridge_service.operate.commands.report import DETECTION_MILLISECONDS, PUSH_MILLISECONDS
 from bridge_service.operate.commands.validate_app import NAME, Guests, clean_up, missing_rights
 from bridge_service.operate.output import Output, counted, place_of
 from bridge_service.scenes.judge import Judge, Progress, Result, Stuck
 from bridge_service.scenes.script import Script
+from bridge_service.scenes.tact import LeftOut
 from bridge_service.settings import Settings
 
 MESSAGES: Final = 10
@@ -43,7 +45,12 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of a step; `result` and `detail` are None if it has none, `faults` None if it was not tried."""
+    """What became of a step.
+
+    Attributes:
+      faults: None if it was not tried, or was left out.
+      result, detail: None if it has none; of a step that was left out, `detail` says why.
+    """
 
     name: str
     faults: Sequence[str] | None
@@ -53,6 +60,10 @@ class _Outcome:
     @property
     def ok(self) -> bool | None:
         return None if self.faults is None else not self.faults
+
+    @property
+    def holds(self) -> bool:
+        return self.detail is not None if self.faults is None else not self.faults
 
 
 def run(settings: Settings, output: Output, *, ask: bool) -> bool:
@@ -74,7 +85,7 @@ def run(settings: Settings, output: Output, *, ask: bool) -> bool:
         with _signals_noted() as stopping:
             try:
                 script = Script(Judge(connection, partial(_pause, stopping)))
-                outcomes = list(_go_through(_steps(script, guests, Ledger(connection), stopping), guests, output))
+                outcomes = list(_go_through(_steps(script, guests, connection, stopping), guests, output))
             finally:
                 trouble = clean_up(settings.database_url, guests)
             if stopping.is_set():
@@ -110,9 +121,10 @@ def _pause(stopping: threading.Event, seconds: float) -> None:
 
 
 def _steps(
-    script: Script, guests: Guests, ledger: Ledger, stopping: threading.Event
+    script: Script, guests: Guests, connection: Connection, stopping: threading.Event
 ) -> tuple[tuple[str, int, Step], ...]:
     """Return the steps: name, how many answers are expected, and what to call."""
+    ledger = Ledger(connection)
 
     def write(match: str | None = None) -> str:
         _pause(stopping, 0)
@@ -137,6 +149,7 @@ def _steps(
         ("grouping", RAPID, grouping),
         ("initiation", 1, initiation),
         ("load", LOAD, load),
+        *validate_tact.steps(script, guests, connection, write),
     )
 
 
@@ -149,7 +162,9 @@ def _planned(ledger: Ledger, match: str) -> float | None:
     return plan.get("due_at")
 
 
-def _detail(expected: int, result: Result) -> str:
+def _detail(name: str, expected: int, result: Result) -> str:
+    if name in validate_tact.DETAILS:
+        return validate_tact.DETAILS[name]
     if expected == 1:
         return "the bot spoke first, once"
     return f"{expected} of {expected} answered, in {counted(result.replies, 'group')}"
@@ -180,15 +195,17 @@ def _go_through(steps: Sequence[tuple[str, int, Step]], guests: Guests, output: 
             except Interrupted:
                 hopeless = True
                 yield _Outcome(name, None)
+            except LeftOut as error:
+                yield _Outcome(name, None, None, f"left out: {error}")
             except (Stuck, BridgeError) as error:
                 hopeless = True
                 yield _Outcome(name, [str(error) if isinstance(error, Stuck) else output.describe(error)])
             else:
-                yield _Outcome(name, result.faults, result, _detail(total, result))
+                yield _Outcome(name, result.faults, result, _detail(name, total, result))
 
 
 def _tell(outcomes: Sequence[_Outcome], output: Output, *, cleaned_up: bool, interrupted: bool) -> bool:
-    holds = cleaned_up and not interrupted and all(outcome.ok for outcome in outcomes)
+    holds = cleaned_up and not interrupted and all(outcome.holds for outcome in outcomes)
     results = [outcome.result for outcome in outcomes if outcome.result]
     measured = {
         "detection": (_milliseconds([each for result in results for each in result.detection]), DETECTION_MILLISECONDS),
@@ -230,7 +247,7 @@ def _tell(outcomes: Sequence[_Outcome], output: Output, *, cleaned_up: bool, int
 
 def _row(outcome: _Outcome) -> tuple[str, str, str]:
     if outcome.ok is None:
-        return "-", outcome.name, "not tried"
+        return "-", outcome.name, outcome.detail or "not tried"
     if outcome.faults:
         return "❌", outcome.name, "; ".join(outcome.faults)
     return "✅", outcome.name, outcome.detail or ""

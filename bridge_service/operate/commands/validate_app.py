@@ -9,6 +9,7 @@ from bridge_service.errors import BridgeError, DatabaseRefused, SchemaMissing, S
 from bridge_service.install.files import APP_TABLES, TYPING_TABLE, steps
 from bridge_service.machine.database import Connection
 from bridge_service.machine.ledger import Ledger
+from bridge_service.settings.policy import COLUMNS
 
 NAME: Final = "bridge validate"
 """First name of every profile that `validate` makes, by which the app's people find what could not be deleted."""
@@ -92,6 +93,16 @@ class Guests:
         self._write("messages", _MESSAGE, message, match, self._sender[match], text)
         return message
 
+    def write_as_bot(self, match: str) -> str:
+        """Let a human write in the bot's name; return the message."""
+        message, text = self._next_message()
+        self._write("messages", _MESSAGE, message, match, self.bot, text)
+        return message
+
+    def types(self, match: str, *, on: bool) -> None:
+        """Show whether a match's person types."""
+        self._write(TYPING_TABLE, _TYPES[on], *((match, self._sender[match]) if on else (self._sender[match], match)))
+
     def _next_match(self) -> tuple[str, str]:
         match, person = str(uuid4()), self.people[len(self.matches)]
         self.matches.append(match)
@@ -112,6 +123,13 @@ class Guests:
 
 _MATCH: Final = "INSERT INTO matches (id, user1_id, user2_id, created_at) VALUES (%s, %s, %s, now())"
 _MESSAGE: Final = "INSERT INTO messages (id, match_id, sender_id, content, created_at) VALUES (%s, %s, %s, %s, now())"
+
+_TYPES: Final = {
+    False: f"UPDATE {TYPING_TABLE} SET is_typing = false, updated_at = now() WHERE user_id = %s AND match_id = %s",  # noqa: S608 - a constant
+    True: f"INSERT INTO {TYPING_TABLE} (match_id, user_id, is_typing, started_at, updated_at)"  # noqa: S608 - as above
+    " VALUES (%s, %s, true, now(), now())"
+    " ON CONFLICT (match_id, user_id) DO UPDATE SET is_typing = true, updated_at = now()",
+}
 
 
 def clean_up(url: str, guests: Guests) -> BridgeError | None:
@@ -144,4 +162,6 @@ def _delete(connection: Connection, guests: Guests) -> None:
     connection.execute("DELETE FROM messages WHERE match_id = ANY (%s::uuid[])", (guests.matches,))
     connection.execute("DELETE FROM matches WHERE id = ANY (%s::uuid[])", (guests.matches,))
     connection.execute("DELETE FROM profiles WHERE id = ANY (%s::uuid[])", ([guests.bot, *guests.people],))
-    Ledger(connection).forget(guests.matches)
+    ledger = Ledger(connection)
+    ledger.set_bot(guests.bot, dict.fromkeys(COLUMNS))
+    ledger.forget(guests.matches)

@@ -10,8 +10,9 @@ const BUBBLES = 300;
 const LINES = 200;
 const STEPS = ["open", "queued", "composing", "typing", "answered"];
 const TICK = 100;
+const TYPED = 2000;
 
-const state = { chats: new Map(), messages: new Map(), turns: [], typing: [], broken: {}, postgresql: true, redis: true };
+const state = { chats: new Map(), messages: new Map(), turns: [], typing: [], paused: {}, bots: {}, broken: {}, postgresql: true, redis: true };
 const cards = new Map();
 let ahead = 0; // seconds by which the server's clock is ahead of the browser's
 let lastLine = -1;
@@ -28,6 +29,12 @@ function put(element, text) {
 
 function show(element, visible) {
   element.hidden = !visible;
+}
+
+/** Show a line, or hide it without a text. */
+function note(id, text) {
+  show(at(id), Boolean(text));
+  put(at(id), text || "");
 }
 
 function make(tag, name, text) {
@@ -59,7 +66,7 @@ function apply(change) {
   for (const chat of change.chats || []) state.chats.set(chat.id, chat);
   for (const message of change.messages || []) hear(message);
   for (const line of change.lines || []) log(line);
-  for (const name of ["turns", "typing", "unfinished", "ungrouped", "sum", "scene", "broken", "postgresql", "redis", "policy"]) {
+  for (const name of ["turns", "typing", "unfinished", "ungrouped", "sum", "scene", "broken", "postgresql", "redis", "policy", "paused", "bots"]) {
     if (name in change) state[name] = change[name];
   }
   if (!planned) requestAnimationFrame(render);
@@ -102,8 +109,7 @@ function bubble(message) {
   const kind = message.bot ? "theirs" : "mine";
   const item = make("div", `bubble ${kind}${message.struck ? " struck" : ""}`);
   item.append(make(message.struck ? "s" : "span", "", message.text || (message.struck ? "…" : "")));
-  const why = message.text ? words.overtaken : words.overtaken_early;
-  item.append(make("time", "", `${clock(message.at)}${message.struck ? ` · ${why}` : ""}`));
+  item.append(make("time", "", [clock(message.at), words[message.why]].filter(Boolean).join(" · ")));
   box.append(item);
   while (box.children.length > BUBBLES) box.firstElementChild.remove();
   if (low) box.scrollTop = box.scrollHeight;
@@ -122,8 +128,17 @@ function renderChat() {
   }
   at("text").placeholder = say("placeholder", pair());
   put(at("typing"), state.typing.includes(match) ? say("writes", pair()) : "");
+  const { night, disclosure } = state.bots[pair().bot] || {};
+  note("disclosure", disclosure && say("disclosure", { ...pair(), text: disclosure }));
+  note("asleep", night && say("asleep", { ...pair(), hours: night }));
+  for (const name of ["night", "day"]) show(document.querySelector(`[data-do=${name}]`), Boolean(night) === (name === "day"));
+  const paused = state.paused[match];
+  note("paused", paused !== undefined && say(paused ? "paused_until" : "paused_open", { ...pair(), time: clock(paused) }));
+  show(document.querySelector("[data-do=resume]"), paused !== undefined);
+  put(at("as-human"), say("as_human", pair()));
   const open = !isTour() && match !== null;
-  for (const button of document.querySelectorAll("[data-do]")) button.disabled = isTour() || (!open && button.dataset.do !== "match");
+  const free = ["match", "night", "day"]; // without a match, too
+  for (const button of document.querySelectorAll("[data-do]")) button.disabled = isTour() || !(open || free.includes(button.dataset.do));
   at("form").querySelector("button").disabled = !open;
 }
 
@@ -219,10 +234,8 @@ function renderTurns() {
     renderCard(card, turn);
   });
   const hidden = (state.unfinished || 0) - state.turns.filter((turn) => turn.ended === null).length;
-  show(at("more"), hidden > 0);
-  put(at("more"), say("more", { count: hidden }));
-  show(at("ungrouped"), state.ungrouped > 0);
-  put(at("ungrouped"), say("ungrouped", { count: state.ungrouped || 0 }));
+  note("more", hidden > 0 && say("more", { count: hidden }));
+  note("ungrouped", state.ungrouped > 0 && say("ungrouped", { count: state.ungrouped }));
 }
 
 function renderCard(card, turn) {
@@ -309,9 +322,17 @@ async function act(asked) {
   } catch {
     // The demo is away, and what was asked for may not have happened.
   }
-  put(at("refused"), answer.refused ? words[`refused_${answer.refused}`] : "");
+  if (asked.action !== "types") put(at("refused"), answer.refused ? words[`refused_${answer.refused}`] : "");
   return answer.refused ? null : answer;
 }
+
+let typed = 0;
+let typing = null; // the app hears of the keys before the message, or the person would type on
+at("text").addEventListener("input", () => {
+  if (Date.now() - typed < TYPED || at("human").checked || isTour() || chosenMatch() === null) return;
+  typed = Date.now();
+  typing = act({ action: "types", match: chosenMatch() });
+});
 
 at("form").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -319,14 +340,14 @@ at("form").addEventListener("submit", async (event) => {
   const match = chosenMatch();
   if (!text.trim() || match === null || isTour()) return;
   at("text").value = "";
-  if ((await act({ action: "write", match, text })) === null && !at("text").value) at("text").value = text;
+  typed = 0;
+  await typing;
+  const human = String(at("human").checked);
+  if ((await act({ action: "write", match, text, human })) === null && !at("text").value) at("text").value = text;
 });
 
 for (const button of document.querySelectorAll("[data-do]")) {
-  button.addEventListener("click", () => {
-    const action = button.dataset.do;
-    act(action === "match" ? { action, ...pair() } : { action, match: chosenMatch() });
-  });
+  button.addEventListener("click", () => act({ action: button.dataset.do, match: chosenMatch() || "", ...pair() }));
 }
 for (const button of document.querySelectorAll("[data-break]")) {
   button.addEventListener("click", () => act({ action: "break", what: button.dataset.break }));

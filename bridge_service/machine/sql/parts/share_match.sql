@@ -7,6 +7,8 @@ BEGIN
     PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
     IF NOT FOUND THEN
         PERFORM pg_advisory_xact_lock_shared(bridge.old_match_key(p_match));
+        -- keep_match may have made the row meanwhile.
+        PERFORM FROM bridge.events e WHERE e.kind = 'match' AND e.match_id = p_match FOR KEY SHARE;
     END IF;
 END
 $$;

@@ -1,6 +1,6 @@
 -- Whether a conversation went on after a reply, so that no follow-up may follow it (F3). It did if the bot left, if a message or a
 -- human's message waits to be grouped, if a reply is owed or under way, if another turn ended since the reply was last claimed
--- (a chosen silence and a human's answer too), or if the newest message in the app's table is not the reply's last one. A reply
+-- (a chosen silence and a human's answer too), if the match has no event that a delivery can lock (keep_match.sql), or if the newest message in the app's table is not the reply's last one. A reply
 -- that retention has deleted counts as gone on.
 --
 -- The claim is the bound, and not the reply's end: what was grouped during the delivery ended before it, and is in no
@@ -14,7 +14,8 @@ DECLARE
     v_last uuid;
 BEGIN
     SELECT t.match_id, t.bot_id, t.claimed_at, t.reply_message_id, t.parts INTO r FROM bridge.turns t WHERE t.id = p_reply;
-    IF NOT FOUND OR bridge.is_left(r.match_id) THEN
+    IF NOT FOUND OR bridge.is_left(r.match_id)
+       OR NOT EXISTS (SELECT FROM bridge.events m WHERE m.kind = 'match' AND m.match_id = r.match_id) THEN
         RETURN true;
     END IF;
     IF EXISTS (SELECT FROM bridge.ungrouped_events(r.match_id) u WHERE u.kind IN ('message', 'human'))

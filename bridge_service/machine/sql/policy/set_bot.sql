@@ -1,6 +1,6 @@
 -- Writes what the operator sets for a bot, by column; NULL takes the override back. What is not named stays as it is.
 --
--- p_bot NULL: the row `default`
+-- p_bot NULL: the row `default`. A bot's row in which nothing is left goes.
 --
 -- Returns {outcome: set}, or {outcome: refused, constraint} of bridge.bots, which has the bounds. An unknown column is
 --   left out.
@@ -15,6 +15,8 @@ BEGIN
     DELETE FROM bridge.bots WHERE scope = v_scope AND bot_id IS NOT DISTINCT FROM p_bot RETURNING * INTO v_bot;
     INSERT INTO bridge.bots SELECT (jsonb_populate_record(
         v_bot, p_values || jsonb_build_object('scope', v_scope, 'bot_id', p_bot))).*;
+    DELETE FROM bridge.bots b
+    WHERE b.scope = 'bot' AND b.bot_id = p_bot AND jsonb_strip_nulls(to_jsonb(b)) - '{scope,bot_id}'::text[] = '{}';
     RETURN '{"outcome": "set"}';
 EXCEPTION
     WHEN check_violation THEN
