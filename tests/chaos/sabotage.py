@@ -151,11 +151,12 @@ _KEEP_DRAFTS: Final = """
     $$;
 """
 
-_SLOW_DELIVERY: Final = (
-    "deliver_turn",
-    "v_silent := bridge.silenced(t.id, t.kind, t.match_id, t.bot_id);",
-    "v_silent := bridge.silenced(t.id, t.kind, t.match_id, t.bot_id); PERFORM pg_sleep(0.1);",
+_LATE_TAKEOVER: Final = (
+    "take_over",
+    "(e.kind = 'human') IS TRUE",
+    "(e.kind = 'human' AND e.captured_at < p_now - interval '1 second') IS TRUE",
 )
+"""As where another session holds a lock: a delivery has to look for the human's event meanwhile (H3)."""
 
 BREAKAGES: Final = (
     Breakage(
@@ -375,9 +376,9 @@ BREAKAGES: Final = (
         "a delivery does not ask whether a human has written in the bot's name",
         ("spoken_over",),
         taken=(("deliver_turn", "bridge.silenced(t.id, t.kind, t.match_id, t.bot_id)", "NULL"),),
-        widen=(_SLOW_DELIVERY,),
-        rate=4.0,
-        habits=Habits(tactful=BOTS, speaks=0.4, two_people=0.0),
+        widen=(_LATE_TAKEOVER,),
+        rate=6.0,
+        habits=Habits(tactful=BOTS, speaks=0.3),
     ),
     Breakage(
         "parts-not-withheld",
