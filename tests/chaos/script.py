@@ -119,6 +119,7 @@ class Habits:
 
 def write_script(rng: random.Random, messages: int, seconds: float, habits: Habits) -> list[Act]:
     """Write about so many messages into so many seconds, and nothing after them; acts by time."""
+    messages = round(messages / (1 + habits.interrupts * habits.tactful / BOTS))  # `_more` writes the others
     count = max(4, messages // habits.length)
     matches = [_match(rng, number, habits) for number in range(count)]
     # Conversations begin one after the other, and so many are alive at a time.

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from tests.support.rules import Taken
 
 DATABASE: Final = "app"
+
+STARTING_SECONDS: Final = 10.0
 
 _POSTGRES: Final = {
     "max_connections": "70",
@@ -190,9 +193,20 @@ class Stage:
     def admin(self) -> Iterator[Connection]:
         """Give a superuser's connection in autocommit mode, past the proxy."""
         options = "-c default_transaction_read_only=off"
-        with closing(psycopg2.connect(self.admin_url, connect_timeout=5, options=options)) as connection:
+        with closing(self._connect(options)) as connection:
             connection.autocommit = True
             yield connection
+
+    def _connect(self, options: str) -> Connection:
+        """Connect as the superuser; wait for a PostgreSQL that starts, since on a busy machine that takes seconds."""
+        deadline = time.monotonic() + STARTING_SECONDS
+        while True:
+            try:
+                return psycopg2.connect(self.admin_url, connect_timeout=5, options=options)
+            except psycopg2.OperationalError as error:
+                if "starting up" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def redis_client(self, *, password: str | None = None, timeout: float = 3.0) -> redis.Redis:
         """Make a client of Redis, past the proxy, that tries once."""
