@@ -153,8 +153,8 @@ _KEEP_DRAFTS: Final = """
 
 _LATE_TAKEOVER: Final = (
     "take_over",
-    "(e.kind = 'human') IS TRUE",
-    "(e.kind = 'human' AND e.captured_at < p_now - interval '1 second') IS TRUE",
+    "GROUP BY e.match_id ORDER BY e.match_id",
+    "GROUP BY e.match_id HAVING max(e.captured_at) < p_now - interval '1 second' ORDER BY e.match_id",
 )
 """As where another session holds a lock: a delivery has to look for the human's event meanwhile (H3)."""
 
@@ -377,8 +377,9 @@ BREAKAGES: Final = (
         ("spoken_over",),
         taken=(("deliver_turn", "bridge.silenced(t.id, t.kind, t.match_id, t.bot_id)", "NULL"),),
         widen=(_LATE_TAKEOVER,),
-        rate=6.0,
-        habits=Habits(tactful=BOTS, speaks=0.3),
+        seconds=15.0,
+        rate=10.0,
+        habits=Habits(tactful=BOTS, speaks=0.3, length=3),
     ),
     Breakage(
         "parts-not-withheld",
