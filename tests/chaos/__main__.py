@@ -20,7 +20,7 @@ from tests.chaos import recovery, sabotage, timeline
 from tests.chaos.faults import KINDS, kinds_for
 from tests.chaos.nemesis import Rhythm
 from tests.chaos.run import Plot, play
-from tests.chaos.script import Habits
+from tests.chaos.script import BOTS, Habits
 
 if TYPE_CHECKING:
     from tests.chaos.run import Outcome
@@ -58,6 +58,10 @@ def chaos(
     model: Annotated[
         bool, typer.Option("--model", help="RESPONDER=openai, with a model's server that breaks, too.")
     ] = False,
+    tact: Annotated[
+        bool,
+        typer.Option("--tact", help="All bots have replies of three messages, a disclosure and humans beside them."),
+    ] = False,
     settle: Annotated[float, typer.Option(min=1, help="Seconds to wait for the last answers.")] = 60.0,
     out: Annotated[Path | None, typer.Option(help="Folder for the picture and the processes' lines.")] = None,
     sabotage_: Annotated[
@@ -69,7 +73,7 @@ def chaos(
 
     Without --messages and --seconds every kind of fault comes once. Without --model an even seed has a plain responder,
     an odd one an async one. The exit code is 1 if a promise was broken, or a
-    breakage was not caught.
+    breakage was not caught. Without --tact a quarter of the bots has tact, with --model none.
     """
     if show:
         _list()
@@ -77,6 +81,8 @@ def chaos(
     out = out or Path(tempfile.mkdtemp(prefix="bridge-chaos-report-"))
     if sabotage_:
         raise typer.Exit(0 if _sabotage(sabotage_, out) else 1)
+    if tact and model:
+        raise typer.BadParameter("--tact needs a responder that marks its messages, so leave --model out")
     _clear(out)
     seed = secrets.randbelow(10**6) if seed is None else seed
     kinds = _kinds(faults, kinds_for(model=model))
@@ -86,7 +92,7 @@ def chaos(
         rate=rate,
         faults=kinds,
         rhythm=Rhythm(at_once, (1.5, 4.0) if pause is None else (pause, pause), lasting),
-        habits=Habits(delay=delay),
+        habits=Habits(delay=delay, tactful=0 if model else BOTS if tact else BOTS // 4),
         max_merges=merges,
         settle=settle,
         responder="model" if model else ("plain", "async")[seed % 2],
@@ -149,6 +155,10 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
         console.print(f"  the kit failed: {words}", markup=False)
     for code, count in outcome.hurt.items():
         console.print(f"  the app was hurt: SQLSTATE {code}, {count} times", markup=False)
+    for words in (*outcome.lit, *outcome.unverified):
+        console.print(f"  {words}", markup=False)
+    if plot.habits.tactful:
+        console.print(f"tact: {_told_of_tact(outcome)}", markup=False)
     if plot.responder == "model":
         console.print(f"calls of the model: {outcome.asked}, not reserved before: {outcome.unpaid}", markup=False)
     _report_recoveries(outcome)
@@ -165,6 +175,15 @@ def _report(plot: Plot, outcome: Outcome, out: Path) -> None:
         again = sys.argv[1:] if "--seed" in sys.argv else [*sys.argv[1:], "--seed", str(plot.seed)]
         console.print(f'once more: make chaos ARGS="{shlex.join(again)}"', markup=False)
     console.print(f"seed={plot.seed} {line}", markup=False)
+
+
+def _told_of_tact(outcome: Outcome) -> str:
+    ledger = outcome.ledger
+    deeds = ", ".join(f"{count} {kind}" for kind, count in outcome.deeds.items())
+    return (
+        f"{ledger.several} replies of several messages, {ledger.interrupted} interrupted; {deeds};"
+        f" indicators seen on {outcome.lamps} times, too long {len(outcome.lit)}"
+    )
 
 
 def _report_recoveries(outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
@@ -19,13 +20,14 @@ from uuid import UUID, uuid4
 import psycopg2
 import psycopg2.errors
 
-from tests.chaos.script import BOTS, PEOPLE
-from tests.support.ledger import Sent
+from tests.chaos.script import BOTS, PEOPLE, Deed
+from tests.support.ledger import Change, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg2.extensions import connection as Connection  # noqa: N812 - a class that psycopg2 names as a function
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812 - as above
 
     from tests.chaos.script import Act, Match
 
@@ -45,6 +47,12 @@ PEOPLE_SQL: Final = (
 )
 _MEET: Final = "INSERT INTO matches (id, user1_id, user2_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _WRITE: Final = "INSERT INTO messages (id, match_id, sender_id, content) VALUES (%s, %s, %s, %s)"
+_EDIT: Final = "UPDATE messages SET content = %s WHERE id = %s"
+_DELETE: Final = "DELETE FROM messages WHERE id = %s"
+_HOLD: Final = "SELECT FROM typing_events WHERE match_id = %s AND user_id = %s FOR UPDATE"
+
+_RECENT: Final = 500
+"""Of the messages that were sent, so many are looked through for one to change."""
 
 
 def person_id(number: int) -> str:
@@ -66,11 +74,23 @@ def settle(connection: Connection) -> None:
 
 
 class Crowd:
-    """Acts a script out. `sent` and `met` grow meanwhile; `hurt` counts what an app should never meet, by SQLSTATE."""
+    """Acts a script out. All that it noted grows meanwhile.
+
+    Attributes:
+      sent: messages to bots.
+      met: matches.
+      humans: messages in a bot's name.
+      changes: edits and deletions of what was sent.
+      held: when a transaction of the app held a bot's indicator, by match.
+      hurt: errors that an app should never meet, by SQLSTATE.
+    """
 
     def __init__(self, url: str, script: Sequence[Act]) -> None:
         self.sent: list[Sent] = []
         self.met: list[Match] = []
+        self.humans: list[Sent] = []
+        self.changes: list[Change] = []
+        self.held: list[tuple[str, float, float]] = []
         self.hurt: Counter[str] = Counter()
         self._url = url
         self._script = script
@@ -134,7 +154,7 @@ class Crowd:
 
     def _do(self, device: _Device, act: Act) -> None:
         made = {match.number for match in act.meets}
-        for match in act.writes:
+        for match in (*act.writes, *act.on):
             if match.number not in made:
                 while not self._made[match.number].wait(RETRY_SECONDS):
                     if self._stopping.is_set():
@@ -166,10 +186,12 @@ class Crowd:
                 message, content = str(uuid4()), f"{match.number}.{next(self._numbers)}"
                 cursor.execute(_WRITE, (message, match.match_id, person_id(match.person), content))
                 notes.append(Sent(message, match.match_id, content, began, datetime.now(UTC), None))
+            note = self._do_deed(cursor, act, began)
         if act.hold:
             self._stopping.wait(act.hold)
         if act.rolls_back:
             connection.rollback()
+            self._note_held(act, began)
             return True
         returned = None
         try:
@@ -184,12 +206,56 @@ class Crowd:
         self.sent += [
             Sent(note.message_id, note.match_id, note.content, note.began, note.inserted, returned) for note in notes
         ]
+        self._note_held(act, began)
+        self._note(note, returned)
         if act.meets and returned is None:
             return False  # a match is made again until it is there
         for match in act.meets:
             self.met.append(match)
             self._made[match.number].set()
         return True
+
+    def _do_deed(self, cursor: Cursor, act: Act, began: datetime) -> Sent | Change | None:
+        """Do what an act does beside new messages; returns what it was, if anything was done."""
+        for match in act.on:
+            bot = bot_id(match.bot)
+            if act.deed is Deed.HOLD:
+                cursor.execute(_HOLD, (match.match_id, bot))
+                return None
+            content = f"{match.number}.{next(self._numbers)}"
+            if act.deed is Deed.SPEAK:
+                message = str(uuid4())
+                cursor.execute(_WRITE, (message, match.match_id, bot, f"human {content}"))
+                return Sent(message, match.match_id, f"human {content}", began, datetime.now(UTC), None)
+            gone = {change.message_id for change in self.changes[-_RECENT:] if change.content is None}
+            newest = next(
+                (
+                    sent.message_id
+                    for sent in reversed(self.sent[-_RECENT:])
+                    if sent.match_id == match.match_id and sent.returned is not None and sent.message_id not in gone
+                ),
+                None,
+            )
+            if newest is None:
+                return None
+            if act.deed is Deed.EDIT:
+                cursor.execute(_EDIT, (content, newest))
+            else:
+                cursor.execute(_DELETE, (newest,))
+            if cursor.rowcount == 1:
+                text = content if act.deed is Deed.EDIT else None
+                return Change(newest, text, began, datetime.now(UTC), None)
+        return None
+
+    def _note(self, deed: Sent | Change | None, returned: datetime | None) -> None:
+        if isinstance(deed, Change):
+            self.changes.append(replace(deed, returned=returned))
+        elif deed is not None:
+            self.humans.append(replace(deed, returned=returned))
+
+    def _note_held(self, act: Act, began: datetime) -> None:
+        if act.deed is Deed.HOLD:
+            self.held += [(match.match_id, began.timestamp(), time.time()) for match in act.on]
 
 
 class _Device:

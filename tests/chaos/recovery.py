@@ -18,6 +18,7 @@ def verdict(ledger: Ledger, faults: int) -> str:
     return (
         f"sent={ledger.sent} lost={ledger.lost} doubled={ledger.doubled} disordered={ledger.disordered}"
         f" early={ledger.early} forbidden={ledger.forbidden + ledger.foreign} stale={ledger.stale}"
+        f" spoken_over={ledger.spoken_over} undisclosed={ledger.undisclosed} misremembered={ledger.misremembered}"
         f" late_p99={ledger.late_p99:.2f}s faults={faults}"
     )
 

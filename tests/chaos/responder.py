@@ -1,4 +1,8 @@
-"""RESPONDER=tests.chaos.responder:reply or :reply_async: echo, which misbehaves as the file CHAOS_RESPONDER says."""
+"""RESPONDER=tests.chaos.responder:reply or :reply_async: echo, which misbehaves as the file CHAOS_RESPONDER says.
+
+Where a reply may have several messages, most have three. The first one covers the group and says what the task tells
+of an interrupted reply; each bears a mark, as tests/support/tact.py reads it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bridge_service.errors import ResponderUnavailable
-from bridge_service.responders import echo
+from bridge_service.responders import Reply, Whole, echo
+from tests.support.tact import Mark, Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +26,13 @@ if TYPE_CHECKING:
 
 CONTROL: Final = "CHAOS_RESPONDER"
 LOOK_SECONDS: Final = 0.1
+SEVERAL: Final = 0.8
+"""Share of the replies that have several messages, where they may."""
 
 _random = random.Random()  # noqa: S311 - chance, not secrets
 
 
-def reply(task: Task) -> str:
+def reply(task: Task) -> str | Reply:
     """Echo, unless the file says what to do instead, and for which share of the calls."""
     mood = struck(_file())
     for seconds in _waits(mood):
@@ -33,7 +40,7 @@ def reply(task: Task) -> str:
     return _answer(mood, task)
 
 
-async def reply_async(task: Task) -> str:
+async def reply_async(task: Task) -> str | Reply:
     """As `reply`; the worker may cancel it."""
     mood = struck(_file())
     for seconds in _waits(mood):
@@ -66,7 +73,7 @@ def _waits(mood: str) -> Iterator[float]:
         yield LOOK_SECONDS
 
 
-def _answer(mood: str, task: Task) -> str:
+def _answer(mood: str, task: Task) -> str | Reply:
     match mood:
         case "raises":
             raise ValueError("the responder was told to fail")
@@ -76,4 +83,12 @@ def _answer(mood: str, task: Task) -> str:
             return "  "
         case "dies":
             os.kill(os.getpid(), signal.SIGKILL)
-    return echo.reply(task)
+    return echo.reply(task) if task.most_parts == 1 else _in_parts(task)
+
+
+def _in_parts(task: Task) -> Reply:
+    count = task.most_parts if _random.random() < SEVERAL else 1
+    name = f"{_random.getrandbits(40):x}"
+    marks = [str(Mark(name, number, count)) for number in range(1, count + 1)]
+    first = [echo.reply(task), *Told.of(task.said, task.withheld).lines, marks[0]]
+    return Reply((Whole("\n".join(first)), *marks[1:]))

@@ -11,15 +11,17 @@ import psycopg2
 
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import kinds_for
+from tests.chaos.indicator import Watch
 from tests.chaos.nemesis import Band, Nemesis, Planned, Rhythm, plan
 from tests.chaos.recovery import Recovery, frozen, longest_wait_in_calm, recoveries
 from tests.chaos.script import Habits, write_script
-from tests.chaos.stage import COMMANDS, Stage
+from tests.chaos.stage import COMMANDS, DISCLOSURE, TAKEOVER_PAUSE, Stage
 from tests.support.ledger import Ledger, Message, Terms, check
 from tests.support.roles import SERVICE
+from tests.support.tact import Tact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tests.chaos.crew import Command, Exit
@@ -81,6 +83,10 @@ class Outcome:
       loud: (most lines a second of one process, the line), where that is more than it should be.
       asked: requests that the model has seen.
       unpaid: those of them that were not reserved before (M1).
+      lit: indicators that were on too long, in words.
+      lamps: how often an indicator was seen on.
+      unverified: what `verify` said and should not have said.
+      deeds: how many of each kind came to pass: humans, edits, deletions.
       alarming: lines that tell of a mistake in the program, with their numbers.
     """
 
@@ -99,11 +105,17 @@ class Outcome:
     alarming: Mapping[str, int]
     asked: int
     unpaid: int
+    lit: tuple[str, ...] = ()
+    lamps: int = 0
+    unverified: tuple[str, ...] = ()
+    deeds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.ledger.faults or self.unhealed or self.hurt or self.unpaid)
+        return not (
+            self.ledger.faults or self.unhealed or self.hurt or self.unpaid or self.lit or self.unverified
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ def play(plot: Plot, logs: Path, tell: Callable[[Progress], None] = lambda _: No
     messages = round(seconds * plot.rate) if plot.messages is None else plot.messages
     script = write_script(rng, messages, seconds, plot.habits)
     tell(Progress("starting", 0, seconds, 0, 0, ()))
-    with Stage(_settings(plot), plot.responder, plot.taken, plot.commands, logs) as stage:
+    with Stage(_settings(plot), plot.responder, plot.taken, plot.commands, logs, tactful=plot.habits.tactful) as stage:
         return _Run(plot, stage, script, Nemesis(stage, faults), seconds, tell=tell).play()
 
 
@@ -172,6 +184,7 @@ class _Run:
         self._seconds = seconds
         self._tell = tell
         self._answered = 0
+        self._watcher = Watch(stage, nemesis.bands, self._crowd.held)
 
     def play(self) -> Outcome:
         stage, crowd, nemesis = self._stage, self._crowd, self._nemesis
@@ -182,6 +195,8 @@ class _Run:
             began = time.time()
             crowd.start()
             nemesis.start()
+            if self._plot.habits.tactful:
+                self._watcher.start()
             self._watch("running", began, lambda: crowd.busy)
             nemesis.join()
             stage.crew.bury()
@@ -191,6 +206,8 @@ class _Run:
         finally:
             crowd.stop()
             nemesis.stop()
+            if self._plot.habits.tactful:
+                self._watcher.stop()
             codes = stage.crew.stop()
         ledger = self._judge()
         assert ledger is not None, "PostgreSQL is not there at the end"
@@ -211,7 +228,30 @@ class _Run:
             alarming=dict(noise.alarming),
             asked=stage.asked,
             unpaid=max(0, stage.asked - self._paid()),
+            lit=tuple(self._watcher.lamps.findings),
+            lamps=self._watcher.lamps.seen,
+            unverified=tuple(self._verify()) if self._plot.habits.tactful else (),
+            deeds={
+                "humans": len(crowd.humans),
+                "edits": sum(change.content is not None for change in crowd.changes),
+                "deletions": sum(change.content is None for change in crowd.changes),
+            },
         )
+
+    def _verify(self) -> Iterator[str]:
+        """Give what `verify` says against the run; it has to miss a disclosure that is deleted then."""
+        code, words = self._stage.verify()
+        if code != 0:
+            yield f"verify: {words}"
+        with self._stage.admin() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM messages WHERE id = (SELECT d.message_id FROM bridge.disclosures d"
+                " ORDER BY d.said_at DESC LIMIT 1)"
+            )
+            deleted = cursor.rowcount
+        code, words = self._stage.verify()
+        if deleted != 1 or code != 1:
+            yield f"verify exits with {code} after {deleted} disclosures were deleted: {words}"
 
     def _until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -254,15 +294,25 @@ class _Run:
         """Judge what stands in the table now; None if PostgreSQL is not there."""
         try:
             with self._stage.admin() as connection, connection.cursor() as cursor:
-                cursor.execute("SELECT id::text, match_id::text, content, created_at FROM messages")
+                cursor.execute(
+                    "SELECT id::text, match_id::text, content, created_at, pg_xact_commit_timestamp(xmin) FROM messages"
+                )
                 rows = [Message(*row) for row in cursor.fetchall()]
         except psycopg2.Error:
             return None
-        met = self._crowd.met
+        crowd, habits = self._crowd, self._plot.habits
+        met = crowd.met[:]
         return check(
             rows,
-            self._crowd.sent,
+            crowd.sent[:],
             Terms(self._plot.habits.delay, self._plot.thinking[1], self._plot.max_merges, frozen(self._nemesis.bands)),
             owed={match.match_id for match in met},
             people={match.match_id for match in met if match.two_people},
+            tact=Tact(
+                crowd.humans[:],
+                crowd.changes[:],
+                TAKEOVER_PAUSE,
+                DISCLOSURE,
+                frozenset(match.match_id for match in met if habits.are_tactful(match)),
+            ),
         )

@@ -17,7 +17,7 @@ from rich.table import Table
 from tests.chaos.faults import KINDS
 from tests.chaos.nemesis import WARM_UP_SECONDS, Planned
 from tests.chaos.run import Plot
-from tests.chaos.script import Habits
+from tests.chaos.script import BOTS, Habits
 from tests.chaos.stage import COMMANDS
 from tests.support.roles import SERVICE
 from tests.support.rules import NEVER_JOINS
@@ -150,6 +150,13 @@ _KEEP_DRAFTS: Final = """
     END
     $$;
 """
+
+_LATE_TAKEOVER: Final = (
+    "take_over",
+    "GROUP BY e.match_id ORDER BY e.match_id",
+    "GROUP BY e.match_id HAVING max(e.captured_at) < p_now - interval '1 second' ORDER BY e.match_id",
+)
+"""As where another session holds a lock: a delivery has to look for the human's event meanwhile (H3)."""
 
 BREAKAGES: Final = (
     Breakage(
@@ -364,6 +371,43 @@ BREAKAGES: Final = (
         plot={"thinking": (0.1, 0.3)},
     ),
     Breakage(
+        "no-look-for-humans",
+        "H2",
+        "a delivery does not ask whether a human has written in the bot's name",
+        ("spoken_over",),
+        taken=(("deliver_turn", "bridge.silenced(t.id, t.kind, t.match_id, t.bot_id)", "NULL"),),
+        widen=(_LATE_TAKEOVER,),
+        seconds=15.0,
+        rate=10.0,
+        habits=Habits(tactful=BOTS, speaks=0.3, length=3),
+    ),
+    Breakage(
+        "parts-not-withheld",
+        "P2",
+        "a newer message does not withhold the rest of a reply",
+        ("stale",),
+        taken=(
+            ("deliver_turn", "IF v_waiting IS NOT NULL THEN", "IF v_waiting IS NOT NULL AND t.parts_out = 0 THEN"),
+            NEVER_OVERTAKEN,
+        ),
+        rate=6.0,
+        habits=Habits(tactful=BOTS),
+    ),
+    Breakage(
+        "no-disclosure-guard",
+        "L1",
+        "a bot does not know that it has said its disclosure",
+        ("undisclosed",),
+        taken=(
+            ("disclose", "IF FOUND THEN", "IF false THEN"),
+            ("disclose", "ON CONFLICT (match_id, bot_id) DO NOTHING", ""),
+            ("sql", "ALTER TABLE bridge.disclosures DROP CONSTRAINT disclosures_pkey"),
+        ),
+        seconds=12.0,
+        rate=6.0,
+        habits=Habits(tactful=BOTS),
+    ),
+    Breakage(
         "no-reservation",
         "M1",
         "a call of the model is begun without a reservation",
@@ -401,6 +445,8 @@ def table() -> Table:
 
 def summary(outcome: Outcome) -> str:
     """Tell what was found, in a few words."""
-    kinds = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
+    promises = ("lost", "doubled", "disordered", "early", "forbidden", "foreign", "stale")
+    kinds = (*promises, "spoken_over", "undisclosed", "misremembered")
     found = {kind: getattr(outcome.ledger, kind) for kind in kinds} | {"unpaid": outcome.unpaid}
+    found |= {"lit": len(outcome.lit), "unverified": len(outcome.unverified)}
     return " ".join(f"{kind}={count}" for kind, count in found.items() if count) or "nothing"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -31,6 +32,15 @@ class Match:
     two_people: bool
 
 
+class Deed(Enum):
+    """What an app does beside new messages."""
+
+    SPEAK = "a human writes in the bot's name"
+    EDIT = "a person edits the newest message"
+    DELETE = "a person deletes the newest message"
+    HOLD = "a transaction holds the row of the bot's indicator"
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """One transaction of the app.
@@ -42,6 +52,7 @@ class Act:
       hold: seconds between its last INSERT and its end.
       rolls_back: whether that end is a ROLLBACK.
       isolation: None: the default.
+      deed: what it does with the newest message, or in the bot's name, in the conversation `on`.
     """
 
     at: float
@@ -50,11 +61,13 @@ class Act:
     hold: float = 0.0
     rolls_back: bool = False
     isolation: str | None = None
+    deed: Deed | None = None
+    on: tuple[Match, ...] = ()
 
     @property
     def match(self) -> Match:
         """The conversation whose other acts it has to come after."""
-        return (*self.meets, *self.writes)[0]
+        return (*self.meets, *self.writes, *self.on)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,10 @@ class Habits:
       two_people: share of matches without a bot.
       at_once: how many conversations are alive at a time.
       length: messages of a conversation, on average.
+      tactful: how many bots, the first ones, have replies of three messages, a disclosure and a short TAKEOVER_PAUSE.
+        The other habits concern their conversations: shares of the messages after which something comes.
+      interrupts: a further message at the time of the reply.
+      speaks, edits, deletes, holds: deeds.
     """
 
     delay: float = 1.0
@@ -88,10 +105,21 @@ class Habits:
     two_people: float = 0.03
     at_once: int = 24
     length: int = 9
+    tactful: int = 0
+    interrupts: float = 0.5
+    speaks: float = 0.06
+    edits: float = 0.15
+    deletes: float = 0.05
+    holds: float = 0.05
+
+    def are_tactful(self, match: Match) -> bool:
+        """Whether a conversation is one of a tactful bot."""
+        return match.bot < self.tactful and not match.two_people
 
 
 def write_script(rng: random.Random, messages: int, seconds: float, habits: Habits) -> list[Act]:
     """Write about so many messages into so many seconds, and nothing after them; acts by time."""
+    messages = round(messages / (1 + habits.interrupts * habits.tactful / BOTS))  # `_more` writes the others
     count = max(4, messages // habits.length)
     matches = [_match(rng, number, habits) for number in range(count)]
     # Conversations begin one after the other, and so many are alive at a time.
@@ -112,6 +140,8 @@ def write_script(rng: random.Random, messages: int, seconds: float, habits: Habi
             if act.at <= seconds:
                 acts.append(Act(act.at, (), writes, act.hold, act.rolls_back, act.isolation))
                 left -= len(writes)
+    if habits.tactful:
+        acts += [more for act in acts[:] for more in _more(rng, act, habits) if more.at <= seconds]
     return sorted(acts, key=lambda act: act.at)
 
 
@@ -137,3 +167,24 @@ def _burst(rng: random.Random, match: Match, at: float, habits: Habits) -> Itera
         isolation = "REPEATABLE READ" if rng.random() < habits.repeatable else None
         yield Act(at, (), (match,), hold, rng.random() < habits.rolled_back, isolation)
         at += habits.delay * rng.uniform(0.95, 1.05) if rng.random() < habits.races else rng.uniform(0.01, 0.4)
+
+
+def _more(rng: random.Random, act: Act, habits: Habits) -> Iterator[Act]:
+    """Give what comes after a message in the conversation of a tactful bot."""
+    for match in act.writes:
+        if not habits.are_tactful(match):
+            continue
+        if rng.random() < habits.interrupts:
+            yield Act(act.at + habits.delay + rng.uniform(0.3, 2.0), (), (match,))
+        shares = (
+            (Deed.SPEAK, habits.speaks),
+            (Deed.EDIT, habits.edits),
+            (Deed.DELETE, habits.deletes),
+            (Deed.HOLD, habits.holds),
+        )
+        for deed, share in shares:
+            if rng.random() < share:
+                stays = deed is Deed.HOLD or rng.random() < 0.4
+                hold = rng.uniform(*habits.hold_seconds) if stays else 0.0
+                at = act.at + rng.uniform(0.1, habits.delay + 2.0)
+                yield Act(at, hold=hold, rolls_back=rng.random() < habits.rolled_back, deed=deed, on=(match,))

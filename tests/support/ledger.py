@@ -1,5 +1,7 @@
 """The books of a run: were all messages answered, once, in order, in time, in the right place?
 
+Where bots have tact, tests/support/tact.py adds what that means.
+
 It is pure and independent of the bridge: `check` reads rows of the app's table `messages` and what the writers noted,
 and nothing else. It needs RESPONDER=echo, whose replies quote what they cover, one content a line. So each content has
 to be unique and without a line break.
@@ -16,8 +18,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tests.support.tact import Deeds, Tact, Words, examine, outdated, read, unfinished
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
 OPENER: Final = "bonjour"
@@ -63,12 +67,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A row of `messages`."""
+    """A row of `messages`. `committed`: when its transaction committed, if PostgreSQL tracks that."""
 
     message_id: str
     match_id: str
     content: str
     created_at: datetime
+    committed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +95,44 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """An edit or a deletion of a message that had committed; what was rolled back on purpose is left out.
+
+    Attributes:
+      content: the new text; None: it was deleted.
+      began: before its transaction's first statement.
+      made: after its statement returned, which waits for earlier changes of the message.
+      returned: after its COMMIT returned; None if it is in doubt.
+    """
+
+    message_id: str
+    content: str | None
+    began: datetime
+    made: datetime
+    returned: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """What was found; see the promises I1 to I7.
 
     Attributes:
       sent: messages that were committed.
       replies, openers: what the bots said.
-      lost: messages that no reply covers, or that have vanished from the table, and matches that owe a word (I1).
+      lost: messages that no reply covers, or that have vanished from the table, and matches that owe a word (I1); rests
+        of replies that nothing interrupted.
       doubled: messages that are covered more than once (I2).
       disordered: replies that cover a message committed before one that was covered earlier (I3).
       forbidden: openers after the match's first message or after its first opener (I4); words of a bot between people.
       early: replies less than GROUPING_DELAY after the first message they cover (I5).
       foreign: lines of replies that were not written in that conversation.
-      stale: replies that ignore a message committed before their delivery began, except after MAX_MERGES (I7).
+      stale: replies that ignore a message committed before their delivery began, except after MAX_MERGES (I7); messages
+        of a reply after a newer one (P2); replies to a text that was edited or deleted before (X1).
+      spoken_over: words of a bot that committed after a human wrote in its name, before the pause was over (H2, H4).
+      undisclosed: conversations without exactly one disclosure before all other words of the bot (L1).
+      misremembered: replies whose task did not tell what was said and withheld of the one before (P3).
+      several: replies of several messages.
+      interrupted: those of them that ended before the last one.
       late_p50, late_p99, late_max: seconds from the end of a group's delay and pause to its reply.
       findings: the first of the faults, in words.
       dots, waited: for pictures and reports.
@@ -118,6 +148,11 @@ class Ledger:
     early: int
     foreign: int
     stale: int
+    spoken_over: int
+    undisclosed: int
+    misremembered: int
+    several: int
+    interrupted: int
     late_p50: float
     late_p99: float
     late_max: float
@@ -130,6 +165,7 @@ class Ledger:
         """How many promises were broken, all kinds together."""
         return (
             self.lost + self.doubled + self.disordered + self.forbidden + self.early + self.foreign + self.stale
+            + self.spoken_over + self.undisclosed + self.misremembered
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -150,6 +186,7 @@ def check(
     *,
     owed: Iterable[str] = (),
     people: Collection[str] = (),
+    tact: Tact | None = None,
 ) -> Ledger:
     """Draw up the books.
 
@@ -158,23 +195,18 @@ def check(
       sent: what the writers noted. Every other row of `messages` counts as said by a bot.
       owed: matches in which the bot has to speak first, unless the person does.
       people: matches between two people, in which no bot may speak.
+      tact: what was noted beside messages.
     """
-    conversations: defaultdict[str, _Conversation] = defaultdict(_Conversation)
+    tact = tact or Tact()
     noted = {each.message_id: each for each in sent}
-    stored = set()
-    for message in messages:
-        conversation = conversations[message.match_id]
-        if (note := noted.get(message.message_id)) is not None:
-            stored.add(message.message_id)
-            conversation.written[message.content] = note
-        elif message.content == OPENER:
-            conversation.openers.append(message)
-        else:
-            conversation.replies.append(message)
+    deleted = {change.message_id for change in tact.changes if change.content is None}
+    conversations, stored = _sort(messages, noted, tact)
 
-    books = _Books(terms)
-    for note in noted.values():
-        if note.message_id not in stored and note.returned is not None:
+    books = _Books(terms, tact)
+    for note in (note for note in noted.values() if note.message_id not in stored):
+        if note.message_id in deleted:
+            conversations[note.match_id].write(note)
+        elif note.returned is not None:
             books.find("lost", f"{note.content} was committed and has vanished")
     for match_id in set(owed).difference(conversations, people):
         books.find("lost", f"the first word in {match_id}")
@@ -185,18 +217,55 @@ def check(
     return books.close(conversations.values())
 
 
+def _sort(
+    messages: Iterable[Message], noted: Mapping[str, Sent], tact: Tact
+) -> tuple[defaultdict[str, _Conversation], set[str]]:
+    """Return the conversations, and the ids of the noted messages that stand in the table."""
+    conversations: defaultdict[str, _Conversation] = defaultdict(_Conversation)
+    humans = {each.message_id: each for each in tact.humans}
+    for change in tact.changes:
+        if (note := noted.get(change.message_id)) is not None:
+            conversations[note.match_id].deeds.changes[change.message_id].append(change)
+    stored = set()
+    for message in messages:
+        conversation = conversations[message.match_id]
+        if (note := noted.get(message.message_id)) is not None:
+            stored.add(message.message_id)
+            conversation.write(note)
+        elif (human := humans.get(message.message_id)) is not None:
+            conversation.deeds.humans.append((human, message))
+        elif message.content == tact.disclosure and message.match_id in tact.disclosing:
+            conversation.deeds.disclosures.append(message)
+        elif message.content == OPENER:
+            conversation.openers.append(message)
+        else:
+            conversation.replies.append(message)
+    return conversations, stored
+
+
 @dataclass(slots=True)
 class _Conversation:
-    written: dict[str, Sent] = field(default_factory=dict)
+    written: dict[str, Sent] = field(default_factory=dict)  # by id
+    texts: dict[str, str] = field(default_factory=dict)  # what messages said at any time, and their ids
     replies: list[Message] = field(default_factory=list)
     openers: list[Message] = field(default_factory=list)
+    deeds: Deeds = field(default_factory=Deeds)
+
+    def write(self, note: Sent) -> None:
+        """Add a message of a person, as it was sent and as it was edited."""
+        self.written[note.message_id] = note
+        self.texts[note.content] = note.message_id
+        for change in self.deeds.changes.get(note.message_id, ()):
+            if change.content is not None:
+                self.texts[change.content] = note.message_id
 
 
 class _Books:
     """Goes through one conversation after the other and counts."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, tact: Tact) -> None:
         self._terms = terms
+        self._tact = tact
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._dots: list[Dot] = []
         self._waited: list[Waited] = []
@@ -215,71 +284,128 @@ class _Books:
 
     def enter(self, match_id: str, conversation: _Conversation) -> None:
         """Count what is wrong in a conversation."""
-        written = conversation.written
-        covered: dict[str, float] = {}  # when each content was answered
+        written, deeds = conversation.written, conversation.deeds
+        covered: dict[str, float] = {}  # when each message was answered
+        groups: dict[str, list[Sent]] = {}  # what each message of the bot covers
         latest: datetime | None = None  # the latest beginning of what is covered so far
-        for reply in sorted(conversation.replies, key=lambda each: each.created_at):
+        words = [read(reply) for reply in sorted(conversation.replies, key=lambda each: each.created_at)]
+        for each in words:
+            reply = each.message
             name = f"reply {reply.message_id} in {match_id}"
-            group = []
-            for line in reply.content.split("\n"):
-                if line not in written:
-                    self.find("foreign", f"{name} says {line!r}")
-                elif line in covered:
-                    self.find("doubled", f"{line} in {match_id}")
-                else:
-                    covered[line] = reply.created_at.timestamp()
-                    group.append(written[line])
+            group = groups[reply.message_id] = self._cover(name, match_id, each, conversation, covered)
             disordered = False
             for note in group:
                 disordered |= latest is not None and note.returned is not None and note.returned < latest
                 latest = note.began if latest is None else max(latest, note.began)
             if disordered:
                 self.find("disordered", f"{name} covers what was committed before something covered earlier")
-            self._time(name, reply, group)
-            if not self._worn_out(group):
-                self._freshness(name, reply, written, covered)
-        for content in written.keys() - covered:
-            self.find("lost", f"{content} in {match_id}")
-        self._wait(written, covered)
+            self._time(name, reply, group, conversation)
+            if not each.is_first or not self._worn_out(reply, group, conversation, covered):
+                self._freshness(name, reply, conversation, covered)
+                self._outdated(name, each, conversation)
+        for message_id in written.keys() - covered:
+            if deeds.deleted(message_id) is None and not deeds.answered_by_human(written[message_id]):
+                self.find("lost", f"{written[message_id].content} in {match_id}")
+        for mark in unfinished(words, written.values(), groups, deeds):
+            self.find("lost", f"the rest of the reply after {mark} in {match_id}")
+        self._count_parts(words)
+        self._wait(conversation, covered)
         self._first_words(match_id, conversation)
+        examine(match_id, words, conversation.openers, groups, deeds, tact=self._tact, find=self.find)
 
-    def _wait(self, written: dict[str, Sent], covered: dict[str, float]) -> None:
-        for content, note in written.items():
+    def _cover(
+        self, name: str, match_id: str, words: Words, conversation: _Conversation, covered: dict[str, float]
+    ) -> list[Sent]:
+        """Return the messages that a message of the bot covers, and note when."""
+        group = []
+        for line in words.quotes:
+            message_id = conversation.texts.get(line)
+            if message_id is None:
+                self.find("foreign", f"{name} says {line!r}")
+            elif message_id in covered:
+                self.find("doubled", f"{line} in {match_id}")
+            else:
+                covered[message_id] = words.message.created_at.timestamp()
+                group.append(conversation.written[message_id])
+        return group
+
+    def _count_parts(self, words: Sequence[Words]) -> None:
+        """Count the replies of several messages, and those that ended before their last one."""
+        several = {each.mark.name for each in words if each.mark.of > 1}
+        whole = {each.mark.name for each in words if each.mark.number == each.mark.of > 1}
+        self._counts["several"] += len(several)
+        self._counts["interrupted"] += len(several - whole)
+
+    def _wait(self, conversation: _Conversation, covered: dict[str, float]) -> None:
+        for message_id, note in conversation.written.items():
+            deeds = conversation.deeds
+            if message_id not in covered and (deeds.deleted(message_id) or deeds.answered_by_human(note)):
+                continue
             if note.returned is not None:
                 due = note.returned.timestamp() + self._terms.grouping_delay + self._terms.pause
-                self._waited.append(Waited(due, covered.get(content)))
+                self._waited.append(Waited(due, covered.get(message_id)))
 
-    def _time(self, name: str, reply: Message, group: Sequence[Sent]) -> None:
+    def _time(self, name: str, reply: Message, group: Sequence[Sent], conversation: _Conversation) -> None:
         if not group:
             return
         delay = self._terms.grouping_delay
-        if reply.created_at < min(note.began for note in group) + timedelta(seconds=delay):
+        deeds = conversation.deeds
+        began = min(note.began for note in group)
+        # A message that was deleted may have opened the group, and a pause ends it.
+        opened = [note.began for note in conversation.written.values() if deeds.deleted(note.message_id)]
+        if reply.created_at < min([began, *opened]) + timedelta(seconds=delay) and not deeds.is_paused(
+            began, reply.created_at, self._tact.pause
+        ):
             self.find("early", name)
         first = min(note.returned or note.began for note in group)
         late = (reply.created_at - first).total_seconds() - delay - self._terms.pause
         self._dots.append(Dot(first.timestamp(), max(0.0, late), reply.match_id))
 
-    def _worn_out(self, group: Sequence[Sent]) -> bool:
+    def _worn_out(
+        self, reply: Message, group: Sequence[Sent], conversation: _Conversation, covered: Collection[str]
+    ) -> bool:
         """Whether the reply may have been overtaken MAX_MERGES times, and so was delivered all the same.
 
-        Each overtaking adds a group of its own, with a first message after the delay of the one before.
+        Each overtaking adds a group of its own, with a first message after the delay of the one before. A change of a
+        message overtakes at any time. What is deleted, or answered by a human, may have overtaken it before.
         """
-        merges = self._terms.max_merges
-        if merges is None or len(group) <= merges:
+        merges, deeds = self._terms.max_merges, conversation.deeds
+        changed = deeds.changed_before(reply.created_at)
+        others = [
+            note
+            for message_id, note in conversation.written.items()
+            if message_id not in covered
+            and note.began < reply.created_at
+            and (deeds.deleted(message_id) is not None or deeds.answered_by_human(note))
+        ]
+        if merges is None or not group or len(group) + len(others) + changed <= merges:
             return False
-        begun = [note.began.timestamp() for note in group]
-        return max(begun) - min(begun) >= self._terms.grouping_delay * (merges - 1)
+        begun = [note.began.timestamp() for note in (*group, *others)]
+        return max(begun) - min(begun) >= self._terms.grouping_delay * (merges - 1 - changed)
 
-    def _freshness(self, name: str, reply: Message, written: dict[str, Sent], covered: Collection[str]) -> None:
+    def _freshness(self, name: str, reply: Message, conversation: _Conversation, covered: Collection[str]) -> None:
+        deeds = conversation.deeds
         ignored = [
-            content
-            for content, note in written.items()
-            if content not in covered
+            note.content
+            for message_id, note in conversation.written.items()
+            if message_id not in covered
             and note.returned is not None
             and self._awake(note.returned.timestamp(), reply.created_at.timestamp()) > STALE_MARGIN_SECONDS
+            and ((deletion := deeds.deleted(message_id)) is None or deletion.began > reply.created_at)
+            and not deeds.answered_by_human(note)
         ]
         if ignored:
             self.find("stale", f"{name} ignores {', '.join(ignored)}")
+
+    def _outdated(self, name: str, words: Words, conversation: _Conversation) -> None:
+        def over(since: float, until: float) -> float:
+            return self._awake(since, until) - STALE_MARGIN_SECONDS
+
+        for line in words.quotes:
+            if (message_id := conversation.texts.get(line)) is not None:
+                changes = conversation.deeds.changes.get(message_id, ())
+                if outdated(conversation.written[message_id], line, words.message, changes, over):
+                    self.find("stale", f"{name} answers {line}, which was changed before")
 
     def _awake(self, since: float, until: float) -> float:
         """Seconds between two times in which PostgreSQL was not frozen."""
@@ -287,7 +413,11 @@ class _Books:
         return until - since - frozen
 
     def _first_words(self, match_id: str, conversation: _Conversation) -> None:
-        inserted = [note.inserted for note in conversation.written.values() if note.inserted is not None]
+        inserted = [
+            note.inserted
+            for note in conversation.written.values()
+            if note.inserted is not None and conversation.deeds.deleted(note.message_id) is None
+        ]
         for number, opener in enumerate(sorted(conversation.openers, key=lambda each: each.created_at)):
             if number > 0:
                 self.find("forbidden", f"opener {number + 1} in {match_id}")
@@ -309,6 +439,11 @@ class _Books:
             early=self._counts["early"],
             foreign=self._counts["foreign"],
             stale=self._counts["stale"],
+            spoken_over=self._counts["spoken_over"],
+            undisclosed=self._counts["undisclosed"],
+            misremembered=self._counts["misremembered"],
+            several=self._counts["several"],
+            interrupted=self._counts["interrupted"],
             late_p50=_percentile(late, 0.5),
             late_p99=_percentile(late, 0.99),
             late_max=_percentile(late, 1),
