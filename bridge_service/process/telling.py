@@ -15,6 +15,7 @@ from bridge_service.telemetry.signals import (
     TurnDead,
     TurnFailed,
     TurnHeld,
+    TurnPaused,
     TurnQuiet,
     TurnSilent,
     TurnSuperseded,
@@ -71,6 +72,8 @@ def signal_of(turn_id: int, outcome: Outcome, step: str) -> Signal | None:  # no
 
 def _held(turn_id: int, details: Mapping[str, Any]) -> Signal:
     match details["cause"]:
+        case "paused":
+            return TurnPaused(turn_id, details["match_id"], details["until"])
         case "hours":
             return TurnQuiet(turn_id, details["match_id"], details["until"])
         case "limit_replies":

@@ -73,6 +73,7 @@ LINES: Final[Mapping[type[Signal], str]] = {
     signals.TurnCancelled: "🧹 %(kind)s annulée (match %(match_id)s): %(reason)s",
     signals.TurnSuperseded: "🔀 Réponse dépassée par de nouveaux messages (match %(match_id)s, fusions: %(merges)d)",
     signals.TurnHeld: "⛽ Limite du jour atteinte (%(cause)s), reprise à %(until)s (match %(match_id)s)",
+    signals.TurnPaused: "⏸️ Bot en pause, reprise à %(until)s (match %(match_id)s)",
     signals.TurnQuiet: "🌙 Heures calmes, reprise à %(until)s (match %(match_id)s)",
     signals.RepliesLimited: "⛽ Trop de réponses en une heure, reprise à %(until)s (match %(match_id)s)",
     signals.Distress: "🆘 Détresse dans un message (match %(match_id)s, événement %(event_id)d)",

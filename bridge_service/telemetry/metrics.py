@@ -141,7 +141,7 @@ class Metrics:
             "bridge_turns_held_total",
             "Times that a turn was put off, by the limit; or by quiet hours, if it was pushed before them.",
             "cause",
-            ("limit_calls", "limit_tokens", "limit_replies", "hours", OTHER),
+            ("limit_calls", "limit_tokens", "limit_replies", "hours", "paused", OTHER),
         )
         self._distress = counter(
             "bridge_distress_total", "Times that a claim found a word of distress in a message for the first time."
@@ -218,6 +218,8 @@ class Metrics:
                 self._called(signal)
             case signals.TurnHeld(cause=cause):
                 self._held(cause).inc()
+            case signals.TurnPaused():
+                self._held("paused").inc()
             case signals.TurnQuiet():
                 self._held("hours").inc()
             case signals.RepliesLimited():

@@ -132,7 +132,7 @@ def test_a_bots_values(app: App, port: int) -> None:
     page = ask(port, path, authorization=ADA).body
     assert 'name="grouping_delay" value="7.5"' in page
     assert post(port, path, {"grouping_delay": "", "was_grouping_delay": "7.5"})[:2] == (303, f"{path}?said=set")
-    assert app.value("SELECT grouping_delay FROM bridge.bots WHERE scope = 'bot'") is None
+    assert app.rows("SELECT FROM bridge.bots WHERE scope = 'bot'") == []
     for values, fault in (
         ({"grouping_delay": "x"}, "GROUPING_DELAY must be a number from 0 to 86400"),
         ({"grouping_delay": "-1"}, "GROUPING_DELAY must be a number from 0 to 86400"),

@@ -145,7 +145,7 @@ def test_a_reply_too_many_is_found_out(service: Service, operator: Operator, app
     service.up()
     result = operator("validate", "--json")
     assert result.code == 1
-    assert "taken_over" in result.document["steps"][0]["faults"][0]  # as if a human had answered
+    assert "another program answers" in result.document["steps"][0]["faults"][0]
 
 
 def test_a_role_without_rights_is_told_so(operator: Operator, app: App) -> None:

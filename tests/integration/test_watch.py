@@ -13,6 +13,7 @@ from bridge_service.demo.log import Log
 from bridge_service.demo.watch import Watch
 from bridge_service.machine.database import Connection
 from tests.support.app import App
+from tests.support.databases import DEMO_FOLDER
 from tests.support.policy import set_policy
 from tests.support.store import store_on
 
@@ -33,6 +34,7 @@ def test_what_a_newer_message_overtakes_is_struck(bridge_database: Urls, redis_s
         closing(Connection(bridge_database.admin, application="test")) as connection,
         closing(client),
     ):
+        app.rows((DEMO_FOLDER / "typing_events.sql").read_text(encoding="utf-8"))
         watch = Watch(connection, client, Log(), 30, dict)
         match = app.old_match()
         app.write(match, "salut")

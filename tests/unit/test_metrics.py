@@ -80,6 +80,7 @@ def series(registry: CollectorRegistry) -> set[str]:
         (signals.Distress(TURN, MATCH, 3), "bridge_distress_total", {}, 1),
         (signals.TurnSilent(TURN, MATCH, Kind.REPLY, 2), "bridge_turns_total", {"outcome": "silent"}, 1),
         (signals.TurnHeld(TURN, MATCH, "limit_calls", "x"), "bridge_turns_held_total", {"cause": "limit_calls"}, 1),
+        (signals.TurnPaused(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "paused"}, 1),
         (signals.TurnQuiet(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "hours"}, 1),
         (signals.RepliesLimited(TURN, MATCH, "x"), "bridge_turns_held_total", {"cause": "limit_replies"}, 1),
         (signals.ReplyInterrupted(TURN, MATCH, "gone", 1, 2), "bridge_turns_total", {"outcome": "interrupted"}, 1),

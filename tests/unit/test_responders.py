@@ -447,7 +447,7 @@ def test_it_follows_up_in_the_language_of_the_conversation() -> None:
     """One line, as one of its variants, which is not the bot's line before, and asks for no forgiveness."""
     history = (person("hello, how are you?"), bot("Pretty good, thanks."))
     following = task(kind=Kind.FOLLOW_UP, history=history)
-    lines = {scripted.reply(replace(following, turn_id=turn_id)) for turn_id in range(20)}
+    lines = {said(replace(following, turn_id=turn_id)) for turn_id in range(20)}
 
     assert lines == {phrase.format(name=" Paul") for phrase in TOPICS["follow_up"][1][1]}
     assert not any(word in line for line in lines for word in ("sorry", "busy", "forgot"))

@@ -12,4 +12,5 @@ REVOKE SELECT ON bridge.turns FROM {role};
 GRANT SELECT (
     id, kind, match_id, bot_id, state, due_at, deliver_at, opened_at, planned_at, queued_at, claimed_at, answered_at, ended_at,
     pushes, attempts, takeovers, merges, covers, reply_message_id, retry_at, overtakes, plain, held, held_until,
-    held_limit, action, parts, parts_out, part_at, reason, typing_at, last_error) ON bridge.turns TO {role}
+    held_limit, action, parts, parts_out, part_at, follows, follow_up_at, follow_up_after,
+    reason, typing_at, last_error) ON bridge.turns TO {role}

@@ -140,6 +140,14 @@ class TurnHeld(Signal):
     until: str
 
 
+class TurnPaused(Signal):
+    """A turn waits because its conversation or its bot is paused; it is looked at again at `until`."""
+
+    turn_id: int
+    match_id: str
+    until: str
+
+
 class TurnQuiet(Signal):
     """A turn waits because its bot sleeps; it may be answered after `until`.
 

@@ -17,7 +17,7 @@ WRITE_AT: Final = (
     "INSERT INTO messages (id, match_id, sender_id, content, created_at)"
     " VALUES (%s, %s, %s, %s, bridge.now() + %s::interval)"
 )
-NOT_AFTER: Final = ("deliver_turn", "bridge.stamp(t.id)", "bridge.now()")
+NOT_AFTER: Final = ("deliver_turn", "bridge.stamp(coalesce(t.follows, t.id))", "bridge.now()")
 BY_THE_APP: Final = ("task", "bridge.capture_order(t.match_id, v_history)", "v_history")
 
 
