@@ -132,15 +132,15 @@ def sampled(scene: Scene) -> Iterator[Samples]:
 
 
 def crowd(scene: Scene) -> str:
-    """Write in 1,000 conversations at once; with the default of 200 calls a process the last third waits for a slot."""
-    scene.start(RESPONDER="openai", GROUPING_DELAY="0", MAX_COMPOSING="500")
+    """Write in 1,000 conversations at once; with 200 calls a process they are three rounds of calls."""
+    scene.start(RESPONDER="openai", GROUPING_DELAY="0")
     matches = scene.meet(1000)
     with sampled(scene) as samples:
         written = scene.write("salut", *matches)
         replies = scene.replies(len(matches))
     took = [at - written for _, at, _ in replies]
     return (
-        f"1,000 conversations at once, MAX_COMPOSING=500, a model of {MODEL_SECONDS:g} s:"
+        f"1,000 conversations at once, a model of {MODEL_SECONDS:g} s:"
         f" last answer after {max(took):.1f} s"
         f" (p50 {share(took, 0.5):.1f} s), {len(replies)} replies, {len(scene.model.calls)} calls;"
         f" {samples.connections} connections of the service to PostgreSQL;"
