@@ -36,7 +36,7 @@ test: .venv/dev.stamp ## run all tests except make browser, make chaos and make 
 
 .PHONY: browser
 browser: .venv/browser.stamp ## use the playground in a headless Chromium (PICTURES=docs/pictures takes the docs' pictures anew)
-	@$(BIN)/python -m pytest tests/browser $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser $(ARGS)
 
 .PHONY: chaos
 chaos: .venv/dev.stamp ## break everything under load, and check that no promise breaks (ARGS=--help)
