@@ -136,6 +136,19 @@ def test_L1_a_person_in_distress_is_told_where_to_turn_although_the_bot_is_silen
     assert bridge.turn(claim.turn).reply_message_id is None
 
 
+@without(("claim", "IF v_raised <> '{}' AND v_held ->> 'cause' <> 'paused' THEN", "IF v_raised <> '{}' THEN"))
+def test_H2_no_text_of_distress_is_said_beside_a_human_who_took_over(bridge: Bridge) -> None:
+    """In a pause the bot says nothing of its own; the claim marks the conversation and tells of it all the same."""
+    match = bridge.match()
+    bridge.write(match, "je suis là", sender=CAMILLE)
+    bridge.group()
+    bridge.write(match, "suicide")
+    claim = bridge.claim(bridge.pushed(match))
+    assert (claim.outcome.name, claim.outcome.details["cause"]) == ("held", "paused")
+    assert claim.outcome.details["distress"] is not None
+    assert (said(bridge, match), len(marks(bridge))) == (["je suis là"], 1)
+
+
 def test_the_reply_is_delivered_although_the_app_refuses_the_text(bridge: Bridge) -> None:
     """The turn's last error says that the text was not said, and no notice says that it was."""
     set_policy(bridge.urls, disclosure=TEXT)

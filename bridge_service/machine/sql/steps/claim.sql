@@ -82,7 +82,7 @@ BEGIN
             v_policy.quiet_hours, v_policy.quiet_hours_weekend, v_policy.timezone, v_now) IS NOT NULL) THEN
         v_held := bridge.hold_turn(t.id);
         IF v_held IS NOT NULL THEN
-            IF v_raised <> '{}' THEN
+            IF v_raised <> '{}' AND v_held ->> 'cause' <> 'paused' THEN  -- a pause is silence (H2)
                 PERFORM bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
             END IF;
             RETURN v_held || v_raised;
@@ -99,7 +99,8 @@ BEGIN
 
     BEGIN
         UPDATE bridge.turns
-        SET state = 'composing', token = p_token, covers = CASE WHEN token IS NULL THEN v_events ELSE covers END, pushes = 0, retry_at = NULL, held = NULL,
+        SET state = 'composing', token = p_token, covers = CASE WHEN token IS NULL THEN v_events ELSE covers END,
+            pushes = 0, retry_at = NULL, held = NULL,
             follow_up_after = CASE WHEN bridge.answers(kind) THEN v_policy.follow_up_after END,
             claimed_at = bridge.now(), plain = p_plain, due_at = bridge.now() + make_interval(secs => p_lease)
         WHERE id = t.id;
