@@ -1,4 +1,4 @@
-"""The look at the app's table of who types, which it need not have."""
+"""The look at `typing_events`, a table that the app may lack."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -51,7 +51,7 @@ def bound_tables(connection: Connection) -> dict[str, BoundTable]:
 
 
 def typing_table(connection: Connection) -> BoundTable | None:
-    """Return the table of who types that the installation is bound to; None: it is bound to none."""
+    """Return the `typing_events` that the installation is bound to; None: it is bound to none."""
     return ledger(connection).installed().tables.get(TYPING_TABLE)
 
 

@@ -1,4 +1,4 @@
--- The table of a chat app that says who types. A bridge works without it.
+-- The people and bots that type now, in a chat app's table. The bridge works without it.
 
 CREATE TABLE typing_events (
     match_id   uuid NOT NULL REFERENCES matches,

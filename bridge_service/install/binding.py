@@ -97,7 +97,7 @@ def find_app_tables(cursor: Cursor, bound: Mapping[str, Bound]) -> dict[str, str
 
 
 def _typing_table(cursor: Cursor, messages: int, bound: Mapping[str, Bound]) -> dict[str, str]:
-    """Find the app's table of who types; without one, or with one that does not fit, the bridge shows no indicator."""
+    """Find the app's `typing_events`. If the app lacks it, or if it does not fit, the bridge shows no indicator."""
     noted = bound.get(TYPING_TABLE)
     cursor.execute("SELECT current_user::text")
     cursor.execute(template("typing_table"), (messages, noted and noted.oid, value(cursor)))

@@ -15,7 +15,7 @@ FUNCTION_FOLDERS: Final = ("parts", "app", "capture", *_CALLED)
 
 APP_TABLES: Final = ("profiles", "matches", "messages")
 TYPING_TABLE: Final = "typing_events"
-"""The table that an app may have beside them, of who types."""
+"""A table that the app may lack: the people and bots that type now."""
 
 TRIGGERS: Final = {
     "bridge_before_message": "BEFORE INSERT ON {messages} FOR EACH ROW EXECUTE FUNCTION bridge.before_message()",

@@ -1,4 +1,4 @@
-"""The scenes in which a bot gives way: to a newer message, to a human, to the night, to a person who types.
+"""The scenes in which a bot gives way: to a newer message, to a human, to the night, to a typing person.
 
 Each gives its bot a policy for its time, and takes it back.
 """

@@ -1,7 +1,7 @@
 -- Inserts one reply and returns its id; NULL refuses it, and the turn is cancelled as `refused`. It runs inside the
 -- transaction that ends the turn, so reply and end are one commit. `p_turn` is there for an app that keeps its own
--- idempotency key; it is NULL for a notice, which answers no turn, and for each message of a reply but the first. An app with other tables replaces this function;
--- `migrate` leaves a replaced one alone.
+-- idempotency key; it is NULL for a notice, which answers no turn, and for each message of a reply but the first. An app
+-- with other tables replaces this function; `migrate` leaves a replaced one alone.
 --
 -- The app's own triggers fire here as they do for the app. They run under the search path by which `migrate` found the
 -- app's tables, because they may name tables without a schema; `pg_temp` stands last in it, so a caller cannot slip in

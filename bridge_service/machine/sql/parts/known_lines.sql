@@ -1,6 +1,6 @@
--- Which of a conversation's messages the bridge knows, and since which event. `event_id` is, of a person's message, its
--- own event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a follow-up, that of its reply; of a notice and
--- of the disclosure, the newest event when it was said.
+-- Which of a conversation's messages the bridge knows, and since which event. `event_id` is, of a person's message, its own
+-- event; of a reply of the bridge (`ours`), the newest event that it covers; of the opener, 0; of a follow-up, that of its
+-- reply; of a notice and of the disclosure, the newest event when it was said.
 --
 -- There is no index of replies. A reply is found only if one of the messages that it covers is among `p_messages`. Each
 -- row is found by a unique index, so the cost grows with `p_messages` and not with the history.

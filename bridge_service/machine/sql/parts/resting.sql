@@ -22,7 +22,8 @@ BEGIN
     IF v_limit <= (SELECT count(*) FROM (
                        SELECT FROM bridge.turns r
                        WHERE r.match_id = t.match_id AND r.ended_at > v_now - interval '1 hour'
-                         AND (r.state = 'answered' AND (bridge.answers(r.kind) OR r.follows IS NOT NULL)) IS TRUE AND r.reply_message_id IS NOT NULL
+                         AND (r.state = 'answered' AND (bridge.answers(r.kind) OR r.follows IS NOT NULL)) IS TRUE
+                         AND r.reply_message_id IS NOT NULL
                        LIMIT v_limit) said) THEN
         cause := 'limit_replies';
         ruling := v_limit;

@@ -1,7 +1,8 @@
--- Whether a conversation went on after a reply, so that no follow-up may follow it (F3). It did if the bot left, if a message or a
--- human's message waits to be grouped, if a reply is owed or under way, if another turn ended since the reply was last claimed
--- (a chosen silence and a human's answer too), if the match has no event that a delivery can lock (keep_match.sql), or if the newest message in the app's table is not the reply's last one. A reply
--- that retention has deleted counts as gone on.
+-- Whether a conversation went on after a reply, so that no follow-up may follow it (F3). It did if the bot left, if a
+-- message or a human's message waits to be grouped, if a reply is owed or under way, if another turn ended since the reply
+-- was last claimed (a chosen silence and a human's answer too), if the match has no event that a delivery can lock
+-- (keep_match.sql), or if the newest message in the app's table is not the reply's last one. A reply that retention has
+-- deleted counts as gone on.
 --
 -- The claim is the bound, and not the reply's end: what was grouped during the delivery ended before it, and is in no
 -- `covers`. A superseded turn holds no message any more.

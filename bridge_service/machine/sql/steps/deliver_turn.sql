@@ -144,7 +144,8 @@ BEGIN
             v_at := bridge.say_distress(t.id, t.match_id, t.bot_id, bridge.stamp(t.id));
         END IF;
         IF t.draft <> '' THEN
-            v_at := coalesce(v_at, bridge.stamp(coalesce(t.follows, t.id))) + make_interval(secs => 0.001 * t.parts_out);  -- after the one before it
+            v_at := coalesce(v_at, bridge.stamp(coalesce(t.follows, t.id)))
+                + make_interval(secs => 0.001 * t.parts_out);  -- after the message before it
             -- Its index is empty unless a bot has a disclosure; the policy would cost five times as much.
             IF EXISTS (SELECT FROM bridge.bots b WHERE b.disclosure <> 'none') THEN
                 v_discloses := true;

@@ -145,7 +145,8 @@ BEGIN
     -- too often waits until it is quiet (E3), and with GROUPING_MODE=sliding each one does.
     INSERT INTO bridge.turns AS waiting (kind, match_id, bot_id, state, opened_at, due_at, planned_at)
     SELECT 'reply', g.match_id, g.bot_id, 'open', g.first, d.planned, d.planned
-    FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first, max(e.captured_at) AS last
+    FROM (SELECT e.match_id, (array_agg(e.bot_id ORDER BY e.id DESC))[1] AS bot_id, min(e.captured_at) AS first,
+                 max(e.captured_at) AS last
           FROM bridge.events e
           WHERE e.id = ANY (v_taken) AND (e.kind = 'message' AND e.turn_id IS NULL) IS TRUE
           GROUP BY e.match_id) g
@@ -184,7 +185,8 @@ BEGIN
     SELECT p.id, p.kind, p.match_id, p.bot_id, p.turn_id,
            p.place - p.taken + max(p.held) OVER (PARTITION BY p.turn_id, p.kind), t.opened_at, t.due_at, t.state
     FROM (SELECT n.*, CASE WHEN n.place = 1 THEN (
-                     SELECT count(*) FROM bridge.events g WHERE g.turn_id = n.turn_id AND (g.kind = n.kind) IS TRUE) END AS held  -- once a turn
+                     SELECT count(*) FROM bridge.events g
+                     WHERE g.turn_id = n.turn_id AND (g.kind = n.kind) IS TRUE) END AS held  -- once a turn
           FROM (SELECT e.*, row_number() OVER (PARTITION BY e.turn_id, e.kind ORDER BY e.id) AS place,
                        count(*) OVER (PARTITION BY e.turn_id, e.kind) AS taken
                 FROM bridge.events e WHERE e.id = ANY (v_taken) AND e.turn_id IS NOT NULL) n) p
